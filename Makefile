@@ -1,0 +1,56 @@
+# The lines that .ci/run runs. Everything is installed into .venv, nothing outside the repository.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+
+.PHONY: demo test test-fast test-all test-runtime-3.10 lint format bench clean
+
+demo: .venv/demo.done           ## export a real network and upscale a real clip with it
+	$(BIN)/python demo.py
+
+test: .venv/dev.done lint       ## everything that CI runs
+	$(BIN)/python -m pytest
+
+test-fast: .venv/dev.done       ## without the tests that take more than ten seconds
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: test test-runtime-3.10
+
+test-runtime-3.10: .venv-3.10/done  ## the runtime on the Python of Ubuntu 22.04 and JetPack 6
+	.venv-3.10/bin/python -m pytest tests/runtime -m "not slow"
+
+lint: .venv/dev.done
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/dev.done
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: .venv/dev.done           ## the figures of the README, side by side; see benchmarks/README.md
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/cpu_backends.py
+	$(BIN)/python benchmarks/video_pipeline.py
+
+clean:
+	rm -rf .venv .venv-3.10 demo dist
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+	$(PIP) install --upgrade "pip>=25.1"
+
+.venv/demo.done: .venv/bin/python pyproject.toml
+	$(PIP) install --group demo -e ".[cpu,export]"
+	@touch $@
+
+.venv/dev.done: .venv/bin/python pyproject.toml
+	$(PIP) install --group dev -e ".[cpu,export]"
+	@touch $@
+
+.venv-3.10/done: pyproject.toml
+	python3.10 -m venv .venv-3.10
+	.venv-3.10/bin/python -m pip --disable-pip-version-check -q install --upgrade "pip>=25.1"
+	.venv-3.10/bin/python -m pip --disable-pip-version-check -q install --group runtime-test -e ".[cpu]"
+	@touch $@

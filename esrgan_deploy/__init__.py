@@ -1,0 +1,42 @@
+"""Run ESRGAN-family networks: frames in, frames out.
+
+    from esrgan_deploy import Upscaler, open_session
+
+    with Upscaler(open_session("model.onnx")) as upscaler:
+        large = upscaler.upscale(small)          # uint8 or uint16 RGB, (H, W, 3) -> (H * scale, W * scale, 3)
+
+Pictures and clips are in `esrgan_deploy.stills` and `esrgan_deploy.video`, imported on their own because they load
+OpenCV and FFmpeg. Nothing here needs torch; the packages of a backend are imported when a session is opened.
+"""
+
+from esrgan_deploy.backends import BACKENDS, Session, open_session
+from esrgan_deploy.errors import (
+    BackendMissingError,
+    EsrganError,
+    FidelityError,
+    MachineError,
+    MediaError,
+    ModelError,
+    OptionError,
+    OutputError,
+)
+from esrgan_deploy.model import ModelInfo
+from esrgan_deploy.upscaler import Upscaler
+
+__all__ = [
+    "BACKENDS",
+    "BackendMissingError",
+    "EsrganError",
+    "FidelityError",
+    "MachineError",
+    "MediaError",
+    "ModelError",
+    "ModelInfo",
+    "OptionError",
+    "OutputError",
+    "Session",
+    "Upscaler",
+    "open_session",
+]
+
+__version__ = "0.1.0"

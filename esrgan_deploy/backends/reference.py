@@ -1,0 +1,16 @@
+"""Nearest neighbour in numpy: a session that needs no model and no package, for tests and dry runs."""
+
+from __future__ import annotations
+
+from esrgan_deploy.backends.session import Frames, ThreadedSession
+from esrgan_deploy.model import ModelInfo
+
+
+class ReferenceSession(ThreadedSession):
+    """Repeats every pixel `scale` times in both directions."""
+
+    def __init__(self, info: ModelInfo | None = None) -> None:
+        super().__init__(info or ModelInfo(scale=4, overlap=0), backend="reference", precision="integer")
+
+    def _infer(self, frame: Frames) -> Frames:
+        return frame.repeat(self.info.scale, axis=1).repeat(self.info.scale, axis=2)

@@ -1,0 +1,108 @@
+"""Which machine a figure was measured on, and how much memory this process holds (Linux: from /proc and /sys)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+CPU_FEATURES = (
+    *("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16"),
+    *("amx_tile", "amx_bf16", "amx_int8", "amx_fp16"),
+    *("asimd", "asimdhp", "asimddp", "sve", "bf16", "i8mm"),
+)
+"""What decides the speed of convolutions, by the kernel's names: x86 in the first two rows, ARM in the third."""
+PACKAGES = (
+    *("esrgan-deploy", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "ncnn"),
+    *("av", "opencv-python-headless"),
+)
+_PROC = Path("/proc")
+_CGROUP = Path("/sys/fs/cgroup")
+_UNLIMITED = 1 << 60
+"""cgroup v1 writes a number near 2**63 where there is no limit."""
+
+
+def machine_facts() -> dict[str, Any]:
+    """Processor, memory, system and package versions, ready for JSON.
+
+    `cores_usable` is what scheduling affinity and the container's CPU quota leave of `cores`, and `ram_mib` the
+    container's limit where that is lower than the machine's.
+    """
+    info = _cpuinfo()
+    flags = set(info.get("flags", info.get("Features", "")).split())
+    affinity = len(os.sched_getaffinity(0))
+    return {
+        "cpu": info.get("model name", platform.machine()),
+        "cpu_features": [name for name in CPU_FEATURES if name in flags],
+        "cores": os.cpu_count(),
+        "cores_usable": min(affinity, cgroup_cores(_CGROUP) or affinity),
+        "ram_mib": min(_kib(_PROC / "meminfo", "MemTotal") // 1024, cgroup_memory_mib(_CGROUP) or _UNLIMITED),
+        "os": platform.platform(),
+        "python": platform.python_version(),
+        "packages": _package_versions(),
+    }
+
+
+def rss_mib() -> float:
+    """Memory of this process that is in RAM now."""
+    return _kib(_PROC / "self/status", "VmRSS") / 1024
+
+
+def peak_rss_mib() -> float:
+    """The most that `rss_mib` has been since the start, or since `reset_peak_rss`."""
+    return _kib(_PROC / "self/status", "VmHWM") / 1024
+
+
+def reset_peak_rss() -> bool:
+    """Let `peak_rss_mib` start again from now; False where the kernel does not allow it."""
+    with contextlib.suppress(OSError):
+        (_PROC / "self/clear_refs").write_text("5")
+        return True
+    return False
+
+
+def cgroup_cores(root: Path) -> float | None:
+    """The CPU quota of this container, in cores; None: no limit. `root` is where cgroups are mounted."""
+    with contextlib.suppress(OSError, ValueError):  # version 2: "max 100000" or "150000 100000"
+        quota, period = (root / "cpu.max").read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    with contextlib.suppress(OSError, ValueError):  # version 1: -1 is no limit
+        quota_us = int((root / "cpu/cpu.cfs_quota_us").read_text())
+        return quota_us / int((root / "cpu/cpu.cfs_period_us").read_text()) if quota_us > 0 else None
+    return None
+
+
+def cgroup_memory_mib(root: Path) -> int | None:
+    """The memory limit of this container; None: no limit. `root` is where cgroups are mounted."""
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # "max" is no number, and no limit
+            limit = int((root / name).read_text())
+            return limit >> 20 if limit < _UNLIMITED else None
+    return None
+
+
+def _cpuinfo() -> dict[str, str]:
+    """The fields of the first processor."""
+    first = (_PROC / "cpuinfo").read_text().split("\n\n", 1)[0]
+    pairs = (line.split(":", 1) for line in first.splitlines() if ":" in line)
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def _kib(path: Path, field: str) -> int:
+    """The value of a line such as "VmRSS:     1234 kB"."""
+    for line in path.read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1])
+    raise RuntimeError(f"{path} has no line {field}")
+
+
+def _package_versions() -> dict[str, str]:
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions

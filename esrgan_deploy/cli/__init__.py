@@ -1,0 +1,67 @@
+"""The commands: one file each. This file holds what every command shares: arguments, errors, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import NoReturn
+
+from esrgan_deploy import __version__
+from esrgan_deploy.errors import EsrganError
+
+INTERRUPTED = 130
+OUR_FAULT = 1
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line, as all errors of the commands are."""
+
+    def __init__(self, prog: str, description: str, epilog: str | None = None) -> None:
+        super().__init__(
+            prog=prog, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        self.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+        self.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line and exit with 2."""
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def run(parser: Parser, command: Callable[[argparse.Namespace], None], argv: Sequence[str] | None) -> int:
+    """Parse `argv`, run `command` and return the exit code; errors become one line on stderr.
+
+    0 done, 1 a fault of ours, 2 bad input, 3 this machine cannot do it, 130 interrupted. SIGTERM is treated like
+    Ctrl-C, so that a command stopped by a service manager cleans up as well.
+    """
+    args = parser.parse_args(argv)
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        command(args)
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted; nothing was left half-written", file=sys.stderr)
+        return INTERRUPTED
+    except EsrganError as error:
+        if args.debug:
+            raise
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return error.exit_code
+    except Exception as error:
+        if args.debug:
+            raise
+        text = " ".join(str(error).split())
+        print(
+            f"{parser.prog}: internal error: {type(error).__name__}: {text}; run again with --debug and report it",
+            file=sys.stderr,
+        )
+        return OUR_FAULT
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    return 0
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt

@@ -1,0 +1,53 @@
+"""Everything a user can cause is an `EsrganError`.
+
+    EsrganError                 exit code
+    |-- OptionError             2   an argument that cannot be right: alpha 1.5, a tile smaller than its overlap
+    |-- ModelError              2   a checkpoint, ONNX file or engine that is damaged or of another kind
+    |   `-- FidelityError       2   an export that does not do what the network did
+    |-- MediaError              2   a picture or clip that cannot be read, or is of a kind that is not supported
+    |-- OutputError             2   a path that cannot be written
+    `-- MachineError            3   this machine cannot do it
+        `-- BackendMissingError 3   a Python package is not installed; the message names the extra
+
+A message is one line that names the file, the value and the remedy. `ImportError`, `OSError` and the exceptions
+of FFmpeg, ONNX Runtime and OpenVINO are mapped to the most specific of these where they arise; what is left over
+is a fault of this project, and commands exit with 1.
+"""
+
+from __future__ import annotations
+
+
+class EsrganError(Exception):
+    """Root of the tree; `exit_code` is what a command returns."""
+
+    exit_code = 2
+
+
+class OptionError(EsrganError):
+    """An argument that cannot be right, whatever the files hold."""
+
+
+class ModelError(EsrganError):
+    """A checkpoint, ONNX file or engine that is damaged, of another kind, or does not fit its partner."""
+
+
+class FidelityError(ModelError):
+    """An exported artefact whose output differs too much from the network it was made from."""
+
+
+class MediaError(EsrganError):
+    """A picture or clip that cannot be read or is of a kind that is not supported."""
+
+
+class OutputError(EsrganError):
+    """A path that cannot be written, or a disk that is full."""
+
+
+class MachineError(EsrganError):
+    """The input is fine, but this machine cannot do the work: no GPU, not enough memory."""
+
+    exit_code = 3
+
+
+class BackendMissingError(MachineError):
+    """The Python package of a backend is not installed, or is shadowed by another one."""

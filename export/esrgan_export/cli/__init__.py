@@ -1,0 +1,1 @@
+"""The commands of esrgan_export: one file each."""

@@ -1,0 +1,36 @@
+"""Generators, one file each. All map float RGB (N, 3, H, W) in [0, 1] to (N, 3, H * scale, W * scale), not clamped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from esrgan_deploy.errors import ModelError
+from esrgan_export.networks.msrresnet import MSRResNet
+from esrgan_export.networks.network import Config, Network
+from esrgan_export.networks.rrdbnet import RRDBNet
+from esrgan_export.networks.srresnet import SRResNet
+from esrgan_export.networks.srvgg import SRVGGNetCompact
+
+__all__ = ["NETWORKS", "Config", "MSRResNet", "Network", "RRDBNet", "SRResNet", "SRVGGNetCompact", "build"]
+
+NETWORKS: dict[str, type[Network]] = {
+    network.__name__: network for network in (RRDBNet, SRVGGNetCompact, SRResNet, MSRResNet)
+}
+"""By the name that `config()` gives; checkpoints are recognised in this order."""
+
+
+def build(config: Mapping[str, int | str]) -> Network:
+    """The network that `config` describes, with fresh random weights.
+
+    Raises:
+        ModelError: an unknown "name", or arguments that this network does not take.
+        OptionError: a value that the network refuses.
+    """
+    arguments = dict(config)
+    name = str(arguments.pop("name", None))
+    if name not in NETWORKS:
+        raise ModelError(f"network {name!r} is unknown; known are {', '.join(NETWORKS)}")
+    try:
+        return NETWORKS[name](**arguments)
+    except TypeError as error:
+        raise ModelError(f"{name} cannot be built from {arguments}: {error}") from error

@@ -1,0 +1,55 @@
+"""What every generator of this package offers, whatever its layers are."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+Config = dict[str, int | str]
+"""The class name under "name", and every constructor argument. Goes through JSON unchanged."""
+
+Shapes = Mapping[str, torch.Size]
+"""The shape of every tensor of a state dict, by key."""
+
+
+class Network(nn.Module, ABC):
+    """A generator: float RGB images (N, 3, H, W) in [0, 1] -> (N, 3, H * scale, W * scale), not clamped."""
+
+    scale: int
+    """Output pixels per input pixel, in each direction."""
+
+    multiple_of: int = 1
+    """H and W of the input must be multiples of this; more than 1 for networks that pixel-unshuffle."""
+
+    @abstractmethod
+    def config(self) -> Config:
+        """What `build` needs to make this network again, weights aside."""
+
+    @classmethod
+    @abstractmethod
+    def recognise(cls, shapes: Shapes) -> Config | None:
+        """Hyper-parameters of the network of this class that `shapes` describe; None: it is of another class.
+
+        Only the shapes that tell the hyper-parameters are looked at. Whether all the others fit is the business of
+        whoever loads the weights.
+
+        Raises:
+            ModelError: it is of this class, but of a kind that cannot be built; the message says why.
+        """
+
+    @abstractmethod
+    def forward(self, image: Tensor) -> Tensor:
+        """Upscale `image`."""
+
+    def parameter_count(self) -> int:
+        """Number of trainable values, as papers and model zoos count them."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+def count_indexed(shapes: Shapes, prefix: str) -> int:
+    """How many entries `prefix0.`, `prefix1.` ... there are, by the largest index found."""
+    indices = [key.removeprefix(prefix).split(".")[0] for key in shapes if key.startswith(prefix)]
+    return 1 + max((int(index) for index in indices if index.isdigit()), default=-1)

@@ -1,0 +1,81 @@
+"""Upscaler: order, laziness, tiles, sizes."""
+
+import numpy as np
+import pytest
+
+from esrgan_deploy import OptionError, Upscaler, open_session
+from tiny_onnx import blur_x2_in_numpy
+
+
+@pytest.mark.parametrize(("tile", "batch"), [(0, 1), (16, 1), (16, 4), (11, 3)])
+def test_tiled_equals_untiled_when_the_overlap_covers_the_network(blur_x2, rng, tile, batch):
+    """The blur reaches one pixel, the overlap is two: half of it is always context, so tiling must be exact."""
+    frame = rng.integers(0, 256, (37, 50, 3)).astype(np.uint8)
+    with Upscaler(open_session(blur_x2, "ort"), tile=tile, batch=batch) as upscaler:
+        assert upscaler.overlap == 2
+        result = upscaler.upscale(frame)
+    difference = np.abs(result.astype(int) - blur_x2_in_numpy(frame).astype(int))
+    assert difference.max() <= 1
+    with Upscaler(open_session(blur_x2, "ort"), tile=0) as untiled:
+        np.testing.assert_array_equal(result, untiled.upscale(frame))
+
+
+def test_too_little_overlap_shows(blur_x2, rng):
+    """The counter-test: without context the border of each tile is wrong, so the test above can fail."""
+    frame = rng.integers(0, 256, (32, 48, 3)).astype(np.uint8)
+    with Upscaler(open_session(blur_x2, "ort"), tile=16, overlap=0) as upscaler:
+        difference = np.abs(upscaler.upscale(frame).astype(int) - blur_x2_in_numpy(frame).astype(int))
+    assert difference.max() > 10
+
+
+def test_tiles_respect_the_network_s_multiple(unshuffle_x2, rng):
+    frame = rng.integers(0, 256, (33, 47, 3)).astype(np.uint8)
+    with Upscaler(open_session(unshuffle_x2, "ort"), tile=17, overlap=3) as upscaler:
+        np.testing.assert_array_equal(upscaler.upscale(frame), frame.repeat(2, 0).repeat(2, 1))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_map_keeps_order_across_sizes_types_and_short_batches(rng, batch):
+    shapes = [(4, 6), (4, 6), (4, 6), (5, 5), (4, 6), (4, 6)]
+    frames = [rng.integers(0, 256, (*shape, 3)).astype(np.uint8) for shape in shapes]
+    frames[2] = frames[2].astype(np.uint16)
+    with Upscaler(open_session(None, "reference"), batch=batch) as upscaler:
+        results = list(upscaler.map(iter(frames)))
+    assert len(results) == len(frames)
+    for frame, result in zip(frames, results, strict=True):
+        assert result.dtype == frame.dtype
+        np.testing.assert_array_equal(result, frame.repeat(4, 0).repeat(4, 1))
+
+
+def test_map_is_lazy_and_bounded():
+    """A clip must never be held whole: when the first result is out, at most three batches were taken in."""
+    taken = 0
+
+    def endless():
+        nonlocal taken
+        while True:
+            taken += 1
+            yield np.zeros((2, 2, 3), np.uint8)
+
+    with Upscaler(open_session(None, "reference"), batch=2) as upscaler:
+        results = upscaler.map(endless())
+        for _ in range(10):
+            next(results)
+    assert taken <= 10 + 3 * 2 + 1
+
+
+@pytest.mark.parametrize(("outscale", "size"), [(2.0, (20, 30)), (3.5, (35, 52)), (6, (60, 90)), (0.5, (5, 8))])
+def test_outscale_resamples_to_the_size_asked_for(outscale, size):
+    with Upscaler(open_session(None, "reference"), outscale=outscale) as upscaler:
+        result = upscaler.upscale(np.full((10, 15, 3), 77, np.uint8))
+        assert upscaler.output_size(10, 15) == size
+    assert result.shape == (*size, 3)
+    assert (result == 77).all()
+
+
+@pytest.mark.parametrize(
+    "options", [{"tile": -1}, {"overlap": -2}, {"batch": 0}, {"tile": 8, "overlap": 9}, {"outscale": 0}]
+)
+def test_impossible_options_are_refused_before_any_frame(options):
+    with open_session(None, "reference") as session, pytest.raises(OptionError):
+        Upscaler(session, **options)

@@ -1,0 +1,94 @@
+"""The wheel, installed alone in a fresh environment: the runtime works, and torch is not needed for it."""
+
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+RUNTIME_PROGRAM = """
+import importlib, pkgutil, sys
+import esrgan_deploy
+names = [m.name for m in pkgutil.walk_packages(esrgan_deploy.__path__, "esrgan_deploy.")]
+assert "esrgan_deploy.video.pipeline" in names, names
+for name in names:
+    importlib.import_module(name)
+heavy = {"torch", "onnx", "onnxruntime", "openvino", "esrgan_export"} & set(sys.modules)
+assert not heavy, heavy
+import numpy as np
+with esrgan_deploy.Upscaler(esrgan_deploy.open_session(None, "reference")) as upscaler:
+    print(upscaler.upscale(np.zeros((4, 6, 3), np.uint8)).shape)
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    out = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    return next(out.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """The folder of scripts of an environment that holds the wheel and its base dependencies."""
+    folder = tmp_path_factory.mktemp("alone")
+    venv.create(folder, with_pip=True)
+    pip = [folder / "bin" / "python", "-m", "pip", "install", "--disable-pip-version-check", "-q", wheel]
+    subprocess.run(pip, check=True, capture_output=True)
+    return folder / "bin"
+
+
+def run(*command, **options):
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, **options)
+
+
+def test_wheel_holds_nothing_but_our_packages(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"esrgan_deploy", "esrgan_export"}
+    assert {name for name in names if name.endswith("py.typed")} == {
+        "esrgan_deploy/py.typed",
+        "esrgan_export/py.typed",
+    }
+    assert any(name.startswith("esrgan_export/photos/") and name.endswith("CREDITS.md") for name in names)
+
+
+@pytest.mark.slow
+def test_runtime_works_alone(installed):
+    result = run(installed / "python", "-c", RUNTIME_PROGRAM)
+    assert result.stdout.strip() == "(16, 24, 3)", result.stderr
+    packages = run(installed / "python", "-m", "pip", "list", "--format=freeze").stdout.lower()
+    assert "torch" not in packages
+    assert "onnx" not in packages
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "code", "extra"),
+    [
+        (["esrgan-upscale", "in.png", "-o", "out.png", "-m", "m.onnx", "-b", "openvino"], 3, "[cpu]"),
+        (["esrgan-upscale", "in.png", "-o", "out.png", "-m", "m.onnx", "-b", "ort"], 3, "[cpu]"),
+        (["esrgan-upscale", "in.png", "-o", "out.png", "-m", "m.onnx", "-b", "ort-cuda"], 3, "[gpu]"),
+        (["esrgan-upscale", "in.png", "-o", "out.png", "-m", "m.onnx"], 3, "[cpu]"),
+        (["esrgan-export", "--gan", "a.pth"], 3, "[export]"),
+        (["esrgan-bench", "-m", "m.onnx"], 3, "[cpu]"),
+    ],
+)
+def test_missing_backend_names_its_extra(installed, tmp_path, command, code, extra):
+    for name in ("in.png", "m.onnx", "a.pth"):
+        (tmp_path / name).write_bytes(b"any")
+    result = run(installed / command[0], *command[1:], cwd=tmp_path)
+    assert result.returncode == code
+    assert f"esrgan-deploy{extra}" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_public_names_are_sorted_and_exist():
+    import esrgan_deploy
+
+    assert esrgan_deploy.__all__ == sorted(esrgan_deploy.__all__)
+    assert all(hasattr(esrgan_deploy, name) for name in esrgan_deploy.__all__)
