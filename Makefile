@@ -1,5 +1,6 @@
 # The lines that .ci/run runs. Everything is installed into .venv, nothing outside the repository.
 PYTHON ?= python3
+PYTHON310 ?= python3.10
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
@@ -50,7 +51,7 @@ clean:
 	@touch $@
 
 .venv-3.10/done: pyproject.toml
-	python3.10 -m venv .venv-3.10
+	$(PYTHON310) -m venv .venv-3.10
 	.venv-3.10/bin/python -m pip --disable-pip-version-check -q install --upgrade "pip>=25.1"
 	.venv-3.10/bin/python -m pip --disable-pip-version-check -q install --group runtime-test -e ".[cpu]"
 	@touch $@

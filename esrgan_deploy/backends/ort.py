@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from esrgan_deploy.backends.session import Frames, ThreadedSession
 from esrgan_deploy.errors import BackendMissingError, MachineError, ModelError
 from esrgan_deploy.frame_io import FrameType, attach_frame_io
 from esrgan_deploy.model import load_onnx
+
+if TYPE_CHECKING:
+    import onnx
 
 PROVIDERS = {"ort": "CPUExecutionProvider", "ort-cuda": "CUDAExecutionProvider"}
 
@@ -42,7 +46,7 @@ class OrtSession(ThreadedSession):
                 "pip uninstall -y onnxruntime && pip install 'esrgan-deploy[gpu]'"
             )
         self._path = model
-        self._model, info = load_onnx(model)
+        graph, info = load_onnx(model)
         if info.precision == "bf16":
             raise ModelError(
                 f"{model}: is bf16, which ONNX Runtime cannot compute; use -b openvino, or export it as fp32 or fp16"
@@ -51,16 +55,16 @@ class OrtSession(ThreadedSession):
         self._allow_cpu_fallback = allow_cpu_fallback
         on_cpu = backend == "ort"
         super().__init__(info, backend, precision="fp32" if on_cpu and info.precision == "fp16" else info.precision)
-        self._sessions = {"uint8": self._open("uint8")}
+        self._sessions = {"uint8": self._open(graph, "uint8")}
 
-    def _open(self, frame_type: FrameType):  # type: ignore[no-untyped-def]  # noqa: ANN202  # onnxruntime has no types
+    def _open(self, graph: onnx.ModelProto, frame_type: FrameType):  # type: ignore[no-untyped-def]  # noqa: ANN202  # onnxruntime has no types
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if self._threads:
             options.intra_op_num_threads = self._threads
-        data = attach_frame_io(self._model, frame_type).SerializeToString()
+        data = attach_frame_io(graph, frame_type).SerializeToString()
         try:
             session = onnxruntime.InferenceSession(data, options, providers=[self._provider])
         except Exception as error:  # onnxruntime's exception classes differ by version
@@ -76,7 +80,7 @@ class OrtSession(ThreadedSession):
     def _infer(self, frame: Frames) -> Frames:
         frame_type: FrameType = "uint8" if frame.dtype.name == "uint8" else "uint16"
         if frame_type not in self._sessions:
-            self._sessions[frame_type] = self._open(frame_type)
+            self._sessions[frame_type] = self._open(load_onnx(self._path)[0], frame_type)
         try:
             result: Frames = self._sessions[frame_type].run(None, {"frames_in": frame})[0]
         except Exception as error:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from esrgan_deploy.backends.session import Frames, ThreadedSession
 from esrgan_deploy.errors import BackendMissingError, MachineError, ModelError, OptionError
 from esrgan_deploy.frame_io import FrameType, attach_frame_io
 from esrgan_deploy.model import load_onnx
+
+if TYPE_CHECKING:
+    import onnx
 
 CpuPrecision = Literal["auto", "fp32", "bf16"]
 
@@ -28,8 +31,9 @@ class OpenVinoSession(ThreadedSession):
 
         Args:
             model: an ONNX file that `load_onnx` accepts.
-            precision: what the CPU computes in. "auto": bf16 where the CPU has it and the file does not ask for more
-                (on a CPU without bf16 instructions it would be emulated, several times slower than fp32).
+            precision: what the CPU computes in. "auto": bf16 where the CPU has bf16 instructions (elsewhere it would
+                be emulated, several times slower than fp32). 16-bit frames are always computed in fp32, since
+                bf16's eight significant bits would lose what they hold more than 8-bit ones.
             threads: None: OpenVINO's choice, one per core.
             cache: folder for compiled models, which load faster; None: compile each time.
 
@@ -43,34 +47,34 @@ class OpenVinoSession(ThreadedSession):
         except ImportError as error:
             raise BackendMissingError("-b openvino needs OpenVINO: pip install 'esrgan-deploy[cpu]'") from error
         self._path = model
-        self._model, info = load_onnx(model)
+        graph, info = load_onnx(model)
         self._core = openvino.Core()
         has_bf16 = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision == "bf16" and not has_bf16:
             raise OptionError("--precision bf16: this CPU has no bf16 instructions; use --precision fp32")
         chosen = ("bf16" if has_bf16 else "fp32") if precision == "auto" else precision
         super().__init__(info, backend="openvino", precision="int8" if info.precision == "int8" else chosen)
-        self._config: dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[chosen],
-        }
+        self._config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if threads:
             self._config["INFERENCE_NUM_THREADS"] = threads
         if cache:
             self._config["CACHE_DIR"] = str(cache)
-        self._requests = {"uint8": self._compile("uint8")}
+        self._requests = {"uint8": self._compile(graph, "uint8")}
 
-    def _compile(self, frame_type: FrameType):  # type: ignore[no-untyped-def]  # noqa: ANN202  # openvino is imported at use
-        data = attach_frame_io(self._model, frame_type).SerializeToString()
+    def _compile(self, graph: onnx.ModelProto, frame_type: FrameType):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        hint = "bf16" if self.precision == "bf16" and frame_type == "uint8" else "f32"
+        data = attach_frame_io(graph, frame_type).SerializeToString()
         try:
-            return self._core.compile_model(self._core.read_model(data), "CPU", self._config).create_infer_request()
+            network = self._core.read_model(data)
+            config = {**self._config, "INFERENCE_PRECISION_HINT": hint}
+            return self._core.compile_model(network, "CPU", config).create_infer_request()
         except Exception as error:  # openvino raises RuntimeError with a C++ location in front
             raise ModelError(f"{self._path}: OpenVINO cannot load it: {_last_line(error)}") from error
 
     def _infer(self, frame: Frames) -> Frames:
         frame_type: FrameType = "uint8" if frame.dtype.name == "uint8" else "uint16"
         if frame_type not in self._requests:
-            self._requests[frame_type] = self._compile(frame_type)
+            self._requests[frame_type] = self._compile(load_onnx(self._path)[0], frame_type)
         request = self._requests[frame_type]
         try:
             request.infer({"frames_in": frame}, share_inputs=True)

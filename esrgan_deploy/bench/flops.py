@@ -58,11 +58,12 @@ def _infer_shapes(model: onnx.ModelProto, height: int, width: int) -> Shapes:
     weights: Shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     source = next(value for value in graph.input if value.name not in weights)
     dims = source.type.tensor_type.shape.dim
+    declared = "x".join(str(dim.dim_value or dim.dim_param or "?") for dim in dims)
     for dim, size in ((dims[0], 1), (dims[2], height), (dims[3], width)):
         if dim.dim_value not in (0, size):
             raise ModelError(
-                f"'{source.name}' is fixed to {'x'.join(str(d.dim_value or '?') for d in dims)} and cannot take "
-                f"1x3x{height}x{width}; export the model with symbolic height and width"
+                f"its input is fixed to {declared} (NCHW) and cannot take a {width}x{height} image; "
+                "give that size, or export the model with symbolic height and width"
             )
         dim.dim_value = size
     # What the exporter wrote for symbolic sizes must not stand in the way of the sizes of this image.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ def machine_facts() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "cores_usable": min(affinity, cgroup_cores(_CGROUP) or affinity),
         "ram_mib": min(_kib(_PROC / "meminfo", "MemTotal") // 1024, cgroup_memory_mib(_CGROUP) or _UNLIMITED),
-        "os": platform.platform(),
+        "os": _system(),
         "python": platform.python_version(),
         "packages": _package_versions(),
     }
@@ -98,6 +97,14 @@ def _kib(path: Path, field: str) -> int:
         if line.startswith(f"{field}:"):
             return int(line.split()[1])
     raise RuntimeError(f"{path} has no line {field}")
+
+
+def _system() -> str:
+    """Distribution and kernel, without the kernel's build name."""
+    kernel = f"{platform.system()} {platform.release().split('-')[0]} {platform.machine()}"
+    with contextlib.suppress(OSError):
+        return f"{platform.freedesktop_os_release()['PRETTY_NAME']}, {kernel}"
+    return kernel
 
 
 def _package_versions() -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from esrgan_deploy.backends import CpuPrecision, Session, open_session
+from esrgan_deploy.backends import CpuPrecision, open_session
 from esrgan_deploy.bench.flops import count_flops
 from esrgan_deploy.model import ModelInfo
 
@@ -38,29 +37,22 @@ class Peak:
     """So many products in a row."""
     gflops: float
 
-    def describe(self) -> str:
-        """One line for the head of the table."""
-        return (
-            f"peak of {self.backend} {self.precision}: {self.gflops:.1f} GFLOPS "
-            f"(MatMul {self.side}x{self.side}, {self.chain} in a row, fastest of {RUNS} runs)"
-        )
 
+def measure_peak(backend: str, precision: str) -> Peak | None:
+    """Time matrix products as a session of this backend and precision computes, with as many threads.
 
-def measure_peak(session: Session, ladder: Sequence[tuple[int, int]] = LADDER) -> Peak | None:
-    """Time matrix products as `session` computes: its backend, its precision, the threads it takes by default.
-
-    The matrices go through a Session of their own, so library, threads and settings are those of the network. Other
-    work on the machine can only make this smaller, hence the fastest run counts.
+    The matrices go through such a session, so library and settings are those of the network. Other work on the
+    machine can only make this smaller, hence the fastest run counts.
 
     Returns:
         None for precisions in which no floating-point product can be asked for ("int8", "integer").
     """
-    if session.precision not in ("fp32", "fp16", "bf16"):
+    if precision not in ("fp32", "fp16", "bf16"):
         return None
     peaks = []
-    for side, chain in ladder:
-        seconds, flops = _time_products(session, side, chain)
-        peaks.append(Peak(session.backend, session.precision, side, chain, flops / seconds / 1e9))
+    for side, chain in LADDER:
+        seconds, flops = _time_products(backend, precision, side, chain)
+        peaks.append(Peak(backend, precision, side, chain, flops / seconds / 1e9))
         if seconds > LONG_ENOUGH_S:
             break
     return max(peaks, key=lambda peak: peak.gflops)
@@ -100,20 +92,20 @@ def gemm_model(side: int, chain: int, file_precision: str) -> onnx.ModelProto:
     return model
 
 
-def _time_products(session: Session, side: int, chain: int) -> tuple[float, int]:
+def _time_products(backend: str, precision: str, side: int, chain: int) -> tuple[float, int]:
     """Seconds of the fastest of `RUNS` runs, and the operations of one run."""
     import onnx
 
     # bf16 is a setting of the backend, not of the file, just as for the fp32 networks that it runs in bf16.
-    model = gemm_model(side, chain, "fp16" if session.precision == "fp16" else "fp32")
-    setting: CpuPrecision = "bf16" if session.precision == "bf16" else "fp32"
+    model = gemm_model(side, chain, "fp16" if precision == "fp16" else "fp32")
+    setting: CpuPrecision = "bf16" if precision == "bf16" else "fp32"
     height, width = side // 3, side
     frame = np.random.default_rng(1).integers(0, 256, (1, height, width, 3), np.uint8)
     seconds = []
     with tempfile.TemporaryDirectory(prefix="esrgan-bench-") as folder:
         path = Path(folder) / "gemm.onnx"
         onnx.save(model, path)
-        with open_session(path, session.backend, precision=setting) as products:
+        with open_session(path, backend, precision=setting) as products:
             for _ in range(1 + RUNS):  # the first one pays for allocation and code generation, and never wins
                 start = perf_counter()
                 products.run(frame)

@@ -1,0 +1,251 @@
+"""What a clip is, and whether it is one that can be upscaled without damage."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from esrgan_deploy.errors import MediaError
+from esrgan_deploy.video.colour import FULL_RANGE, HLG, MATRICES, PQ, Colour
+
+_SIDE_DATA_LOST = {
+    "A53_CC": "closed captions inside the pictures",
+    "SPHERICAL": "a 360 degree projection",
+    "STEREO3D": "stereo 3D packing",
+    "DOVI_METADATA": "Dolby Vision data",
+}
+"""Properties of a picture that would not survive: names of `av.sidedata.sidedata.Type`, and what to call them."""
+
+_INDEXED = "mov,mp4,m4a,3gp,3g2,mj2"
+_STATE_DURATION = (_INDEXED, "matroska,webm", "flv")
+"""Formats whose header says how long the clip is: a clip that ends long before that was cut off."""
+_CUT_OFF_S = 1.0
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """One clip: its picture stream, and what else it carries."""
+
+    path: Path
+    container: str
+    """FFmpeg's name of the format, for instance "matroska,webm"."""
+    stream: int
+    """Index of the picture stream."""
+    codec: str
+    width: int
+    height: int
+    pixel_format: str
+    """FFmpeg's name, for instance "yuv420p"."""
+    frames: int | None
+    """What the container states, or duration times rate; None: neither is known. Do not rely on it."""
+    frame_rate: Fraction
+    """Mean rate, frames per second; time stamps need not follow it."""
+    duration_s: float | None
+    time_base: Fraction
+    """Seconds per unit of the picture stream's time stamps."""
+    colour: Colour
+    """As the clip states it; see `Colour.resolved` for what it leaves open."""
+    sample_aspect: Fraction
+    """Width of a pixel divided by its height."""
+    rotation: int
+    """Degrees counter-clockwise by which a player turns the picture."""
+    display_matrix: tuple[int, ...] | None
+    """The nine numbers behind `rotation`, in FFmpeg's layout; None: shown as it is."""
+    others: tuple[str, ...]
+    """Kinds of all other streams: "audio", "subtitle", "video" (cover art), "attachment", "data"."""
+
+
+def probe(path: Path) -> VideoInfo:
+    """Open `path`, decode its first picture and describe the clip.
+
+    Raises:
+        MediaError: no such file, not a video, or a kind that this version would damage: more than 8 bits per sample,
+            HDR, interlaced, an alpha channel, an unknown matrix, several video streams. The message says how to convert.
+    """
+    with open_clip(path) as clip:
+        stream = _picture_stream(clip, path)
+        first = _first_picture(clip, stream, path)
+        _refuse_what_would_suffer(first, path)
+        matrix = first.side_data.get("DISPLAYMATRIX") if first.rotation or len(first.side_data) else None
+        rate = _fraction(stream.average_rate) or _fraction(stream.guessed_rate) or Fraction(25)
+        time_base = _fraction(stream.time_base)
+        duration = stream.duration * time_base if stream.duration else Fraction(clip.duration or 0, av.time_base)
+        return VideoInfo(
+            path=path,
+            container=clip.format.name,
+            stream=stream.index,
+            codec=stream.codec_context.name,
+            width=first.width,
+            height=first.height,
+            pixel_format=first.format.name,
+            frames=stream.frames or round(duration * rate) or None,
+            frame_rate=rate,
+            duration_s=float(duration) or None,
+            time_base=time_base,
+            colour=picture_colour(first),
+            sample_aspect=_fraction(stream.sample_aspect_ratio) or Fraction(1),
+            rotation=first.rotation,
+            display_matrix=tuple(np.frombuffer(bytes(matrix), np.int32).tolist()) if matrix else None,
+            others=tuple(other.type for other in clip.streams if other.index != stream.index),
+        )
+
+
+def count_packets(info: VideoInfo) -> int:
+    """Read the clip once without decoding it, and make sure that it is whole.
+
+    This costs seconds where upscaling costs hours, so a clip that was cut off is refused before the first frame.
+
+    Returns:
+        Packets of the picture stream: the number of frames, but for codecs with hidden frames and for edit lists.
+
+    Raises:
+        MediaError: the clip ends before its index or header says, or a packet is damaged; frame and time are named.
+    """
+    count = 0
+    end = Fraction(0)
+    with open_clip(info.path) as clip:
+        stream = clip.streams[info.stream]
+        indexed = len(stream.index_entries) if info.container == _INDEXED else 0
+        try:
+            for packet in clip.demux():
+                if packet.pts is not None and packet.size:
+                    end = max(end, (packet.pts + (packet.duration or 0)) * _fraction(packet.time_base))
+                if packet.stream_index == info.stream and packet.size:
+                    if packet.is_corrupt:
+                        raise cut_off(info, count, end, "a packet is damaged or incomplete")
+                    count += 1
+        except FFmpegError as error:
+            raise cut_off(info, count, end, error.strerror) from error
+        if count < indexed:
+            raise cut_off(info, count, end, f"its index lists {indexed} frames")
+        stated = Fraction((clip.start_time or 0) + (clip.duration or 0), av.time_base)
+        if info.container in _STATE_DURATION and not indexed and end < stated - Fraction(_CUT_OFF_S):
+            raise cut_off(info, count, end, f"its header states {float(stated):.2f} s")
+    return count
+
+
+def cut_off(info: VideoInfo, frames: int, end: Fraction, reason: str) -> MediaError:
+    """The error for a clip that is damaged after `frames` frames, at `end` seconds."""
+    return MediaError(
+        f"{info.path}: is cut off or damaged after frame {frames} ({float(end):.2f} s): {reason}; get a whole copy, or "
+        f"keep what can be read: ffmpeg -i {info.path.name} -c copy repaired.mkv"
+    )
+
+
+@contextlib.contextmanager
+def open_clip(path: Path) -> Iterator[InputContainer]:
+    """Open a local file for reading.
+
+    Raises:
+        MediaError: no such file, unreadable, empty, or nothing that FFmpeg knows.
+    """
+    try:
+        # "file:" keeps names with a colon from being taken for a protocol, the whitelist keeps playlists local.
+        clip = av.open(f"file:{path}", container_options={"protocol_whitelist": "file"})
+    except FFmpegError as error:
+        raise MediaError(f"{path}: {_why_not_opened(path, error)}") from error
+    with clip:
+        yield clip
+
+
+def picture_colour(picture: VideoFrame) -> Colour:
+    """The colour tags of a decoded picture."""
+    full_by_format = picture.format.name.startswith("yuvj") or picture.format.is_rgb
+    return Colour(
+        matrix=picture.colorspace,
+        full_range=full_by_format or picture.color_range == FULL_RANGE,
+        primaries=picture.color_primaries,
+        transfer=picture.color_trc,
+    )
+
+
+def _why_not_opened(path: Path, error: FFmpegError) -> str:
+    if path.is_dir():
+        return "is a folder; name a video file"
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, OSError):
+        return f"cannot be read: {error.strerror}"
+    if path.stat().st_size == 0:
+        return "is empty; copy or download it again"
+    return "is no video that FFmpeg can read, or the end that holds its index is missing; copy or download it again"
+
+
+def _picture_stream(clip: InputContainer, path: Path) -> VideoStream:
+    pictures = [stream for stream in clip.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not pictures:
+        kinds = sorted({stream.type for stream in clip.streams})
+        raise MediaError(f"{path}: holds no video, only {', '.join(kinds) or 'nothing'}")
+    if len(pictures) > 1:
+        raise MediaError(
+            f"{path}: holds {len(pictures)} video streams, this version upscales one; "
+            f"take one out: ffmpeg -i {path.name} -map 0:v:0 -map 0:a? -c copy one.mkv"
+        )
+    if pictures[0].codec_context is None:
+        raise MediaError(f"{path}: FFmpeg has no decoder for its video; convert it to H.264 with the program it came from")
+    return pictures[0]
+
+
+def _first_picture(clip: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
+    try:
+        for picture in clip.decode(stream):
+            return picture
+    except FFmpegError as error:
+        raise MediaError(f"{path}: its first picture cannot be decoded: {error.strerror}; get a whole copy") from error
+    raise MediaError(f"{path}: holds a video stream without a single picture")
+
+
+def _refuse_what_would_suffer(picture: VideoFrame, path: Path) -> None:
+    """Raise MediaError for a kind of picture that would come out damaged."""
+
+    def refuse(what: str, arguments: str) -> MediaError:
+        return MediaError(f"{path}: {what}; convert it: ffmpeg -i {path.name} {arguments} -c:a copy converted.mkv")
+
+    components = picture.format.components
+    name = picture.format.name
+    colour = picture_colour(picture)
+    if colour.transfer in (PQ, HLG):
+        raise refuse("is HDR, which this version would flatten", "-vf tonemap -pix_fmt yuv420p")
+    if any(component.is_alpha for component in components):
+        raise refuse(f"has an alpha channel ({name}), which video output cannot keep", "-pix_fmt yuv444p")
+    if any(component.bits != 8 for component in components):
+        raise refuse(f"is {name}, this version reads 8 bits per sample", "-pix_fmt yuv420p")
+    if picture.format.has_palette or len(components) != 3:
+        raise refuse(f"is {name}, which is neither YUV nor RGB", "-pix_fmt yuv420p")
+    if colour.matrix not in MATRICES:
+        raise refuse(
+            f"has colour matrix {colour.matrix}, this version knows BT.601 and BT.709",
+            "-vf scale=out_color_matrix=bt709 -colorspace bt709",
+        )
+    if picture.interlaced_frame:
+        raise interlaced(path)
+    for kind in picture.side_data:
+        if kind.type.name in _SIDE_DATA_LOST:
+            raise MediaError(
+                f"{path}: carries {_SIDE_DATA_LOST[kind.type.name]}, which upscaling would lose; encode a copy without it"
+            )
+
+
+def interlaced(path: Path) -> MediaError:
+    """The error for a clip of fields."""
+    return MediaError(
+        f"{path}: is interlaced, and a network would make the combs sharper; deinterlace it: "
+        f"ffmpeg -i {path.name} -vf bwdif -c:a copy progressive.mkv"
+    )
+
+
+def _fraction(value: Any) -> Fraction:  # noqa: ANN401  # PyAV 19 has its own rational type, older ones use Fraction
+    """As a Fraction; 0 for None and for FFmpeg's 0/0 and 0/1."""
+    return Fraction(value.numerator, value.denominator) if value and value.denominator else Fraction(0)

@@ -1,0 +1,174 @@
+"""Put fp16 or bf16 into the graph, and find the layers that would not survive it.
+
+TensorRT 11 has no precision flags any more: an engine computes in the types that the ONNX file names.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from esrgan_deploy.errors import OptionError
+
+LOW = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+TORCH_TYPES = {TensorProto.FLOAT16: torch.float16, TensorProto.BFLOAT16: torch.bfloat16}
+NAMES = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
+
+FP16_LARGEST = 65504.0
+FP16_SMALLEST_NORMAL = 2.0**-14
+ACTIVATION_MARGIN = 2.0
+"""Five photos are not all photos: a layer whose largest activation comes within this factor of infinity stays FP32."""
+WEIGHT_ERROR_LIMIT = 2.0**-9
+"""Relative RMS error of a layer's weights above which they stay FP32; rounding alone, without underflow, gives 2^-12."""
+
+BF16_OPSET, BF16_IR = 22, 10
+"""Before opset 22, Conv, the bulk of every network here, has no bfloat16. IR 10 is the version that goes with it."""
+
+
+def to_precision(model: onnx.ModelProto, precision: str, keep_fp32: Collection[str] = ()) -> onnx.ModelProto:
+    """A copy of the fp32 `model` that computes in `precision`, input and output included.
+
+    Names, number and order of nodes and initialisers stay. Scales of a Resize stay float32, as ONNX demands. bf16
+    raises the opset to 22; all operators that `export_onnx` writes mean the same there as in opset 17.
+
+    Args:
+        model: made by `export_onnx`.
+        precision: "fp16" or "bf16".
+        keep_fp32: names of nodes that compute in float32, with float32 weights and a Cast around them.
+
+    Raises:
+        OptionError: a name in `keep_fp32` that is no node of the graph, or another precision.
+    """
+    if precision not in LOW:
+        raise OptionError(f"precision '{precision}' is unknown; choose fp16 or bf16")
+    converted = onnx.ModelProto()
+    converted.CopyFrom(model)
+    unknown = set(keep_fp32) - {node.name for node in converted.graph.node}
+    if unknown:
+        raise OptionError(f"keep_fp32 names no layer of this network: {', '.join(sorted(unknown))}")
+    _Converter(converted.graph, LOW[precision], frozenset(keep_fp32)).convert()
+    if precision == "bf16":
+        converted.opset_import[0].version, converted.ir_version = BF16_OPSET, BF16_IR
+    for entry in converted.metadata_props:
+        if entry.key == "esrgan.precision":
+            entry.value = precision
+    onnx.checker.check_model(converted, full_check=True)
+    return converted
+
+
+class _Converter:
+    """Gives each float tensor a home type, and each node its inputs in the type it computes in."""
+
+    def __init__(self, graph: onnx.GraphProto, low: int, keep: frozenset[str]) -> None:
+        self.graph, self.low, self.keep = graph, low, keep
+        # Only tensors that are float now take part; integers (indices of a Gather) and Resize scales stay out.
+        self.home: dict[str, int] = {}
+        self.casts: dict[tuple[str, int], str] = {}
+        self.nodes: list[onnx.NodeProto] = []
+
+    def convert(self) -> None:
+        """Rewrite the graph in place."""
+        self._choose_homes()
+        constants = {node.output[0]: node for node in self.graph.node if node.op_type == "Constant"}
+        for tensor in self.graph.initializer:
+            if self.home.get(tensor.name) == self.low:
+                tensor.CopyFrom(_rounded(tensor, self.low))
+        for name, node in constants.items():
+            if self.home.get(name) == self.low:
+                node.attribute[0].t.CopyFrom(_rounded(node.attribute[0].t, self.low))
+        for value in (*self.graph.input, *self.graph.output):
+            value.type.tensor_type.elem_type = self.low
+        for node in self.graph.node:
+            self._place(node)
+        del self.graph.node[:]
+        self.graph.node.extend(self.nodes)
+
+    def _compute_type(self, node: onnx.NodeProto) -> int:
+        return TensorProto.FLOAT if node.name in self.keep else self.low
+
+    def _choose_homes(self) -> None:
+        """The type in which each tensor is made or stored: a weight is float32 where a kept layer reads it."""
+        stored = {tensor.name: tensor for tensor in self.graph.initializer}
+        stored |= {node.output[0]: node.attribute[0].t for node in self.graph.node if node.op_type == "Constant"}
+        self.home = {value.name: self.low for value in self.graph.input}
+        for node in self.graph.node:
+            for name in float_inputs(node):
+                if name in stored and stored[name].data_type == TensorProto.FLOAT:
+                    readers = (self.home.get(name), self._compute_type(node))
+                    self.home[name] = TensorProto.FLOAT if TensorProto.FLOAT in readers else self.low
+            if node.op_type != "Constant":
+                self.home.update(dict.fromkeys(node.output, self._compute_type(node)))
+
+    def _place(self, node: onnx.NodeProto) -> None:
+        """Append `node`, with Casts before it where its inputs live in the other type, and after it at the output."""
+        needed = self._compute_type(node)
+        for i, name in enumerate(node.input):
+            if name in float_inputs(node) and name in self.home and self.home[name] != needed:
+                node.input[i] = self._cast(name, needed)
+        self.nodes.append(node)
+        result = self.graph.output[0].name
+        if result in node.output and needed != self.low:
+            wide = f"{result}/fp32"
+            node.output[list(node.output).index(result)] = wide
+            self.nodes.append(helper.make_node("Cast", [wide], [result], name=f"{result}/cast", to=self.low))
+
+    def _cast(self, name: str, to: int) -> str:
+        """The name of `name` in type `to`; the Cast is placed before its first reader and shared by all."""
+        if (name, to) not in self.casts:
+            cast = f"{name}/{NAMES[to]}"
+            self.nodes.append(helper.make_node("Cast", [name], [cast], name=f"{cast}/cast", to=to))
+            self.casts[name, to] = cast
+        return self.casts[name, to]
+
+
+def float_inputs(node: onnx.NodeProto) -> list[str]:
+    """The inputs of `node` that carry the compute type. A Resize's regions and scales are float32 in every precision."""
+    return [name for name in (node.input[:1] if node.op_type == "Resize" else node.input) if name]
+
+
+def _rounded(tensor: onnx.TensorProto, low: int) -> onnx.TensorProto:
+    """`tensor` in a 16-bit type, rounded to nearest even; subnormals are kept, what is too large becomes infinite."""
+    values = torch.tensor(numpy_helper.to_array(tensor)).to(TORCH_TYPES[low])
+    return helper.make_tensor(tensor.name, low, tensor.dims, values.view(torch.int16).numpy().tobytes(), raw=True)
+
+
+def fp16_casualties(model: onnx.ModelProto, peaks: Mapping[str, float]) -> dict[str, str]:
+    """The nodes of the fp32 `model` that must not become FP16, each with the reason in a few words.
+
+    A node is kept if its weights, what it reads, or what it writes is outside the range of FP16 (largest 65504, full
+    precision down to 6.1e-5).
+
+    Args:
+        model: made by `export_onnx`.
+        peaks: largest absolute value of each tensor, over the photos; tensors that are missing are not judged.
+    """
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for node in model.graph.node:
+        for name in float_inputs(node):
+            if name in weights:
+                reasons[node.name] += _weight_trouble(name, weights[name])
+        for name in (*float_inputs(node), *node.output):
+            peak = peaks.get(name, 0.0)
+            if not peak * ACTIVATION_MARGIN <= FP16_LARGEST:
+                reasons[node.name].append(f"activations up to {peak:.3g}")
+            elif 0 < peak < FP16_SMALLEST_NORMAL:
+                reasons[node.name].append(f"activations of at most {peak:.1g}")
+    return {name: found[0] for name, found in reasons.items() if found}
+
+
+def _weight_trouble(name: str, values: npt.NDArray[np.float32]) -> Iterator[str]:
+    wide = values.astype(np.float64)
+    largest = float(np.abs(wide).max(initial=0.0))
+    if largest > FP16_LARGEST:
+        yield f"{name} up to {largest:.3g}"
+        return
+    error = np.linalg.norm(wide - values.astype(np.float16).astype(np.float64))
+    if error > WEIGHT_ERROR_LIMIT * np.linalg.norm(wide):
+        yield f"{name} of at most {largest:.1g} is lost in rounding"

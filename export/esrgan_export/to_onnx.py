@@ -1,0 +1,249 @@
+"""A network becomes an ONNX file that every host we know of accepts.
+
+The graph comes from PyTorch's TorchScript exporter. Its successor (`dynamo=True`) writes opset 18 at the least and
+leaves 17, the newest that TensorRT 8.5 parses, to a version converter; it also takes twenty times as long and names
+nodes by number instead of by layer.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol, cast
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from torch import nn
+from torch.fx.experimental.optimization import fuse
+from torch.onnx.symbolic_helper import parse_args
+
+from esrgan_deploy import __version__
+from esrgan_deploy.errors import OptionError
+from esrgan_deploy.model import ModelInfo
+from esrgan_export.networks import Network
+
+OPSET = 17
+IR_VERSION = 8  # the version that came with opset 17; old runtimes refuse newer ones
+
+
+def export_onnx(
+    network: Network,
+    info: ModelInfo,
+    *,
+    dynamic_batch: bool = False,
+    static_shape: tuple[int, int] | None = None,
+) -> onnx.ModelProto:
+    """Trace `network` in fp32 and write what it does as ONNX.
+
+    One input `input` (N, 3, H, W) and one output `output` (N, 3, H * scale, W * scale), float32 RGB in [0, 1], the
+    output clamped. Initialisers carry the keys of the state dict, in its order, whatever their values are: two networks
+    of one configuration give files that can be interpolated tensor by tensor. Batch normalisation is folded into the
+    convolution before it.
+
+    Args:
+        network: is not changed.
+        info: becomes the metadata.
+        dynamic_batch: N is symbolic; otherwise it is the literal 1 that VapourSynth hosts ask for.
+        static_shape: (H, W) as literals; None: both are symbolic.
+
+    Raises:
+        OptionError: `static_shape` is not positive, or not a multiple of what the network needs.
+    """
+    if static_shape is not None:
+        _check_shape(static_shape, network.multiple_of)
+    folded = _fold_batch_norm(network)
+    weights = {key: tensor.numpy().copy() for key, tensor in folded.state_dict().items()}
+    model = _trace(folded, network.multiple_of)
+    _fill_weights(model.graph, weights)
+    _name_by_weights(model.graph)
+    _append_clamp(model.graph)
+    height, width = static_shape or ("H", "W")
+    _declare_interface(model.graph, "N" if dynamic_batch else 1, height, width, network.scale)
+    model.ir_version = IR_VERSION
+    model.producer_name, model.producer_version = "esrgan-deploy", __version__
+    set_info(model, info)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    return model
+
+
+def set_info(model: onnx.ModelProto, info: ModelInfo) -> None:
+    """Make `info` the metadata of `model`, in place of all that is there."""
+    del model.metadata_props[:]
+    helper.set_model_props(model, info.to_metadata())
+
+
+def _check_shape(shape: tuple[int, int], multiple_of: int) -> None:
+    if min(shape) < 1 or any(size % multiple_of for size in shape):
+        raise OptionError(
+            f"shape {shape[1]}x{shape[0]}: this network takes widths and heights that are multiples of {multiple_of}"
+        )
+
+
+def _fold_batch_norm(network: Network) -> nn.Module:
+    """A copy of `network` on the CPU, in fp32 and evaluation mode, without batch normalisation."""
+    plain = copy.deepcopy(network).cpu().float().eval()
+    if any(isinstance(module, nn.BatchNorm2d) for module in plain.modules()):
+        return fuse(plain)
+    return plain
+
+
+def _trace(network: nn.Module, multiple_of: int) -> onnx.ModelProto:
+    """The graph of `network`, its weights as further graph inputs; `network` is left with random ones.
+
+    Random, because the exporter merges tensors of equal value, so that the graph of a network with
+    two all-zero biases would have one initialiser less than that of its partner.
+    """
+    for tensor in network.state_dict().values():
+        tensor.uniform_()
+    image = torch.zeros(1, 3, 4 * multiple_of, 6 * multiple_of)
+    buffer = io.BytesIO()
+    with _silenced(), _space_to_depth(), torch.no_grad():
+        torch.onnx.export(
+            network,
+            (image,),
+            buffer,  # type: ignore[arg-type]  # the TorchScript exporter takes a file object too
+            dynamo=False,
+            export_params=False,
+            do_constant_folding=False,
+            opset_version=OPSET,
+            input_names=["input"],
+            output_names=["output"],
+            dynamic_axes={"input": {2: "H", 3: "W"}},
+        )
+    return onnx.load_model_from_string(buffer.getvalue())
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Keep the exporter's deprecation notices from the user, who can do nothing about them."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+class _GraphContext(Protocol):
+    """The part of the exporter's graph that a symbolic function uses."""
+
+    def op(self, name: str, *inputs: torch.Value, **attributes: object) -> torch.Value: ...
+
+
+@contextmanager
+def _space_to_depth() -> Iterator[None]:
+    """Export pixel-unshuffle as SpaceToDepth.
+
+    PyTorch writes it as six-dimensional reshapes with the batch in front, which hosts that rewrite the batch cannot
+    use. SpaceToDepth orders channels by (position, colour), PyTorch by (colour, position): a Gather reorders them.
+    """
+
+    @parse_args("v", "i")
+    def pixel_unshuffle(graph: _GraphContext, image: torch.Value, r: int) -> torch.Value:
+        order = torch.arange(3 * r * r).reshape(r * r, 3).t().reshape(-1)
+        blocks = graph.op("SpaceToDepth", image, blocksize_i=r)
+        return graph.op("Gather", blocks, graph.op("Constant", value_t=order), axis_i=1)
+
+    torch.onnx.register_custom_op_symbolic("aten::pixel_unshuffle", pixel_unshuffle, OPSET)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.onnx.unregister_custom_op_symbolic("aten::pixel_unshuffle", OPSET)  # type: ignore[attr-defined]
+
+
+def _fill_weights(graph: onnx.GraphProto, weights: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """Turn the graph inputs that stand for weights into initialisers, and compute what depends on constants only.
+
+    PReLU's slopes (C,) become (C, 1, 1) under their own name, as TensorRT wants them; the scales of a Resize become
+    one constant.
+    """
+    values = dict(weights)
+    constants: dict[str, np.ndarray[Any, Any]] = {}
+    nodes = []
+    for node in graph.node:
+        if node.op_type == "Constant":
+            constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+        elif all(name in constants for name in node.input):
+            constants[node.output[0]] = _compute(node, constants)
+        elif node.op_type == "Unsqueeze" and node.input[0] in values:
+            weight = node.input[0]
+            values[weight] = _compute(node, {**constants, weight: values[weight]})
+            _rename_input(graph, node.output[0], weight)
+        else:
+            nodes.append(node)
+    used = {name for node in nodes for name in node.input}
+    constant_nodes = [
+        helper.make_node("Constant", [], [name], name=name, value=numpy_helper.from_array(value, name))
+        for name, value in constants.items()
+        if name in used
+    ]
+    del graph.node[:]
+    graph.node.extend([*constant_nodes, *nodes])
+    del graph.input[1:]
+    graph.initializer.extend(numpy_helper.from_array(np.ascontiguousarray(v), key) for key, v in values.items())
+
+
+def _compute(node: onnx.NodeProto, values: Mapping[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    """The result of one node with known inputs."""
+    inputs = {name: values[name] for name in node.input}
+    graph = helper.make_graph(
+        [node],
+        "constant",
+        [
+            helper.make_tensor_value_info(k, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
+            for k, v in inputs.items()
+        ],
+        [helper.make_empty_tensor_value_info(node.output[0])],
+    )
+    evaluator = ReferenceEvaluator(helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)]))
+    return np.asarray(cast("list[Any]", evaluator.run(None, inputs))[0])
+
+
+def _rename_input(graph: onnx.GraphProto, old: str, new: str) -> None:
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            if name == old:
+                node.input[i] = new
+
+
+def _name_by_weights(graph: onnx.GraphProto) -> None:
+    """Name each node that has weights by their module: body.0.rdb1.conv2. Reports and `keep_fp32` use these names."""
+    weights = {tensor.name for tensor in graph.initializer}
+    for node in graph.node:
+        weight = next((name for name in node.input if name in weights), None)
+        node.name = weight.rpartition(".")[0] if weight else node.name.removeprefix("/")
+
+
+def _append_clamp(graph: onnx.GraphProto) -> None:
+    """Clip the result to [0, 1]: hosts convert it to integers without looking."""
+    producer = next(node for node in graph.node if "output" in node.output)
+    producer.output[list(producer.output).index("output")] = "unclamped"
+    for name, value in (("zero", 0.0), ("one", 1.0)):
+        tensor = helper.make_tensor(name, TensorProto.FLOAT, [], [value])
+        graph.node.append(helper.make_node("Constant", [], [name], name=name, value=tensor))
+    graph.node.append(helper.make_node("Clip", ["unclamped", "zero", "one"], ["output"], name="clamp"))
+
+
+def _declare_interface(graph: onnx.GraphProto, n: str | int, height: str | int, width: str | int, scale: int) -> None:
+    """Give the dimensions of input and output; what is symbolic stays so."""
+
+    def scaled(size: str | int) -> str | int:
+        return size * scale if isinstance(size, int) else f"{size}_out" if scale > 1 else size
+
+    del graph.input[:]
+    del graph.output[:]
+    graph.input.append(helper.make_tensor_value_info("input", TensorProto.FLOAT, [n, 3, height, width]))
+    out = [n, 3, scaled(height), scaled(width)]
+    graph.output.append(helper.make_tensor_value_info("output", TensorProto.FLOAT, out))
+    graph.name = "esrgan"

@@ -1,0 +1,104 @@
+"""The commands and programs of README.md and docs/ run as they stand, in a folder that holds the files they name."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from esrgan_export.checkpoint import save_checkpoint  # noqa: E402
+
+from esrgan_deploy.cli import bench, upscale  # noqa: E402  # torch decides whether this file runs at all
+from esrgan_export.cli import export  # noqa: E402
+from esrgan_export.networks import RRDBNet  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+COMMANDS = {"esrgan-export": export.main, "esrgan-upscale": upscale.main, "esrgan-bench": bench.main}
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def commands(page):
+    lines = [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The files that the README names: a PSNR net, a GAN net near it, a photo, an album, a clip."""
+    folder = tmp_path_factory.mktemp("reader")
+    torch.manual_seed(1)
+    psnr = RRDBNet(channels=8, growth=4, blocks=1)
+    torch.save({"params_ema": psnr.state_dict()}, folder / "RRDB_PSNR_x4.pth")
+    with torch.no_grad():
+        for parameter in psnr.parameters():
+            parameter += 0.02 * parameter.std(correction=0) * torch.randn_like(parameter)
+    torch.save({"params_ema": psnr.state_dict()}, folder / "RRDB_ESRGAN_x4.pth")
+    save_checkpoint(psnr, folder / "own.safetensors")
+    picture = np.random.default_rng(0).integers(0, 256, (12, 16, 3)).astype(np.uint8)
+    (folder / "album").mkdir()
+    cv2.imwrite(str(folder / "photo.png"), picture)
+    cv2.imwrite(str(folder / "album" / "a.jpg"), picture)
+    shutil.copy(ROOT / "tests" / "data" / "bigbuckbunny.mp4", folder / "clip.mp4")
+    return folder
+
+
+@pytest.mark.slow
+def test_readme_from_top_to_bottom(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    ran = []
+    for name, *arguments in commands("README.md"):
+        if name == "make":
+            continue
+        assert COMMANDS[name](arguments) == 0, arguments
+        ran.append(name)
+    assert set(ran) == set(COMMANDS)
+    for file in (
+        "models/RRDB_ESRGAN_x4_a0.80_fp16.onnx",
+        "photo_x4.png",
+        "album_x4/a.jpg",
+        "clip_x4.mp4",
+        "bench.json",
+    ):
+        assert (folder / file).exists(), file
+    assert cv2.imread("photo_x4.png").shape == (48, 64, 3)
+    assert cv2.imread("album_x4/a.jpg").shape == (24, 32, 3)
+    shown = []
+    frames = [cv2.imread("photo.png")] * 3
+    for program in blocks("README.md", "python"):
+        exec(program, {"frames": frames, "show": lambda frame: shown.append(frame.shape)})
+    assert shown == [(48, 64, 3)] * 3
+    for program in blocks("docs/onnx.md", "python"):
+        exec(program, {})
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
+)
+def test_links_and_named_files_exist(page):
+    text = (ROOT / page).read_text()
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert ((ROOT / page).parent / link).exists(), link
+    for target in re.findall(r"`?make ([a-z0-9.-]+)`?", text):
+        assert re.search(rf"^{re.escape(target)}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE), target
+
+
+def test_layout_of_the_contributing_page_is_the_real_one():
+    layout = re.search(r"^## Layout\n\n```\n(.*?)^```$", (ROOT / "CONTRIBUTING.md").read_text(), re.M | re.S).group(1)
+    base = ROOT
+    for line in layout.splitlines():
+        names = re.match(r"\s*((?:[\w./]+ )*[\w./]+)", line).group(1).split()
+        if not line.startswith(" "):
+            base = ROOT / names[0]
+            assert base.is_dir(), names[0]
+            continue
+        for name in (n for n in names if n.endswith((".py", "/"))):
+            assert (base / name).exists(), f"{base.name}/{name}"
