@@ -1,18 +1,18 @@
 """From a decoder's pictures to RGB frames and back, with the matrix and the range that the clip states.
 
-Numbers for matrix, primaries and transfer are the code points of ITU-T H.273, which FFmpeg uses as well. Only the matrix
-and the range take part in the conversion: primaries and transfer say what RGB means, the network works on the values as
+Numbers for matrix, primaries and transfer are the code points of ITU-T H.273, which FFmpeg uses as well. The matrix and
+the range take part in the conversion. Primaries and transfer say what RGB means; the network works on the values as
 they are, and both tags are handed on.
 
-swscale is reached through FFmpeg's scale filter, because PyAV's own conversion can be told neither where chroma samples
-sit (it shifts them by half a pixel) nor, on PyAV 17, to round accurately.
+swscale is reached through FFmpeg's scale filter, because PyAV's own conversion cannot be told where chroma samples sit:
+it shifts colour by half a pixel.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import cast
 
 import av
 import numpy as np
@@ -58,14 +58,21 @@ class Colour:
         return replace(self, matrix=BT709 if width >= 1280 or height > 576 else BT601)
 
 
-def to_rgb(width: int, height: int, pixel_format: str, colour: Colour) -> Callable[[VideoFrame], npt.NDArray[np.uint8]]:
-    """A function that turns pictures of one size and format into uint8 RGB arrays (height, width, 3)."""
+def to_rgb(
+    width: int, height: int, pixel_format: str, colour: Colour, *, centred_chroma: bool = False
+) -> Callable[[VideoFrame], npt.NDArray[np.uint8]]:
+    """A function that turns pictures of one size and format into uint8 RGB arrays (height, width, 3).
+
+    `centred_chroma` is for codecs that put subsampled chroma halfway between two columns, as JPEG does; the others put
+    it level with the left one.
+    """
     source = {"out_range": "full"}
     if colour.matrix != RGB:
         source["in_color_matrix"] = _FILTER_MATRIX[colour.matrix]
         source["in_range"] = "full" if colour.full_range else "limited"
+        source["in_chroma_loc"] = "center" if centred_chroma else "left"
     convert = _converter(width, height, pixel_format, "rgb24", source)
-    return lambda picture: convert(picture).to_ndarray()
+    return lambda picture: cast("npt.NDArray[np.uint8]", convert(picture).to_ndarray())
 
 
 def to_yuv(width: int, height: int, pixel_format: str, colour: Colour) -> Callable[[npt.NDArray[np.uint8]], VideoFrame]:

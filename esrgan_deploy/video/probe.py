@@ -24,7 +24,7 @@ _SIDE_DATA_LOST = {
     "A53_CC": "closed captions inside the pictures",
     "SPHERICAL": "a 360 degree projection",
     "STEREO3D": "stereo 3D packing",
-    "DOVI_METADATA": "Dolby Vision data",
+    "DOVI_METADATA": "Dolby Vision",
 }
 """Properties of a picture that would not survive: names of `av.sidedata.sidedata.Type`, and what to call them."""
 
@@ -72,15 +72,15 @@ def probe(path: Path) -> VideoInfo:
 
     Raises:
         MediaError: no such file, not a video, or a kind that this version would damage: more than 8 bits per sample,
-            HDR, interlaced, an alpha channel, an unknown matrix, several video streams. The message says how to convert.
+            HDR, interlaced, an alpha channel, an unknown matrix, several video streams. The message says what to do.
     """
     with open_clip(path) as clip:
         stream = _picture_stream(clip, path)
         first = _first_picture(clip, stream, path)
         _refuse_what_would_suffer(first, path)
-        matrix = first.side_data.get("DISPLAYMATRIX") if first.rotation or len(first.side_data) else None
-        rate = _fraction(stream.average_rate) or _fraction(stream.guessed_rate) or Fraction(25)
-        time_base = _fraction(stream.time_base)
+        matrix = _side_data(first, "DISPLAYMATRIX")
+        rate = fraction(stream.average_rate) or fraction(stream.guessed_rate) or Fraction(25)
+        time_base = fraction(stream.time_base)
         duration = stream.duration * time_base if stream.duration else Fraction(clip.duration or 0, av.time_base)
         return VideoInfo(
             path=path,
@@ -95,9 +95,9 @@ def probe(path: Path) -> VideoInfo:
             duration_s=float(duration) or None,
             time_base=time_base,
             colour=picture_colour(first),
-            sample_aspect=_fraction(stream.sample_aspect_ratio) or Fraction(1),
+            sample_aspect=fraction(stream.sample_aspect_ratio) or Fraction(1),
             rotation=first.rotation,
-            display_matrix=tuple(np.frombuffer(bytes(matrix), np.int32).tolist()) if matrix else None,
+            display_matrix=tuple(np.frombuffer(matrix, np.int32).tolist()) if matrix else None,
             others=tuple(other.type for other in clip.streams if other.index != stream.index),
         )
 
@@ -121,7 +121,7 @@ def count_packets(info: VideoInfo) -> int:
         try:
             for packet in clip.demux():
                 if packet.pts is not None and packet.size:
-                    end = max(end, (packet.pts + (packet.duration or 0)) * _fraction(packet.time_base))
+                    end = max(end, (packet.pts + (packet.duration or 0)) * fraction(packet.time_base))
                 if packet.stream_index == info.stream and packet.size:
                     if packet.is_corrupt:
                         raise cut_off(info, count, end, "a packet is damaged or incomplete")
@@ -130,13 +130,13 @@ def count_packets(info: VideoInfo) -> int:
             raise cut_off(info, count, end, error.strerror) from error
         if count < indexed:
             raise cut_off(info, count, end, f"its index lists {indexed} frames")
-        stated = Fraction((clip.start_time or 0) + (clip.duration or 0), av.time_base)
+        stated = Fraction(clip.duration or 0, av.time_base)
         if info.container in _STATE_DURATION and not indexed and end < stated - Fraction(_CUT_OFF_S):
             raise cut_off(info, count, end, f"its header states {float(stated):.2f} s")
     return count
 
 
-def cut_off(info: VideoInfo, frames: int, end: Fraction, reason: str) -> MediaError:
+def cut_off(info: VideoInfo, frames: int, end: Fraction, reason: str | None) -> MediaError:
     """The error for a clip that is damaged after `frames` frames, at `end` seconds."""
     return MediaError(
         f"{info.path}: is cut off or damaged after frame {frames} ({float(end):.2f} s): {reason}; get a whole copy, or "
@@ -194,7 +194,7 @@ def _picture_stream(clip: InputContainer, path: Path) -> VideoStream:
             f"take one out: ffmpeg -i {path.name} -map 0:v:0 -map 0:a? -c copy one.mkv"
         )
     if pictures[0].codec_context is None:
-        raise MediaError(f"{path}: FFmpeg has no decoder for its video; convert it to H.264 with the program it came from")
+        raise MediaError(f"{path}: FFmpeg has no decoder for its video; convert it with the program that made it")
     return pictures[0]
 
 
@@ -211,13 +211,13 @@ def _refuse_what_would_suffer(picture: VideoFrame, path: Path) -> None:
     """Raise MediaError for a kind of picture that would come out damaged."""
 
     def refuse(what: str, arguments: str) -> MediaError:
-        return MediaError(f"{path}: {what}; convert it: ffmpeg -i {path.name} {arguments} -c:a copy converted.mkv")
+        return MediaError(f"{path}: {what}; convert it: ffmpeg -i {path.name} {arguments} -crf 10 -c:a copy new.mkv")
 
     components = picture.format.components
     name = picture.format.name
     colour = picture_colour(picture)
     if colour.transfer in (PQ, HLG):
-        raise refuse("is HDR, which this version would flatten", "-vf tonemap -pix_fmt yuv420p")
+        raise MediaError(f"{path}: is HDR, which this version would flatten; tone-map a copy to SDR")
     if any(component.is_alpha for component in components):
         raise refuse(f"has an alpha channel ({name}), which video output cannot keep", "-pix_fmt yuv444p")
     if any(component.bits != 8 for component in components):
@@ -231,21 +231,25 @@ def _refuse_what_would_suffer(picture: VideoFrame, path: Path) -> None:
         )
     if picture.interlaced_frame:
         raise interlaced(path)
-    for kind in picture.side_data:
-        if kind.type.name in _SIDE_DATA_LOST:
-            raise MediaError(
-                f"{path}: carries {_SIDE_DATA_LOST[kind.type.name]}, which upscaling would lose; encode a copy without it"
-            )
+    for kind, words in _SIDE_DATA_LOST.items():
+        if _side_data(picture, kind):
+            raise refuse(f"carries {words}, which would be lost", "-vf sidedata=delete")
 
 
 def interlaced(path: Path) -> MediaError:
     """The error for a clip of fields."""
     return MediaError(
         f"{path}: is interlaced, and a network would make the combs sharper; deinterlace it: "
-        f"ffmpeg -i {path.name} -vf bwdif -c:a copy progressive.mkv"
+        f"ffmpeg -i {path.name} -vf bwdif -crf 10 -c:a copy progressive.mkv"
     )
 
 
-def _fraction(value: Any) -> Fraction:  # noqa: ANN401  # PyAV 19 has its own rational type, older ones use Fraction
+def _side_data(picture: VideoFrame, kind: str) -> bytes | None:
+    """What FFmpeg attached to `picture` under a name of `av.sidedata.sidedata.Type`."""
+    data: Any = picture.side_data.get(kind)
+    return None if data is None else bytes(data)
+
+
+def fraction(value: Any) -> Fraction:  # noqa: ANN401  # PyAV 19 has its own rational type, older ones use Fraction
     """As a Fraction; 0 for None and for FFmpeg's 0/0 and 0/1."""
     return Fraction(value.numerator, value.denominator) if value and value.denominator else Fraction(0)

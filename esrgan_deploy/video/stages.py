@@ -32,8 +32,8 @@ class Stages:
             consume(numbers)
             stages.join()
 
-    The body of the `with` is a stage as well: it may use channels, and what it raises, KeyboardInterrupt included, stops
-    the others. When several stages fail, the exception of the first one is what leaves the `with`.
+    The body of the `with` is a stage as well: it may use channels, and what it raises, KeyboardInterrupt included,
+    stops the others. When several stages fail, the exception of the first one is what leaves the `with`.
     """
 
     def __init__(self) -> None:
@@ -79,6 +79,15 @@ class Stages:
         begin = time.perf_counter()
         self.changed.wait_for(lambda: self.stopped or condition())
         self._waits.seconds = self.waited_s() + time.perf_counter() - begin
+        if self.stopped:
+            raise Stopped
+
+    def check(self) -> None:
+        """For work without a channel: let it end soon after the run was stopped.
+
+        Raises:
+            Stopped: the run was stopped.
+        """
         if self.stopped:
             raise Stopped
 

@@ -1,12 +1,11 @@
-"""Put fp16 or bf16 into the graph, and find the layers that would not survive it.
+"""Put fp16 or bf16 into the graph, and find the layers that would not survive fp16.
 
 TensorRT 11 has no precision flags any more: an engine computes in the types that the ONNX file names.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -16,16 +15,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from esrgan_deploy.errors import OptionError
 
-LOW = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
-TORCH_TYPES = {TensorProto.FLOAT16: torch.float16, TensorProto.BFLOAT16: torch.bfloat16}
-NAMES = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
+LOW: dict[str, int] = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+TORCH_TYPES: dict[int, torch.dtype] = {TensorProto.FLOAT16: torch.float16, TensorProto.BFLOAT16: torch.bfloat16}
+NAMES: dict[int, str] = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
 
 FP16_LARGEST = 65504.0
 FP16_SMALLEST_NORMAL = 2.0**-14
 ACTIVATION_MARGIN = 2.0
-"""Five photos are not all photos: a layer whose largest activation comes within this factor of infinity stays FP32."""
+"""A few photos are not all photos: activations that come within this factor of infinity count as infinite."""
 WEIGHT_ERROR_LIMIT = 2.0**-9
-"""Relative RMS error of a layer's weights above which they stay FP32; rounding alone, without underflow, gives 2^-12."""
+"""Relative RMS error of a kernel that counts as underflow; rounding alone stays below 2^-11."""
 
 BF16_OPSET, BF16_IR = 22, 10
 """Before opset 22, Conv, the bulk of every network here, has no bfloat16. IR 10 is the version that goes with it."""
@@ -128,7 +127,7 @@ class _Converter:
 
 
 def float_inputs(node: onnx.NodeProto) -> list[str]:
-    """The inputs of `node` that carry the compute type. A Resize's regions and scales are float32 in every precision."""
+    """The inputs of `node` that have its type. A Resize's regions and scales are float32 in every precision."""
     return [name for name in (node.input[:1] if node.op_type == "Resize" else node.input) if name]
 
 
@@ -138,37 +137,50 @@ def _rounded(tensor: onnx.TensorProto, low: int) -> onnx.TensorProto:
     return helper.make_tensor(tensor.name, low, tensor.dims, values.view(torch.int16).numpy().tobytes(), raw=True)
 
 
-def fp16_casualties(model: onnx.ModelProto, peaks: Mapping[str, float]) -> dict[str, str]:
-    """The nodes of the fp32 `model` that must not become FP16, each with the reason in a few words.
+def overflowing_nodes(model: onnx.ModelProto, peaks: Mapping[str, float]) -> dict[str, str]:
+    """The nodes of the fp32 `model` that FP16 would turn into infinities, each with the reason in a few words.
 
-    A node is kept if its weights, what it reads, or what it writes is outside the range of FP16 (largest 65504, full
-    precision down to 6.1e-5).
+    Those are the nodes that read or write a tensor beyond 65504, less a margin, or have such weights.
 
     Args:
         model: made by `export_onnx`.
         peaks: largest absolute value of each tensor, over the photos; tensors that are missing are not judged.
     """
-    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    reasons: dict[str, list[str]] = defaultdict(list)
+    largest = {tensor.name: _largest(numpy_helper.to_array(tensor)) for tensor in model.graph.initializer}
+    reasons = {}
     for node in model.graph.node:
-        for name in float_inputs(node):
-            if name in weights:
-                reasons[node.name] += _weight_trouble(name, weights[name])
         for name in (*float_inputs(node), *node.output):
             peak = peaks.get(name, 0.0)
-            if not peak * ACTIVATION_MARGIN <= FP16_LARGEST:
-                reasons[node.name].append(f"activations up to {peak:.3g}")
-            elif 0 < peak < FP16_SMALLEST_NORMAL:
-                reasons[node.name].append(f"activations of at most {peak:.1g}")
-    return {name: found[0] for name, found in reasons.items() if found}
+            if largest.get(name, 0.0) > FP16_LARGEST:
+                reasons[node.name] = f"weights up to {largest[name]:.3g}"
+            elif not peak * ACTIVATION_MARGIN <= FP16_LARGEST:  # also true of NaN
+                reasons[node.name] = f"activations up to {peak:.3g}"
+    return reasons
 
 
-def _weight_trouble(name: str, values: npt.NDArray[np.float32]) -> Iterator[str]:
-    wide = values.astype(np.float64)
-    largest = float(np.abs(wide).max(initial=0.0))
-    if largest > FP16_LARGEST:
-        yield f"{name} up to {largest:.3g}"
-        return
-    error = np.linalg.norm(wide - values.astype(np.float16).astype(np.float64))
-    if error > WEIGHT_ERROR_LIMIT * np.linalg.norm(wide):
-        yield f"{name} of at most {largest:.1g} is lost in rounding"
+def underflowing_nodes(model: onnx.ModelProto, peaks: Mapping[str, float]) -> dict[str, str]:
+    """The nodes of the fp32 `model` that lose precision in FP16 because what they handle is small.
+
+    Most such nodes do no harm, since something large is added to their result: they are worth keeping in FP32 only
+    where the whole network turned out too inexact. Arguments and result are those of `overflowing_nodes`.
+    """
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    reasons = {}
+    for node in model.graph.node:
+        for name in (*float_inputs(node), *node.output):
+            if name in weights and weights[name].ndim == 4 and _rounding_error(weights[name]) > WEIGHT_ERROR_LIMIT:
+                reasons[node.name] = f"weights of at most {_largest(weights[name]):.1g}"
+            elif 0 < peaks.get(name, 0.0) < FP16_SMALLEST_NORMAL:
+                reasons[node.name] = f"activations of at most {peaks[name]:.1g}"
+    return reasons
+
+
+def _largest(values: npt.NDArray[np.float32]) -> float:
+    return float(np.abs(values).max(initial=0.0))
+
+
+def _rounding_error(kernel: npt.NDArray[np.float32]) -> float:
+    """Relative RMS error of a kernel in FP16."""
+    wide = kernel.astype(np.float64)
+    error = np.linalg.norm(wide - kernel.astype(np.float16).astype(np.float64))
+    return float(error / max(float(np.linalg.norm(wide)), np.finfo(np.float64).tiny))

@@ -16,18 +16,19 @@ from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
-from torch import nn
-from torch.fx.experimental.optimization import fuse
 from torch.onnx.symbolic_helper import parse_args
 
 from esrgan_deploy import __version__
 from esrgan_deploy.errors import OptionError
 from esrgan_deploy.model import ModelInfo
 from esrgan_export.networks import Network
+
+Array = npt.NDArray[Any]
 
 OPSET = 17
 IR_VERSION = 8  # the version that came with opset 17; old runtimes refuse newer ones
@@ -58,9 +59,9 @@ def export_onnx(
     """
     if static_shape is not None:
         _check_shape(static_shape, network.multiple_of)
-    folded = _fold_batch_norm(network)
-    weights = {key: tensor.numpy().copy() for key, tensor in folded.state_dict().items()}
-    model = _trace(folded, network.multiple_of)
+    weights = {key: tensor.detach().cpu().float().numpy().copy() for key, tensor in network.state_dict().items()}
+    model = _trace(network)
+    _fold_batch_norm(model.graph, weights)
     _fill_weights(model.graph, weights)
     _name_by_weights(model.graph)
     _append_clamp(model.graph)
@@ -87,27 +88,21 @@ def _check_shape(shape: tuple[int, int], multiple_of: int) -> None:
         )
 
 
-def _fold_batch_norm(network: Network) -> nn.Module:
-    """A copy of `network` on the CPU, in fp32 and evaluation mode, without batch normalisation."""
-    plain = copy.deepcopy(network).cpu().float().eval()
-    if any(isinstance(module, nn.BatchNorm2d) for module in plain.modules()):
-        return fuse(plain)
-    return plain
+def _trace(network: Network) -> onnx.ModelProto:
+    """The graph of `network`, its weights as further graph inputs.
 
-
-def _trace(network: nn.Module, multiple_of: int) -> onnx.ModelProto:
-    """The graph of `network`, its weights as further graph inputs; `network` is left with random ones.
-
-    Random, because the exporter merges tensors of equal value, so that the graph of a network with
+    It is traced with random weights: the exporter merges tensors of equal value, so that the graph of a network with
     two all-zero biases would have one initialiser less than that of its partner.
     """
-    for tensor in network.state_dict().values():
-        tensor.uniform_()
-    image = torch.zeros(1, 3, 4 * multiple_of, 6 * multiple_of)
+    stand_in = copy.deepcopy(network).cpu().float().eval()
+    for tensor in stand_in.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.uniform_()
+    image = torch.zeros(1, 3, 4 * network.multiple_of, 6 * network.multiple_of)
     buffer = io.BytesIO()
     with _silenced(), _space_to_depth(), torch.no_grad():
         torch.onnx.export(
-            network,
+            stand_in,
             (image,),
             buffer,  # type: ignore[arg-type]  # the TorchScript exporter takes a file object too
             dynamo=False,
@@ -162,14 +157,30 @@ def _space_to_depth() -> Iterator[None]:
         torch.onnx.unregister_custom_op_symbolic("aten::pixel_unshuffle", OPSET)  # type: ignore[attr-defined]
 
 
-def _fill_weights(graph: onnx.GraphProto, weights: Mapping[str, np.ndarray[Any, Any]]) -> None:
+def _fold_batch_norm(graph: onnx.GraphProto, weights: dict[str, Array]) -> None:
+    """Fold gamma * (x - mean) / sqrt(variance + eps) + beta into the convolution that gives x."""
+    producers = {node.output[0]: node for node in graph.node}
+    for node in [node for node in graph.node if node.op_type == "BatchNormalization"]:
+        conv = producers[node.input[0]]
+        kernel, bias = conv.input[1:]
+        gamma, beta, mean, variance = (weights.pop(name) for name in node.input[1:])
+        epsilon = next(attribute.f for attribute in node.attribute if attribute.name == "epsilon")
+        factor = gamma / np.sqrt(variance + epsilon)
+        weights[kernel] *= factor[:, None, None, None]
+        weights[bias] = (weights[bias] - mean) * factor + beta
+        conv.output[0] = node.output[0]
+        graph.node.remove(node)
+
+
+def _fill_weights(graph: onnx.GraphProto, weights: Mapping[str, Array]) -> None:
     """Turn the graph inputs that stand for weights into initialisers, and compute what depends on constants only.
 
     PReLU's slopes (C,) become (C, 1, 1) under their own name, as TensorRT wants them; the scales of a Resize become
     one constant.
     """
-    values = dict(weights)
-    constants: dict[str, np.ndarray[Any, Any]] = {}
+    wanted = {value.name for value in graph.input}
+    values = {key: value for key, value in weights.items() if key in wanted}  # not the counters of batch normalisation
+    constants: dict[str, Array] = {}
     nodes = []
     for node in graph.node:
         if node.op_type == "Constant":
@@ -194,7 +205,7 @@ def _fill_weights(graph: onnx.GraphProto, weights: Mapping[str, np.ndarray[Any, 
     graph.initializer.extend(numpy_helper.from_array(np.ascontiguousarray(v), key) for key, v in values.items())
 
 
-def _compute(node: onnx.NodeProto, values: Mapping[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+def _compute(node: onnx.NodeProto, values: Mapping[str, Array]) -> Array:
     """The result of one node with known inputs."""
     inputs = {name: values[name] for name in node.input}
     graph = helper.make_graph(

@@ -18,6 +18,8 @@ NETWORKS: dict[str, type[Network]] = {
 }
 """By the name that `config()` gives; checkpoints are recognised in this order."""
 
+LARGEST = 4096  # of any hyper-parameter; the real ones are below 300. A damaged file must not build for hours
+
 
 def build(config: Mapping[str, int | str]) -> Network:
     """The network that `config` describes, with fresh random weights.
@@ -30,6 +32,8 @@ def build(config: Mapping[str, int | str]) -> Network:
     name = str(arguments.pop("name", None))
     if name not in NETWORKS:
         raise ModelError(f"network {name!r} is unknown; known are {', '.join(NETWORKS)}")
+    if not all(isinstance(v, str) or (isinstance(v, int) and 1 <= v <= LARGEST) for v in arguments.values()):
+        raise ModelError(f"{name} cannot be built from {arguments}: numbers are whole and go from 1 to {LARGEST}")
     try:
         return NETWORKS[name](**arguments)
     except TypeError as error:

@@ -1,4 +1,4 @@
-"""MSRResNet, the "modified SRResNet" of BasicSR and of the ESRGAN repository: no batch normalisation, a bilinear skip."""
+"""MSRResNet, the "modified SRResNet" of BasicSR: no batch normalisation, a bilinear skip."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from esrgan_deploy.errors import ModelError, OptionError
 from esrgan_export.networks.layers import conv3x3, shrink_init
-from esrgan_export.networks.network import Config, Network, Shapes, count_indexed
+from esrgan_export.networks.network import Config, Network, Shapes, conv_channels, count_indexed
 
 SCALES = (2, 3, 4)
 
@@ -78,8 +78,8 @@ class MSRResNet(Network):
         """See `Network.recognise`."""
         if not {"conv_first.weight", "upconv1.weight", "conv_hr.weight"} <= shapes.keys():
             return None
-        channels = shapes["conv_first.weight"][0]
-        factor = shapes["upconv1.weight"][0] // channels
+        channels = conv_channels(shapes, "conv_first.weight")[0]
+        factor = conv_channels(shapes, "upconv1.weight")[0] // channels
         scale = {4: 4 if "upconv2.weight" in shapes else 2, 9: 3}.get(factor)
         if scale is None:
             raise ModelError(f"MSRResNet: upconv1 multiplies the channels by {factor}; known are 4 (x2, x4) and 9 (x3)")

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from esrgan_deploy.errors import ModelError
+
 Config = dict[str, int | str]
 """The class name under "name", and every constructor argument. Goes through JSON unchanged."""
 
@@ -47,6 +49,18 @@ class Network(nn.Module, ABC):
     def parameter_count(self) -> int:
         """Number of trainable values, as papers and model zoos count them."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+
+def conv_channels(shapes: Shapes, key: str) -> tuple[int, int]:
+    """Output and input channels of the convolution whose weights are called `key`.
+
+    Raises:
+        ModelError: the tensor is not (outputs, inputs, height, width).
+    """
+    shape = shapes[key]
+    if len(shape) != 4 or 0 in shape:
+        raise ModelError(f"{key} has shape {tuple(shape)}, so it is no convolution")
+    return shape[0], shape[1]
 
 
 def count_indexed(shapes: Shapes, prefix: str) -> int:

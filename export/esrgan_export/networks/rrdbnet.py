@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from esrgan_deploy.errors import ModelError, OptionError
 from esrgan_export.networks.layers import conv3x3, nearest_x2, shrink_init
-from esrgan_export.networks.network import Config, Network, Shapes, count_indexed
+from esrgan_export.networks.network import Config, Network, Shapes, conv_channels, count_indexed
 
 Block = Literal["residual", "dense", "rrdb"]
 
@@ -128,14 +128,10 @@ class RRDBNet(Network):
 
     def config(self) -> Config:
         """See `Network.config`."""
-        return {
-            "name": "RRDBNet",
-            "channels": self.channels,
-            "growth": self.growth,
-            "blocks": self.blocks,
-            "scale": self.scale,
-            "block": self.block,
-        }
+        config: Config = {"name": "RRDBNet", "channels": self.channels, "blocks": self.blocks}
+        if self.block != "residual":
+            config["growth"] = self.growth
+        return config | {"scale": self.scale, "block": self.block}
 
     def forward(self, image: Tensor) -> Tensor:
         """See `Network`."""
@@ -152,9 +148,10 @@ class RRDBNet(Network):
     @classmethod
     def recognise(cls, shapes: Shapes) -> Config | None:
         """See `Network.recognise`."""
-        if not {"conv_first.weight", "conv_body.weight", "conv_hr.weight"} <= shapes.keys():
+        rrdb = "body.0.rdb1.conv1.weight" in shapes
+        if "conv_first.weight" not in shapes or not (rrdb or {"conv_body.weight", "conv_hr.weight"} <= shapes.keys()):
             return None
-        channels, inputs = shapes["conv_first.weight"][:2]
+        channels, inputs = conv_channels(shapes, "conv_first.weight")
         steps = sum(f"conv_up{k}.weight" in shapes for k in (1, 2, 3))
         scale = next((s for s, (unshuffle, n) in STEPS.items() if (3 * unshuffle**2, n) == (inputs, steps)), None)
         if scale is None:
@@ -162,19 +159,13 @@ class RRDBNet(Network):
                 f"RRDBNet with {inputs} input channels and {steps} x2 steps is not supported; known are "
                 "3 channels with 2 or 3 steps (x4, x8), and 12 or 48 channels with 2 steps (x2, x1)"
             )
-        if "body.0.rdb1.conv1.weight" in shapes:
+        if rrdb:
             block, dense = "rrdb", "body.0.rdb1.conv1.weight"
         elif "body.0.conv5.weight" in shapes:
             block, dense = "dense", "body.0.conv1.weight"
         else:
             block, dense = "residual", ""
-        growth = shapes[dense][0] if dense in shapes else 32
-        blocks = count_indexed(shapes, "body.")
-        return {
-            "name": "RRDBNet",
-            "channels": channels,
-            "growth": growth,
-            "blocks": blocks,
-            "scale": scale,
-            "block": block,
-        }
+        config: Config = {"name": "RRDBNet", "channels": channels, "blocks": count_indexed(shapes, "body.")}
+        if dense in shapes:
+            config["growth"] = conv_channels(shapes, dense)[0]
+        return config | {"scale": scale, "block": block}

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from esrgan_export.networks.layers import conv3x3
-from esrgan_export.networks.network import Config, Network, Shapes, count_indexed
+from esrgan_export.networks.network import Config, Network, Shapes, conv_channels, count_indexed
 
 
 class NormalisedBlock(nn.Module):
@@ -72,5 +72,5 @@ class SRResNet(Network):
         """See `Network.recognise`."""
         if "conv_first.weight" not in shapes or "bn_body.weight" not in shapes:
             return None
-        channels = shapes["conv_first.weight"][0]
+        channels = conv_channels(shapes, "conv_first.weight")[0]
         return {"name": "SRResNet", "channels": channels, "blocks": count_indexed(shapes, "body.")}

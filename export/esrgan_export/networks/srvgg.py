@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from esrgan_deploy.errors import ModelError, OptionError
 from esrgan_export.networks.layers import conv3x3
-from esrgan_export.networks.network import Config, Network, Shapes, count_indexed
+from esrgan_export.networks.network import Config, Network, Shapes, conv_channels, count_indexed
 
 Activation = Literal["relu", "prelu", "leakyrelu"]
 
@@ -74,13 +74,13 @@ class SRVGGNetCompact(Network):
                 "SRVGGNetCompact without PReLU: ReLU and LeakyReLU have no weights, so the file does not tell which of "
                 "the two it was trained with; build the network by hand and store it with save_checkpoint"
             )
-        outputs = shapes[last][0]
+        outputs = conv_channels(shapes, last)[0]
         scale = next((s for s in range(1, 17) if 3 * s * s == outputs), None)
         if scale is None:
             raise ModelError(f"SRVGGNetCompact: {outputs} channels before the pixel-shuffle are not 3 * scale^2")
         return {
             "name": "SRVGGNetCompact",
-            "channels": shapes["body.0.weight"][0],
+            "channels": conv_channels(shapes, "body.0.weight")[0],
             "convs": (length - 3) // 2,
             "scale": scale,
             "activation": "prelu",

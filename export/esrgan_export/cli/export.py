@@ -1,0 +1,192 @@
+"""esrgan-export: a checkpoint, or any blend of a PSNR and a GAN checkpoint, to verified ONNX."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib import util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from esrgan_deploy import __version__, cli
+from esrgan_deploy.errors import BackendMissingError, OptionError, OutputError
+
+if TYPE_CHECKING:
+    from esrgan_deploy.model import ModelInfo
+    from esrgan_export.checkpoint import Checkpoint
+    from esrgan_export.networks import Network
+
+PACKAGES = ("torch", "onnx", "onnxruntime", "safetensors")
+EPILOG = """\
+examples:
+  esrgan-export --gan RealESRGAN_x4plus.pth --fp16
+  esrgan-export --psnr RRDB_PSNR_x4.pth --gan RRDB_ESRGAN_x4.pth --alpha 0.6 0.8 1 --fp16 -o models
+
+Checkpoints: .pth, .safetensors, or ncnn's .param. Each ONNX file is compared with PyTorch in fp32 on five photos; the
+figures are printed and written beside it. An export that is not faithful fails, and leaves nothing.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+    return cli.run(_parser(), _export, argv)
+
+
+def _parser() -> cli.Parser:
+    parser = cli.Parser("esrgan-export", "Export ESRGAN-type checkpoints to ONNX, and verify the result.", EPILOG)
+    add = parser.add_argument
+    add("--psnr", type=Path, metavar="P", help="checkpoint of the PSNR-oriented network (alpha 0)")
+    add("--gan", type=Path, metavar="G", help="checkpoint of the GAN (alpha 1)")
+    add("--alpha", type=_alpha, nargs="+", metavar="A", help="the GAN's share, 0 to 1; one file for each value")
+    precision = parser.add_mutually_exclusive_group()
+    precision.add_argument("--fp16", action="store_true", help="compute in fp16 (default: fp32)")
+    precision.add_argument("--bf16", action="store_true", help="compute in bf16")
+    add("--dynamic-batch", action="store_true", help="leave the batch size open (default: 1, as many hosts ask for)")
+    add("--shape", type=_shape, metavar="WxH", help="fix the input's size (default: any size)")
+    add("-o", "--output", type=Path, default=Path(), metavar="DIR", help="folder for the files (default: this one)")
+    add("--name", help="first part of the file names (default: the checkpoint's name)")
+    add("--comparison", action="store_true", help="also draw network beside image interpolation, on one photo")
+    return parser
+
+
+def _alpha(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
+    if not 0 <= value <= 1:  # false for NaN too
+        raise argparse.ArgumentTypeError(f"{text} is not in [0, 1]; 0 is the PSNR network, 1 the GAN")
+    return value
+
+
+def _shape(text: str) -> tuple[int, int]:
+    """(height, width) of "WxH"."""
+    width, _, height = text.lower().partition("x")
+    if not (width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
+        raise argparse.ArgumentTypeError(f"'{text}' is not WxH, for instance 1280x720")
+    return int(height), int(width)
+
+
+def _export(args: argparse.Namespace) -> None:
+    _check_options(args)
+    _check_installed()
+    _prepare_folder(args.output)
+    progress = _progress_printer()
+    progress("loading PyTorch")
+    from esrgan_export.checkpoint import load_checkpoint
+
+    psnr, gan = (load_checkpoint(path) if path else None for path in (args.psnr, args.gan))
+    if psnr and gan:
+        from esrgan_export.interpolate import interpolate, relatedness
+
+        if warning := relatedness(psnr, gan).warning:
+            print(f"esrgan-export: warning: {warning}", file=sys.stderr)
+        for alpha in dict.fromkeys(args.alpha):
+            network = interpolate(psnr, gan, alpha)
+            path = _export_one(network, psnr, gan, alpha, args, progress)
+            if args.comparison:
+                _compare(psnr.network, gan.network, network, alpha, path)
+    else:
+        source = psnr or gan
+        assert source is not None, "_check_options lets no call without a checkpoint pass"
+        _export_one(source.network, psnr, gan, None, args, progress)
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """Refuse combinations that make no sense, before anything is loaded."""
+    if args.psnr is None and args.gan is None:
+        raise OptionError("no checkpoint given: --psnr P, --gan G, or both with --alpha A")
+    if args.psnr and args.gan and not args.alpha:
+        raise OptionError("two checkpoints need --alpha A, the GAN's share, for instance --alpha 0.8")
+    if not (args.psnr and args.gan):
+        own, missing = (0.0, "--gan") if args.psnr else (1.0, "--psnr")
+        other = next((alpha for alpha in args.alpha or [] if alpha != own), None)
+        if other is not None:
+            raise OptionError(f"--alpha {other:g} needs a second checkpoint to blend with: {missing}")
+        if args.comparison:
+            raise OptionError(f"--comparison needs a second checkpoint to compare with: {missing}")
+    if args.name is not None and (not args.name or Path(args.name).name != args.name):
+        raise OptionError(f"--name '{args.name}' is no file name; name the folder with -o")
+
+
+def _check_installed() -> None:
+    missing = [package for package in PACKAGES if not util.find_spec(package)]
+    if missing:
+        raise BackendMissingError(f"esrgan-export needs {', '.join(missing)}: pip install 'esrgan-deploy[export]'")
+
+
+def _prepare_folder(folder: Path) -> None:
+    """Make `folder`; refuse now what could not be written after minutes of work."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise OutputError(f"{folder}: is a file; name a folder with -o") from error
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made: {error.strerror}; name another folder with -o") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{folder}: is not writable; name another folder with -o")
+
+
+def _progress_printer() -> Callable[[str], None]:
+    """Lines on stderr, each with the seconds since the start."""
+    start = time.monotonic()
+
+    def progress(step: str) -> None:
+        print(f"[{time.monotonic() - start:5.1f} s] {step}", file=sys.stderr, flush=True)
+
+    return progress
+
+
+def _export_one(
+    network: Network,
+    psnr: Checkpoint | None,
+    gan: Checkpoint | None,
+    alpha: float | None,
+    args: argparse.Namespace,
+    progress: Callable[[str], None],
+) -> Path:
+    from esrgan_deploy.model import ModelInfo
+    from esrgan_export.artefact import export_artefact, report_path
+
+    info = ModelInfo(
+        scale=network.scale,
+        precision="fp16" if args.fp16 else "bf16" if args.bf16 else "fp32",
+        multiple_of=network.multiple_of,
+        alpha=alpha,
+        arch=network.config(),
+        psnr_sha256=psnr.sha256 if psnr else None,
+        gan_sha256=gan.sha256 if gan else None,
+        created_by=f"esrgan-export {__version__}",
+    )
+    name = args.name or (args.gan or args.psnr).stem
+    path: Path = args.output / _file_name(name, info, args.dynamic_batch, args.shape)
+    report = export_artefact(
+        network, info, path, dynamic_batch=args.dynamic_batch, static_shape=args.shape, progress=progress
+    )
+    print(f"{path}\n{report}\nreport: {report_path(path)}")
+    return path
+
+
+def _file_name(name: str, info: ModelInfo, dynamic_batch: bool, shape: tuple[int, int] | None) -> str:
+    """{name}_x4_a0.80_fp16.onnx, plus what is special about the shape."""
+    parts = [name, f"x{info.scale}"]
+    if info.alpha is not None:
+        two_digits = f"{info.alpha:.2f}"
+        parts.append(f"a{two_digits if float(two_digits) == info.alpha else repr(info.alpha)}")
+    parts.append(info.precision)
+    if shape:
+        parts.append(f"{shape[1]}x{shape[0]}")
+    if dynamic_batch:
+        parts.append("batch")
+    return "_".join(parts) + ".onnx"
+
+
+def _compare(psnr: Network, gan: Network, interpolated: Network, alpha: float, artefact: Path) -> None:
+    from esrgan_export.comparison import draw_comparison, write_comparison
+
+    path = artefact.with_suffix(".comparison.png")
+    write_comparison(draw_comparison(psnr, gan, interpolated, alpha), path)
+    print(f"comparison: {path}")

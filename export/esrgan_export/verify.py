@@ -1,0 +1,210 @@
+"""Compare an artefact with the network it was made from, on photos. Every export does this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+
+from esrgan_deploy.errors import FidelityError, ModelError
+from esrgan_deploy.tiling import Axis, Tiling
+from esrgan_export.emulate import Emulator, Image
+from esrgan_export.metrics import psnr
+from esrgan_export.networks import Network
+from esrgan_export.photos import load_photos
+from esrgan_export.precision import overflowing_nodes, to_precision, underflowing_nodes
+from esrgan_export.report import SEAM_LIMIT, PhotoResult, Report, Seam
+
+THRESHOLDS_DB = {"fp32": 80.0, "fp16": 50.0, "bf16": 40.0}
+"""What the worst photo must reach."""
+
+OVERLAPS = (8, 16, 24, 32, 48)
+"""Tried in this order, in input pixels. A photo of 128 pixels cut in two has no room for more."""
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a network does to the photos in fp32: computed once, compared with artefacts of every precision."""
+
+    model: onnx.ModelProto
+    """The network as fp32 ONNX."""
+    photos: Mapping[str, Image]
+    outputs: Mapping[str, Image]
+    """PyTorch's results."""
+    onnx_results: tuple[PhotoResult, ...]
+    """`model` against PyTorch."""
+    peaks: Mapping[str, float]
+    """Largest absolute value of each tensor of `model`."""
+    layer_peaks: Mapping[str, float]
+    """Likewise of each layer's output, by node name."""
+    seams: tuple[Seam, ...]
+
+
+def measure(
+    network: Network,
+    model: onnx.ModelProto,
+    photos: Mapping[str, npt.NDArray[np.uint8]] | None = None,
+    progress: Progress = lambda _: None,
+) -> Reference:
+    """Run `network` and its fp32 `model` on the photos, and measure seams.
+
+    Args:
+        network: in fp32, on the CPU; is put into evaluation mode.
+        model: `export_onnx(network, ...)`.
+        photos: uint8 RGB (H, W, 3) by name, H and W multiples of `network.multiple_of`; None: those of this package.
+        progress: called with one line before each long step.
+
+    Raises:
+        ModelError: the network itself gives NaNs or infinities.
+    """
+    frames = {name: frame.astype(np.float32) / np.float32(255) for name, frame in (photos or load_photos()).items()}
+    progress(f"PyTorch fp32 on {len(frames)} photos")
+    outputs = {name: run_network(network, frame) for name, frame in frames.items()}
+    for name, output in outputs.items():
+        if not np.isfinite(output).all():
+            raise ModelError(f"the network gives NaN or infinity on the photo '{name}' in fp32; its weights are broken")
+    progress("ONNX fp32 on the same photos")
+    emulator = Emulator(model, watch=True)
+    results = {name: emulator.run(frame) for name, frame in frames.items()}
+    wholes = {name: output for name, (output, _) in results.items()}
+    return Reference(
+        model=model,
+        photos=frames,
+        outputs={name: output.clip(0, 1) for name, output in outputs.items()},
+        onnx_results=tuple(_compare(name, outputs[name].clip(0, 1), *results[name]) for name in frames),
+        peaks=emulator.peaks(),
+        layer_peaks=emulator.layer_peaks(),
+        seams=_measure_seams(Emulator(model), frames, wholes, network, progress),
+    )
+
+
+def verify(model: onnx.ModelProto, precision: str, reference: Reference, kept: Mapping[str, str]) -> Report:
+    """Compare `model` with PyTorch fp32 on every photo. Whether it passed is for the caller to look at.
+
+    Args:
+        model: in `precision`; fp32 takes the results that `reference` has already.
+        precision: "fp32", "fp16" or "bf16".
+        reference: of the network that `model` was made from.
+        kept: layers that stayed fp32, and why.
+    """
+    results = reference.onnx_results
+    if precision != "fp32":
+        emulator = Emulator(model)
+        results = tuple(
+            _compare(name, reference.outputs[name], *emulator.run(frame)) for name, frame in reference.photos.items()
+        )
+    return Report(
+        precision, THRESHOLDS_DB[precision], results, reference.layer_peaks, kept_fp32=kept, seams=reference.seams
+    )
+
+
+def convert_verified(
+    reference: Reference, precision: str, label: str, progress: Progress = lambda _: None
+) -> tuple[onnx.ModelProto, Report]:
+    """The artefact in `precision`, and the report of a verification that it passed.
+
+    In FP16, layers that would overflow stay FP32. Where the result is still not exact enough, those that underflow
+    stay FP32 as well.
+
+    Args:
+        reference: from `measure`.
+        precision: "fp32", "fp16" or "bf16".
+        label: what errors call the artefact.
+        progress: called with one line before each long step.
+
+    Raises:
+        FidelityError: the artefact differs too much from the network, whatever was tried.
+    """
+    if precision == "fp32":
+        return reference.model, _passed(verify(reference.model, "fp32", reference, {}), label)
+    kept = overflowing_nodes(reference.model, reference.peaks) if precision == "fp16" else {}
+    progress(f"ONNX {precision} on the same photos")
+    model = to_precision(reference.model, precision, kept)
+    report = verify(model, precision, reference, kept)
+    if not report.passed and precision == "fp16":
+        kept = {**underflowing_nodes(reference.model, reference.peaks), **kept}
+        if len(kept) > len(report.kept_fp32):
+            progress(f"{report.worst.psnr_db:.1f} dB is too little: once more with {len(kept)} layers in fp32")
+            model = to_precision(reference.model, precision, kept)
+            report = verify(model, precision, reference, kept)
+    return model, _passed(report, label)
+
+
+def _passed(report: Report, label: str) -> Report:
+    if report.passed:
+        return report
+    worst = report.worst
+    bad = sum(result.non_finite for result in report.photos)
+    found = f"{bad} NaNs and infinities" if bad else f"{worst.psnr_db:.1f} dB on the photo '{worst.photo}'"
+    remedy = {
+        "fp32": "report it",
+        "fp16": "export it with --bf16 or as fp32",
+        "bf16": "export it with --fp16 or as fp32",
+    }
+    raise FidelityError(
+        f"{label}: {report.precision} gives {found}, {report.threshold_db:g} dB against fp32 are required; "
+        f"nothing was written; {remedy[report.precision]}"
+    )
+
+
+def run_network(network: Network, frame: Image) -> Image:
+    """Upscale one image in PyTorch: (H, W, 3) -> (H * scale, W * scale, 3), not clamped."""
+    planes = torch.from_numpy(np.ascontiguousarray(frame.transpose(2, 0, 1)[None]))
+    with torch.inference_mode():
+        output: Image = network.eval()(planes)[0].numpy().transpose(1, 2, 0)
+    return output
+
+
+def _compare(photo: str, expected: Image, output: Image, non_finite: int) -> PhotoResult:
+    return PhotoResult(
+        photo,
+        psnr_db=psnr(expected, output),
+        max_abs_error=float(np.abs(expected - output).max()),
+        changed_8bit=float(np.mean(np.rint(expected * 255) != np.rint(output * 255))),
+        non_finite=non_finite,
+    )
+
+
+def _measure_seams(
+    emulator: Emulator,
+    frames: Mapping[str, Image],
+    wholes: Mapping[str, Image],
+    network: Network,
+    progress: Progress,
+) -> tuple[Seam, ...]:
+    """Seam errors from the smallest overlap up to the first that is invisible on every photo.
+
+    Each photo is cut once, into a left and a right half. The photo that showed a seam last is tried first: networks of
+    a wide receptive field then cost one photo per overlap, not all.
+    """
+    order = list(frames)
+    seams: list[Seam] = []
+    narrowest = min(frame.shape[1] for frame in frames.values())
+    for overlap in (overlap for overlap in OVERLAPS if 2 * overlap < narrowest):
+        progress(f"seam with an overlap of {overlap} px")
+        errors: dict[str, float] = {}
+        for name in order:
+            errors[name] = _seam_error(emulator, frames[name], wholes[name], overlap, network)
+            if errors[name] >= SEAM_LIMIT:
+                break
+        worst = max(errors, key=lambda name: errors[name])
+        order.sort(key=lambda name: name != worst)
+        seams.append(Seam(overlap, errors[worst], worst))
+        if errors[worst] < SEAM_LIMIT:
+            break
+    return tuple(seams)
+
+
+def _seam_error(emulator: Emulator, frame: Image, whole: Image, overlap: int, network: Network) -> float:
+    height, width = frame.shape[:2]
+    multiple = network.multiple_of
+    tile = -(-(width // 2 + overlap) // multiple) * multiple
+    tiling = Tiling(Axis.plan(height, height, overlap, multiple), Axis.plan(width, tile, overlap, multiple))
+    joined = tiling.join([emulator.run(tile)[0] for tile in tiling.cut(frame)], network.scale)
+    return float(np.abs(joined - whole).max())
