@@ -5,6 +5,7 @@ Run it by `make demo`. It prints each command before running it, so that you can
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -25,8 +26,9 @@ COMPARED_FRAME = 24
 
 
 def main() -> None:
+    """Export, upscale, compare."""
     OUT.mkdir(exist_ok=True)
-    model, large = OUT / "animevideov3_x4.onnx", OUT / "bigbuckbunny_x4.mp4"
+    model, large = OUT / "animevideov3_x4_fp32.onnx", OUT / "bigbuckbunny_x4.mp4"
     run("esrgan-export", "--gan", WEIGHTS, "--name", "animevideov3", "-o", OUT)
     run("esrgan-upscale", CLIP, "-o", large, "-m", model)
     picture = OUT / "before_after.png"
@@ -36,13 +38,9 @@ def main() -> None:
 
 def run(command: str, *arguments: object) -> None:
     """Show and run one of our commands, from the environment that runs this file."""
-    words = [command, *(str(a.relative_to(Path.cwd())) if is_below_here(a) else str(a) for a in arguments)]
+    words = [command, *(os.path.relpath(a) if isinstance(a, Path) else str(a) for a in arguments)]
     print("\n$", shlex.join(words), flush=True)
     subprocess.run([str(Path(sys.executable).parent / command), *words[1:]], check=True)
-
-
-def is_below_here(argument: object) -> bool:
-    return isinstance(argument, Path) and argument.is_relative_to(Path.cwd())
 
 
 def frame_of(clip: Path) -> npt.NDArray[np.uint8]:
@@ -50,7 +48,7 @@ def frame_of(clip: Path) -> npt.NDArray[np.uint8]:
     with av.open(str(clip)) as container:
         for i, frame in enumerate(container.decode(video=0)):
             if i == COMPARED_FRAME:
-                return frame.to_ndarray(format="bgr24")
+                return frame.to_ndarray(format="bgr24").astype(np.uint8, copy=False)
     raise SystemExit(f"{clip}: has no frame {COMPARED_FRAME}")
 
 

@@ -11,9 +11,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from esrgan_export.checkpoint import save_checkpoint  # noqa: E402
-
 from esrgan_deploy.cli import bench, upscale  # noqa: E402  # torch decides whether this file runs at all
+from esrgan_export.checkpoint import save_checkpoint  # noqa: E402
 from esrgan_export.cli import export  # noqa: E402
 from esrgan_export.networks import RRDBNet  # noqa: E402
 

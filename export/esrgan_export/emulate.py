@@ -21,7 +21,7 @@ Image = npt.NDArray[np.float32]
 """RGB (H, W, 3), float32 in [0, 1]."""
 
 SIXTEEN_BIT = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
-SELECTING = {"Clip", "Concat", "DepthToSpace", "Gather", "Identity", "Relu", "SpaceToDepth"}
+SELECTING = {"Clip", "Concat", "DepthToSpace", "Gather", "Identity", "Relu", "SpaceToDepth", "Split"}
 """Every value in the result is a value of an input or a constant: nothing is rounded."""
 NOT_GROWING = {*SELECTING, "LeakyRelu", "Resize"}
 """No value in the result is larger than the largest of the inputs (nearest and linear resize, slopes below 1)."""
@@ -51,7 +51,8 @@ class Emulator:
         found = {"input": 1.0, **self._peaks}
         for node in self._graph.node:
             if _is_layer(node) and node.op_type in NOT_GROWING:
-                found[node.output[0]] = max(found.get(name, 0.0) for name in node.input)
+                largest = max(found.get(name, 0.0) for name in node.input)
+                found.update(dict.fromkeys(node.output, largest))
         return found
 
     def layer_peaks(self) -> dict[str, float]:

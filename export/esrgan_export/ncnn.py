@@ -130,9 +130,11 @@ def _parse_line(tokens: list[str]) -> Layer:
         key, _, value = assignment.partition("=")
         numbers = [float(number) for number in value.split(",")]
         if int(key) <= ARRAY_ID:
-            params[ARRAY_ID - int(key)] = numbers[1:]
+            params[ARRAY_ID - int(key)] = numbers = numbers[1:]
         else:
             params[int(key)] = numbers
+        if not numbers or not np.isfinite(numbers).all():
+            raise ValueError(f"{tokens[1]} has parameter {assignment}")
     return Layer(tokens[0], tokens[1], blobs[:n_inputs], blobs[n_inputs:], params)
 
 

@@ -133,22 +133,25 @@ def _silenced() -> Iterator[None]:
 class _GraphContext(Protocol):
     """The part of the exporter's graph that a symbolic function uses."""
 
-    def op(self, name: str, *inputs: torch.Value, **attributes: object) -> torch.Value: ...
+    def op(self, name: str, *inputs: torch.Value, **attributes: object) -> Any: ...  # noqa: ANN401  # one or several
 
 
 @contextmanager
 def _space_to_depth() -> Iterator[None]:
-    """Export pixel-unshuffle as SpaceToDepth.
+    """Export pixel-unshuffle as one SpaceToDepth per colour.
 
     PyTorch writes it as six-dimensional reshapes with the batch in front, which hosts that rewrite the batch cannot
-    use. SpaceToDepth orders channels by (position, colour), PyTorch by (colour, position): a Gather reorders them.
+    use. One SpaceToDepth would order channels by (position, colour) instead of (colour, position), and a Gather that
+    reorders them is folded wrongly into the next convolution by OpenVINO (seen with 2026.4).
     """
 
     @parse_args("v", "i")
     def pixel_unshuffle(graph: _GraphContext, image: torch.Value, r: int) -> torch.Value:
-        order = torch.arange(3 * r * r).reshape(r * r, 3).t().reshape(-1)
-        blocks = graph.op("SpaceToDepth", image, blocksize_i=r)
-        return graph.op("Gather", blocks, graph.op("Constant", value_t=order), axis_i=1)
+        # Opset 18 asks for `num_outputs` where sizes are left out, 17 does not know it: so sizes are given.
+        sizes = graph.op("Constant", value_t=torch.tensor([1, 1, 1]))
+        colours = graph.op("Split", image, sizes, axis_i=1, outputs=3)
+        blocks = [graph.op("SpaceToDepth", colour, blocksize_i=r) for colour in colours]
+        return cast(torch.Value, graph.op("Concat", *blocks, axis_i=1))
 
     torch.onnx.register_custom_op_symbolic("aten::pixel_unshuffle", pixel_unshuffle, OPSET)  # type: ignore[attr-defined]
     try:

@@ -3,6 +3,8 @@
 The hosts do not run here; each test does to the file what the host's source code does to it.
 """
 
+import functools
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -20,9 +22,15 @@ KINDS = ["srvgg", "rrdb", "rrdb-x2", "msrresnet", "srresnet"]
 
 
 def export(kind, precision="fp32", seed=0, **options):
+    """A model of its own for each test: some are changed."""
+    return onnx.load_model_from_string(export_bytes(kind, precision, seed, **options))
+
+
+@functools.cache
+def export_bytes(kind, precision, seed, **options):
     network = small_network(kind, seed)
     model = export_onnx(network, ModelInfo(scale=network.scale), **options)
-    return model if precision == "fp32" else to_precision(model, precision)
+    return (model if precision == "fp32" else to_precision(model, precision)).SerializeToString()
 
 
 def dims(value):

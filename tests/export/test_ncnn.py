@@ -6,6 +6,8 @@ import struct
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from esrgan_deploy.errors import ModelError
 from esrgan_export.checkpoint import load_checkpoint
@@ -241,6 +243,24 @@ def test_changed_srvgg_is_refused(tmp_path, srvgg, old, new, says):
     read_ncnn(param, tmp_path / "net.bin")
     change(param, old, new)
     refused(param, says)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_changed_word_is_refused_or_makes_no_difference(tmp_path, srvgg, data):
+    param = srvgg_files(tmp_path, srvgg)
+    words = re.split(r"(\s+)", param.read_text())
+    values = st.sampled_from(words) | st.sampled_from(
+        ["0=nan", "0=1e999", "-23300=0", "6=-1", "1=1e9", "-1", "0=", "="]
+    )
+    words[data.draw(st.integers(0, len(words) - 1))] = data.draw(values)
+    param.write_text("".join(words))
+    try:
+        network = read_ncnn(param, tmp_path / "net.bin")
+    except ModelError:
+        refused(param, "")
+    else:
+        assert all(torch.equal(network.state_dict()[key], stored) for key, stored in srvgg.state_dict().items())
 
 
 def test_swapped_layers_of_equal_shape_are_noticed(tmp_path, rrdbnet):

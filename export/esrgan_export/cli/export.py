@@ -161,7 +161,7 @@ def _export_one(
         gan_sha256=gan.sha256 if gan else None,
         created_by=f"esrgan-export {__version__}",
     )
-    name = args.name or (args.gan or args.psnr).stem
+    name = args.name or (args.gan or args.psnr).stem.removesuffix(f"_x{network.scale}")
     path: Path = args.output / _file_name(name, info, args.dynamic_batch, args.shape)
     report = export_artefact(
         network, info, path, dynamic_batch=args.dynamic_batch, static_shape=args.shape, progress=progress
