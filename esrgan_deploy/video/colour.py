@@ -51,11 +51,12 @@ class Colour:
         """With a matrix where the clip states none: BT.709 for high definition, BT.601 below, as players assume.
 
         The rule is mpv's. It depends on the size, and upscaling changes the size, so the output has to state the matrix
-        that the input left open. RGB gets one as well, since it is encoded as YUV.
+        that the input left open. RGB gets one as well, and the usual range, since it is encoded as YUV.
         """
         if self.matrix not in (UNSPECIFIED, RGB):
             return self
-        return replace(self, matrix=BT709 if width >= 1280 or height > 576 else BT601)
+        matrix = BT709 if width >= 1280 or height > 576 else BT601
+        return replace(self, matrix=matrix, full_range=self.full_range and self.matrix != RGB)
 
 
 def to_rgb(
@@ -67,7 +68,7 @@ def to_rgb(
     it level with the left one.
     """
     source = {"out_range": "full"}
-    if colour.matrix != RGB:
+    if not av.VideoFormat(pixel_format).is_rgb:
         source["in_color_matrix"] = _FILTER_MATRIX[colour.matrix]
         source["in_range"] = "full" if colour.full_range else "limited"
         source["in_chroma_loc"] = "center" if centred_chroma else "left"

@@ -68,7 +68,6 @@ class Encoder:
 
         Raises:
             OptionError: a rate factor that the encoder does not know.
-            ValueError: the container cannot hold this codec.
         """
         if quality is None:
             quality = codec.quality

@@ -82,6 +82,10 @@ def open_output(
             passthrough = Passthrough(source, container, info, start_s)
             _start(container, info, codec)
             yield Output(container, encoder, passthrough, start_s)
+        except OSError as error:
+            if isinstance(error, FFmpegError):  # reading maps its own, so this was a write
+                raise OSError(error.errno, error.strerror) from error
+            raise
         finally:
             # After an error the file is thrown away, so a trailer that does not fit on the disk is no second error.
             with contextlib.suppress(FFmpegError):

@@ -18,7 +18,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from esrgan_deploy.errors import MediaError
-from esrgan_deploy.video.colour import FULL_RANGE, HLG, MATRICES, PQ, Colour
+from esrgan_deploy.video.colour import FULL_RANGE, HLG, MATRICES, PQ, RGB, Colour
 
 _SIDE_DATA_LOST = {
     "A53_CC": "closed captions inside the pictures",
@@ -162,10 +162,10 @@ def open_clip(path: Path) -> Iterator[InputContainer]:
 
 def picture_colour(picture: VideoFrame) -> Colour:
     """The colour tags of a decoded picture."""
-    full_by_format = picture.format.name.startswith("yuvj") or picture.format.is_rgb
+    is_rgb = picture.format.is_rgb
     return Colour(
-        matrix=picture.colorspace,
-        full_range=full_by_format or picture.color_range == FULL_RANGE,
+        matrix=RGB if is_rgb else picture.colorspace,
+        full_range=is_rgb or picture.format.name.startswith("yuvj") or picture.color_range == FULL_RANGE,
         primaries=picture.color_primaries,
         transfer=picture.color_trc,
     )

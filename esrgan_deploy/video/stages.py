@@ -6,6 +6,7 @@ for a slow one and memory does not grow with the length of a clip. The first err
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -123,8 +124,11 @@ class Stages:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop(error)
-        for thread in self._threads:
-            thread.join()
+        while any(thread.is_alive() for thread in self._threads):
+            # A second Ctrl-C must not let the caller close files that a thread still works on.
+            with contextlib.suppress(KeyboardInterrupt):
+                for thread in self._threads:
+                    thread.join()
         if self._error is not None and self._error is not error:
             raise self._error from None
 

@@ -149,7 +149,7 @@ def _check_parameters(layer: Layer) -> None:
             raise _UnfitError(
                 f"{layer.type} {layer.name} has parameter {key}={numbers}, which no supported network has"
             )
-    if any(key not in layer.params and value for key, value in fixed.items() if layer.type in ("Eltwise", "Interp")):
+    if layer.type in ("Eltwise", "Interp") and 0 not in layer.params:  # ncnn would take another mode than the fixed one
         raise _UnfitError(f"{layer.type} {layer.name} does not say its mode")
 
 

@@ -147,14 +147,14 @@ def overflowing_nodes(model: onnx.ModelProto, peaks: Mapping[str, float]) -> dic
         peaks: largest absolute value of each tensor, over the photos; tensors that are missing are not judged.
     """
     largest = {tensor.name: _largest(numpy_helper.to_array(tensor)) for tensor in model.graph.initializer}
-    reasons = {}
+    reasons: dict[str, str] = {}
     for node in model.graph.node:
         for name in (*float_inputs(node), *node.output):
             peak = peaks.get(name, 0.0)
             if largest.get(name, 0.0) > FP16_LARGEST:
-                reasons[node.name] = f"weights up to {largest[name]:.3g}"
+                reasons.setdefault(node.name, f"weights up to {largest[name]:.3g}")
             elif not peak * ACTIVATION_MARGIN <= FP16_LARGEST:  # also true of NaN
-                reasons[node.name] = f"activations up to {peak:.3g}"
+                reasons.setdefault(node.name, f"activations up to {peak:.3g}")
     return reasons
 
 
@@ -165,13 +165,13 @@ def underflowing_nodes(model: onnx.ModelProto, peaks: Mapping[str, float]) -> di
     where the whole network turned out too inexact. Arguments and result are those of `overflowing_nodes`.
     """
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    reasons = {}
+    reasons: dict[str, str] = {}
     for node in model.graph.node:
         for name in (*float_inputs(node), *node.output):
             if name in weights and weights[name].ndim == 4 and _rounding_error(weights[name]) > WEIGHT_ERROR_LIMIT:
-                reasons[node.name] = f"weights of at most {_largest(weights[name]):.1g}"
+                reasons.setdefault(node.name, f"weights of at most {_largest(weights[name]):.1g}")
             elif 0 < peaks.get(name, 0.0) < FP16_SMALLEST_NORMAL:
-                reasons[node.name] = f"activations of at most {peaks[name]:.1g}"
+                reasons.setdefault(node.name, f"activations of at most {peaks[name]:.1g}")
     return reasons
 
 
@@ -182,5 +182,6 @@ def _largest(values: npt.NDArray[np.float32]) -> float:
 def _rounding_error(kernel: npt.NDArray[np.float32]) -> float:
     """Relative RMS error of a kernel in FP16."""
     wide = kernel.astype(np.float64)
-    error = np.linalg.norm(wide - kernel.astype(np.float16).astype(np.float64))
+    with np.errstate(over="ignore"):
+        error = np.linalg.norm(wide - kernel.astype(np.float16).astype(np.float64))
     return float(error / max(float(np.linalg.norm(wide)), np.finfo(np.float64).tiny))

@@ -1,4 +1,4 @@
-"""Network interpolation against hand computation, image interpolation, lineage, and pairs that do not belong together."""
+"""Network interpolation against hand computation and image interpolation; lineage; pairs that do not fit."""
 
 import dataclasses
 import re
@@ -218,5 +218,4 @@ def test_interpolating_real_strangers_is_dark_and_warned_of(anime):
     torch.testing.assert_close(picture_of(stranger.network), picture_of(anime.network), rtol=0, atol=1e-5)
     assert relatedness(anime, stranger).warning is not None
     mixed = picture_of(interpolate(anime, stranger, 0.5))
-    print(relatedness(anime, stranger), mixed.mean(), picture_of(anime.network).mean())
     assert mixed.mean() < 0.9 * picture_of(anime.network).mean()

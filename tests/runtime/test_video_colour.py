@@ -71,7 +71,8 @@ def test_rgb_sources_pass_unchanged(rng):
 
     rgb = rng.integers(0, 256, (48, 64, 3), np.uint8)
     frame = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format="gbrp")
-    assert np.array_equal(to_rgb(64, 48, "gbrp", Colour(RGB, True, UNSPECIFIED, UNSPECIFIED))(frame), rgb)
+    colour = Colour(RGB, True, UNSPECIFIED, UNSPECIFIED).resolved(64, 48)
+    assert np.array_equal(to_rgb(64, 48, "gbrp", colour)(frame), rgb)
 
 
 @pytest.mark.parametrize(("axis", "offset"), [(1, 0.0), (0, 0.5)], ids=["horizontal", "vertical"])
