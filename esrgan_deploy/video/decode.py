@@ -14,7 +14,8 @@ from av.video.stream import VideoStream
 
 from esrgan_deploy.errors import MediaError
 from esrgan_deploy.video.colour import to_rgb
-from esrgan_deploy.video.probe import VideoInfo, cut_off, interlaced, open_clip, picture_colour
+from esrgan_deploy.video.probe import VideoInfo, picture_colour
+from esrgan_deploy.video.reading import cut_off, ffmpeg, interlaced, open_clip
 
 _CENTRED_CHROMA = ("mjpeg", "mpeg1video")
 """Codecs whose standard puts chroma between two columns."""
@@ -63,12 +64,12 @@ def _pictures(info: VideoInfo) -> Iterator[VideoFrame]:
         try:
             for picture in clip.decode(stream):
                 if picture.is_corrupt:
-                    raise cut_off(info, count, end, "this frame cannot be decoded completely")
+                    raise cut_off(info.path, count, end, "this frame cannot be decoded completely")
                 yield picture
                 count += 1
                 end = ((picture.pts or 0) + picture.duration) * info.time_base
         except FFmpegError as error:
-            raise cut_off(info, count, end, error.strerror) from error
+            raise cut_off(info.path, count, end, error.strerror) from error
 
 
 def _checked_pts(picture: VideoFrame, info: VideoInfo, index: int, last_pts: int | None) -> int:
@@ -78,22 +79,21 @@ def _checked_pts(picture: VideoFrame, info: VideoInfo, index: int, last_pts: int
         MediaError: it does not, or the picture is of another kind than the first one.
     """
     where = f"{info.path}: frame {index}"
-    name = info.path.name
     if picture.pts is None:
         raise MediaError(
-            f"{where} has no time stamp; make a copy that has them: ffmpeg -fflags +genpts -i {name} -c copy timed.mkv"
+            f"{where} has no time stamp; make a copy that has them: {ffmpeg(info.path, '-crf 10 -c:a copy')}"
         )
     if last_pts is not None and picture.pts <= last_pts:
         raise MediaError(
             f"{where} has time stamp {picture.pts} after {last_pts} (in {info.time_base} s), so its time is not known; "
-            f"make a copy with new ones: ffmpeg -i {name} -crf 10 -c:a copy timed.mkv"
+            f"make a copy with new ones: {ffmpeg(info.path, '-crf 10 -c:a copy')}"
         )
     if picture.interlaced_frame:
         raise interlaced(info.path)
     if (picture.width, picture.height, picture.format.name) != (info.width, info.height, info.pixel_format):
         raise MediaError(
             f"{where} is {picture.width}x{picture.height} {picture.format.name} after {info.width}x{info.height} "
-            f"{info.pixel_format}; make it uniform: ffmpeg -i {name} -crf 10 -c:a copy uniform.mkv"
+            f"{info.pixel_format}; make it uniform: {ffmpeg(info.path, '-crf 10 -c:a copy')}"
         )
     if picture_colour(picture) != info.colour:
         raise MediaError(f"{where} has other colour tags than the frames before; make a copy in one piece for each")

@@ -15,6 +15,7 @@ from esrgan_deploy.errors import OptionError
 from esrgan_deploy.video.colour import FULL_RANGE, LIMITED_RANGE, to_yuv
 from esrgan_deploy.video.decode import Frame
 from esrgan_deploy.video.probe import VideoInfo
+from esrgan_deploy.video.timeline import Timeline
 
 # SVT-AV1 writes its banner to stderr unless told not to, and can be told in no other way.
 os.environ.setdefault("SVT_LOG", "1")
@@ -69,78 +70,63 @@ class Encoder:
         Raises:
             OptionError: a rate factor that the encoder does not know.
         """
-        if quality is None:
-            quality = codec.quality
-        if not 0 <= quality <= codec.worst_quality:
-            raise OptionError(
-                f"quality {quality} is out of range; {codec.encoder} takes 0 (best) to {codec.worst_quality}"
-            )
-        height, width = size
-        pixel_format = codec.odd_format if height % 2 or width % 2 else "yuv420p"
         self._size = size
         self._time_base = info.time_base
-        self._pending: dict[int, int] = {}
-        self._first_pts: int | None = None
-        self._last_pts = 0
+        self._timeline = Timeline()
+        self.stream = _add_stream(container, info, size, codec, codec.quality if quality is None else quality)
         colour = info.colour.resolved(info.width, info.height)
-        self._to_yuv = to_yuv(width, height, pixel_format, colour)
-        self.stream = cast(
-            "VideoStream",
-            container.add_stream(
-                codec.encoder,
-                rate=info.frame_rate,
-                options={**codec.options, "crf": str(quality)},
-                width=width,
-                height=height,
-                pix_fmt=pixel_format,
-                time_base=info.time_base,
-            ),
-        )
-        context = self.stream.codec_context
-        context.sample_aspect_ratio = info.sample_aspect
-        context.colorspace = colour.matrix
-        context.color_range = FULL_RANGE if colour.full_range else LIMITED_RANGE
-        context.color_primaries = colour.primaries
-        context.color_trc = colour.transfer
-        if codec.mp4_tag and container.format.name in ("mp4", "mov"):
-            context.codec_tag = codec.mp4_tag
-        if info.display_matrix:
-            self.stream.set_display_matrix(_enlarged(info.display_matrix, width / info.width))
+        self._to_yuv = to_yuv(size[1], size[0], self.stream.codec_context.pix_fmt or "", colour)
 
-    def encode(self, frame: Frame) -> list[Packet[VideoStream]]:
+    def encode(self, frame: Frame) -> Iterator[Packet[VideoStream]]:
         """Send one frame; the packets that are ready, none at first."""
         if frame.pixels.shape != (*self._size, 3):
             raise RuntimeError(f"a frame of shape {frame.pixels.shape} was to be encoded as {self._size}")
         picture = self._to_yuv(frame.pixels)
         picture.pts = frame.pts
         picture.time_base = self._time_base
-        self._pending[frame.pts] = frame.duration
-        self._first_pts = frame.pts if self._first_pts is None else self._first_pts
-        self._last_pts = frame.pts
-        return [self._accounted(packet) for packet in self.stream.encode(picture)]
+        self._timeline.send(frame)
+        return self._timeline.receive(self.stream.encode(picture))
 
     def flush(self) -> Iterator[Packet[VideoStream]]:
         """The packets that the encoder still holds; encoding them happens as they are asked for."""
         for packet in self.stream.codec_context.encode_lazy(None):
-            yield self._accounted(packet)
-        if self._pending:
-            raise RuntimeError(f"the encoder kept {len(self._pending)} frames, the first with PTS {min(self._pending)}")
+            packet.stream = self.stream
+            yield from self._timeline.receive([packet])
+        yield from self._timeline.end()
 
-    def _accounted(self, packet: Packet[VideoStream]) -> Packet[VideoStream]:
-        """Check that `packet` is a frame that was sent, sent once, and give it its duration.
 
-        Encoders drop the duration. x265 leaves the DTS of clips with fewer frames than its delay uninitialised; such
-        clips have no reordered frames, so the PTS is right. A true DTS is not further from the start than the clip is
-        long.
-        """
-        if packet.pts not in self._pending:
-            raise RuntimeError(f"the encoder returned PTS {packet.pts}, which it was not given or has returned before")
-        packet.stream = self.stream
-        packet.duration = self._pending.pop(packet.pts)
-        earliest = 2 * (self._first_pts or 0) - self._last_pts
-        if packet.dts is None or not earliest <= packet.dts <= packet.pts:
-            packet.dts = packet.pts
-        return packet
+def _add_stream(
+    container: OutputContainer, info: VideoInfo, size: tuple[int, int], codec: Codec, quality: int
+) -> VideoStream:
+    if not 0 <= quality <= codec.worst_quality:
+        raise OptionError(f"quality {quality} is out of range; {codec.encoder} takes 0 (best) to {codec.worst_quality}")
+    height, width = size
+    stream = cast(
+        "VideoStream",
+        container.add_stream(
+            codec.encoder,
+            rate=info.frame_rate,
+            options={**codec.options, "crf": str(quality)},
+            width=width,
+            height=height,
+            pix_fmt=codec.odd_format if height % 2 or width % 2 else "yuv420p",
+            time_base=info.time_base,
+        ),
+    )
+    context = stream.codec_context
+    colour = info.colour.resolved(info.width, info.height)
+    context.sample_aspect_ratio = info.sample_aspect
+    context.colorspace = colour.matrix
+    context.color_range = FULL_RANGE if colour.full_range else LIMITED_RANGE
+    context.color_primaries = colour.primaries
+    context.color_trc = colour.transfer
+    if codec.mp4_tag and container.format.name in ("mp4", "mov"):
+        context.codec_tag = codec.mp4_tag
+    if info.display_matrix:
+        stream.set_display_matrix(_enlarged(info.display_matrix, width / info.width))
+    elif info.rotation:
+        stream.set_display_rotation(info.rotation)
+    return stream
 
 
 def _enlarged(matrix: tuple[int, ...], factor: float) -> tuple[int, ...]:

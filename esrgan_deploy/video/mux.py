@@ -18,7 +18,8 @@ from esrgan_deploy.errors import MediaError, OutputError
 from esrgan_deploy.video.decode import Frame
 from esrgan_deploy.video.encode import CODECS, Encoder
 from esrgan_deploy.video.passthrough import FORMATS, Passthrough, copy_tags, due_s, set_back, start_of_clock
-from esrgan_deploy.video.probe import VideoInfo, fraction, open_clip
+from esrgan_deploy.video.probe import VideoInfo
+from esrgan_deploy.video.reading import KEEP_TAG_BYTES, fraction, open_clip
 
 
 class Output:
@@ -74,7 +75,7 @@ def open_output(
     name = FORMATS[path.suffix.lower()]
     with open_clip(info.path) as source:
         options = {} if name == "matroska" else {"movie_timescale": str(_movie_timescale(source, info))}
-        container = av.open(f"file:{path}", "w", format=name, container_options=options)
+        container = av.open(f"file:{path}", "w", format=name, container_options=options, **KEEP_TAG_BYTES)
         try:
             encoder = _add_encoder(container, info, size, codec, quality)
             copy_tags(source.streams[info.stream], encoder.stream)

@@ -13,8 +13,9 @@ from av.error import FFmpegError
 from av.packet import Packet
 from av.stream import AttachmentStream, Discard, Disposition, Stream
 
-from esrgan_deploy.errors import OutputError
-from esrgan_deploy.video.probe import VideoInfo, cut_off, fraction, open_clip
+from esrgan_deploy.errors import MediaError, OutputError
+from esrgan_deploy.video.probe import VideoInfo
+from esrgan_deploy.video.reading import ffmpeg, fraction, open_clip
 
 FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """Output suffix -> FFmpeg's format. They keep time stamps of any spacing, which others (AVI, for one) do not."""
@@ -69,15 +70,11 @@ class Passthrough:
     def _add(self, stream: Stream) -> None:
         name = self._output.format.name
         if not _holds(name, stream):
-            able = [suffix for suffix, other in FORMATS.items() if _holds(other, stream)]
             path = self._info.path
+            able = [suffix for suffix, other in FORMATS.items() if _holds(other, stream)]
+            remedy = f"write {' or '.join(able)}" if able else ffmpeg(path, f"-map 0 -map -0:{stream.index} -c copy")
             raise OutputError(
-                f"{path}: its stream {stream.index} ({stream.type}, {stream.name}) does not fit into {name}; "
-                + (
-                    f"write {' or '.join(able)}"
-                    if able
-                    else f"leave it out: ffmpeg -i {path.name} -map 0 -map -0:{stream.index} -c copy without.mkv"
-                )
+                f"{path}: its stream {stream.index} ({stream.type}, {stream.name}) does not fit into {name}; {remedy}"
             )
         if name == "matroska" and _is_cover(stream):
             self._add_cover_as_attachment(stream)
@@ -111,7 +108,10 @@ class Passthrough:
                 packet.stream = self._targets[packet.stream.index]
                 yield packet
         except FFmpegError as error:
-            raise cut_off(self._info, 0, end, error.strerror) from error
+            raise MediaError(
+                f"{self._info.path}: sound or subtitles cannot be read after {float(end):.2f} s: {error.strerror}; "
+                "get a whole copy"
+            ) from error
 
 
 def copy_tags(source: Stream, target: Stream) -> None:

@@ -80,13 +80,13 @@ def upscale_video(
     _check_target(source, target, codec)
     begin = time.perf_counter()
     info = probe(source)
-    total = count_packets(info)
     size = upscaler.output_size(info.height, info.width)
     with (
         replacing(target) as partial,
         open_output(partial, info, size, codec, quality) as output,
         Stages() as stages,
     ):
+        total = count_packets(info)  # reads the whole clip, so everything that is refused at once comes before
         decoded: Channel[Frame] = stages.channel(_DECODED_AHEAD)
         upscaled: Channel[Frame] = stages.channel(_UPSCALED_AHEAD)
         stages.start("decode", lambda: _decode(info, decoded))

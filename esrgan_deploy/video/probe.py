@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +17,7 @@ from av.video.stream import VideoStream
 
 from esrgan_deploy.errors import MediaError
 from esrgan_deploy.video.colour import FULL_RANGE, HLG, MATRICES, PQ, RGB, Colour
+from esrgan_deploy.video.reading import cut_off, ffmpeg, fraction, interlaced, open_clip
 
 _SIDE_DATA_LOST = {
     "A53_CC": "closed captions inside the pictures",
@@ -31,7 +30,7 @@ _SIDE_DATA_LOST = {
 _INDEXED = "mov,mp4,m4a,3gp,3g2,mj2"
 _STATE_DURATION = (_INDEXED, "matroska,webm", "flv")
 """Formats whose header says how long the clip is: a clip that ends long before that was cut off."""
-_CUT_OFF_S = 1.0
+_TOLERANCE_S = 1
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class VideoInfo:
     rotation: int
     """Degrees counter-clockwise by which a player turns the picture."""
     display_matrix: tuple[int, ...] | None
-    """The nine numbers behind `rotation`, in FFmpeg's layout; None: shown as it is."""
+    """The nine numbers behind `rotation`, in FFmpeg's layout; None: not given or not readable."""
     others: tuple[str, ...]
     """Kinds of all other streams: "audio", "subtitle", "video" (cover art), "attachment", "data"."""
 
@@ -117,47 +116,24 @@ def count_packets(info: VideoInfo) -> int:
     end = Fraction(0)
     with open_clip(info.path) as clip:
         stream = clip.streams[info.stream]
-        indexed = len(stream.index_entries) if info.container == _INDEXED else 0
+        # A fragmented MP4 states no number of frames, and its index grows while it is read.
+        indexed = len(stream.index_entries) if info.container == _INDEXED and stream.frames else None
         try:
             for packet in clip.demux():
                 if packet.pts is not None and packet.size:
                     end = max(end, (packet.pts + (packet.duration or 0)) * fraction(packet.time_base))
                 if packet.stream_index == info.stream and packet.size:
                     if packet.is_corrupt:
-                        raise cut_off(info, count, end, "a packet is damaged or incomplete")
+                        raise cut_off(info.path, count, end, "a packet is damaged or incomplete")
                     count += 1
         except FFmpegError as error:
-            raise cut_off(info, count, end, error.strerror) from error
-        if count < indexed:
-            raise cut_off(info, count, end, f"its index lists {indexed} frames")
+            raise cut_off(info.path, count, end, error.strerror) from error
         stated = Fraction(clip.duration or 0, av.time_base)
-        if info.container in _STATE_DURATION and not indexed and end < stated - Fraction(_CUT_OFF_S):
-            raise cut_off(info, count, end, f"its header states {float(stated):.2f} s")
+        if indexed is not None and count < indexed:
+            raise cut_off(info.path, count, end, f"its index lists {indexed} frames")
+        if indexed is None and info.container in _STATE_DURATION and end < stated - _TOLERANCE_S:
+            raise cut_off(info.path, count, end, f"its header states {float(stated):.2f} s")
     return count
-
-
-def cut_off(info: VideoInfo, frames: int, end: Fraction, reason: str | None) -> MediaError:
-    """The error for a clip that is damaged after `frames` frames, at `end` seconds."""
-    return MediaError(
-        f"{info.path}: is cut off or damaged after frame {frames} ({float(end):.2f} s): {reason}; get a whole copy, or "
-        f"keep what can be read: ffmpeg -i {info.path.name} -c copy repaired.mkv"
-    )
-
-
-@contextlib.contextmanager
-def open_clip(path: Path) -> Iterator[InputContainer]:
-    """Open a local file for reading.
-
-    Raises:
-        MediaError: no such file, unreadable, empty, or nothing that FFmpeg knows.
-    """
-    try:
-        # "file:" keeps names with a colon from being taken for a protocol, the whitelist keeps playlists local.
-        clip = av.open(f"file:{path}", container_options={"protocol_whitelist": "file"})
-    except FFmpegError as error:
-        raise MediaError(f"{path}: {_why_not_opened(path, error)}") from error
-    with clip:
-        yield clip
 
 
 def picture_colour(picture: VideoFrame) -> Colour:
@@ -171,18 +147,6 @@ def picture_colour(picture: VideoFrame) -> Colour:
     )
 
 
-def _why_not_opened(path: Path, error: FFmpegError) -> str:
-    if path.is_dir():
-        return "is a folder; name a video file"
-    if isinstance(error, FileNotFoundError):
-        return "no such file"
-    if isinstance(error, OSError):
-        return f"cannot be read: {error.strerror}"
-    if path.stat().st_size == 0:
-        return "is empty; copy or download it again"
-    return "is no video that FFmpeg can read, or the end that holds its index is missing; copy or download it again"
-
-
 def _picture_stream(clip: InputContainer, path: Path) -> VideoStream:
     pictures = [stream for stream in clip.streams.video if not stream.disposition & Disposition.attached_pic]
     if not pictures:
@@ -191,7 +155,7 @@ def _picture_stream(clip: InputContainer, path: Path) -> VideoStream:
     if len(pictures) > 1:
         raise MediaError(
             f"{path}: holds {len(pictures)} video streams, this version upscales one; "
-            f"take one out: ffmpeg -i {path.name} -map 0:v:0 -map 0:a? -c copy one.mkv"
+            f"take one out: {ffmpeg(path, '-map 0:v:0 -map 0:a? -c copy')}"
         )
     if pictures[0].codec_context is None:
         raise MediaError(f"{path}: FFmpeg has no decoder for its video; convert it with the program that made it")
@@ -211,7 +175,7 @@ def _refuse_what_would_suffer(picture: VideoFrame, path: Path) -> None:
     """Raise MediaError for a kind of picture that would come out damaged."""
 
     def refuse(what: str, arguments: str) -> MediaError:
-        return MediaError(f"{path}: {what}; convert it: ffmpeg -i {path.name} {arguments} -crf 10 -c:a copy new.mkv")
+        return MediaError(f"{path}: {what}; convert it: {ffmpeg(path, f'{arguments} -crf 10 -c:a copy')}")
 
     components = picture.format.components
     name = picture.format.name
@@ -236,20 +200,10 @@ def _refuse_what_would_suffer(picture: VideoFrame, path: Path) -> None:
             raise refuse(f"carries {words}, which would be lost", "-vf sidedata=delete")
 
 
-def interlaced(path: Path) -> MediaError:
-    """The error for a clip of fields."""
-    return MediaError(
-        f"{path}: is interlaced, and a network would make the combs sharper; deinterlace it: "
-        f"ffmpeg -i {path.name} -vf bwdif -crf 10 -c:a copy progressive.mkv"
-    )
-
-
 def _side_data(picture: VideoFrame, kind: str) -> bytes | None:
     """What FFmpeg attached to `picture` under a name of `av.sidedata.sidedata.Type`."""
-    data: Any = picture.side_data.get(kind)
+    try:
+        data: Any = picture.side_data.get(kind)
+    except ValueError:  # before version 19, PyAV gives up when there is one kind that it has no name for, such as EXIF
+        return None
     return None if data is None else bytes(data)
-
-
-def fraction(value: Any) -> Fraction:  # noqa: ANN401  # PyAV 19 has its own rational type, older ones use Fraction
-    """As a Fraction; 0 for None and for FFmpeg's 0/0 and 0/1."""
-    return Fraction(value.numerator, value.denominator) if value and value.denominator else Fraction(0)

@@ -29,8 +29,9 @@ class Stages:
 
         with Stages() as stages:
             numbers = stages.channel(4)
-            stages.start("produce", lambda: numbers.put_all(range(9)))
-            consume(numbers)
+            stages.start("produce", lambda: produce(numbers))  # calls numbers.put() and, at the end, numbers.close()
+            for number in numbers:
+                ...
             stages.join()
 
     The body of the `with` is a stage as well: it may use channels, and what it raises, KeyboardInterrupt included,
@@ -56,7 +57,8 @@ class Stages:
         """Run `work` in a thread; `name` is its key in `busy_s`."""
         thread = threading.Thread(target=self._run, args=(name, work), name=f"esrgan-{name}", daemon=True)
         self._threads.append(thread)
-        self._running += 1
+        with self.changed:
+            self._running += 1
         thread.start()
 
     def join(self) -> None:

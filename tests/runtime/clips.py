@@ -67,6 +67,7 @@ def write_clip(
     codec="libx264",
     pixel_format="yuv420p",
     options=None,
+    last_duration=None,
     tags=None,
     rotation=None,
     sounds=(),
@@ -87,6 +88,7 @@ def write_clip(
         codec: FFmpeg's encoder.
         pixel_format: of the encoder.
         options: of the encoder; B-frames and small GOPs come from here.
+        last_duration: of the last picture, in units of `time_base`; without B-frames only.
         tags: attributes of the codec context, for instance colorspace.
         rotation: degrees of the display matrix.
         sounds: (start in seconds, seconds) of AAC tracks.
@@ -119,7 +121,10 @@ def write_clip(
             frame = draw(index, size)
             frame.pts, frame.time_base = time, time_base
             out.mux(video.encode(frame))
-        out.mux(video.encode(None))
+        rest = video.encode(None)
+        if last_duration:
+            rest[-1].duration = last_duration
+        out.mux(rest)
         for track, (start, seconds) in zip(tracks, sounds, strict=True):
             _write_sound(out, track, start, seconds)
         if titles:

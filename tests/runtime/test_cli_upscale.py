@@ -98,13 +98,16 @@ def test_unwritable_folder_is_said(picture, capsys):
     assert "/proc/o.png: cannot be written" in fails(capsys, [picture, "-o", "/proc/o.png", "-b", "reference"], 2)
 
 
-def test_full_disk_is_said_and_leaves_nothing(picture, tmp_path, capsys, monkeypatch):
-    def no_space(_self, _data):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("pathlib.Path.write_bytes", no_space)
-    assert "No space left" in fails(capsys, [picture, "-o", tmp_path / "o.png", "-b", "reference"], 2)
-    assert list(tmp_path.iterdir()) == [picture]
+@pytest.mark.parametrize("suffix", [".bmp", ".mp4"])
+def test_full_disk_is_said_and_leaves_nothing(tmp_path, tiny_disk, rng, capsys, suffix):
+    source = tmp_path / f"in{suffix}"
+    if suffix == ".mp4":
+        write_clip(source, frames=200)
+    else:
+        cv2.imwrite(str(source), rng.integers(0, 256, (80, 80, 3)).astype(np.uint8))
+    target = tiny_disk / f"out{suffix}"
+    assert "No space left" in fails(capsys, [source, "-o", target, "-b", "reference"], 2)
+    assert list(tiny_disk.iterdir()) == []
 
 
 def test_internal_error_is_one_line_and_a_traceback_only_with_debug(picture, tmp_path, capsys, monkeypatch):
@@ -148,7 +151,7 @@ def write_clip(path, frames):
         stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
         stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
         for i in range(frames):
-            pixels = np.full((96, 160, 3), i % 256, np.uint8)
+            pixels = np.random.default_rng(i).integers(0, 256, (96, 160, 3)).astype(np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode(None))
 

@@ -71,6 +71,19 @@ def test_values_outside_the_range_are_clamped_not_wrapped(tmp_path, backend):
         assert session.run(batch)[0, :, :, 0].ravel().tolist() == [0, 26, 154, 255]
 
 
+def test_compiled_models_are_cached_and_give_the_same_result(blur_x2, rng, tmp_path):
+    batch = rng.integers(0, 256, (1, 9, 11, 3)).astype(np.uint8)
+    results = []
+    for _ in range(2):
+        with open_session(blur_x2, "openvino", cache=tmp_path / "cache") as session:
+            results.append(session.run(batch))
+        cached = sorted((path.name, path.stat().st_mtime_ns) for path in (tmp_path / "cache").iterdir())
+        assert cached
+        results.append(cached)
+    np.testing.assert_array_equal(results[0], results[2])
+    assert results[1] == results[3], "the second session compiled again"
+
+
 def test_reference_session_repeats_pixels(rng):
     batch = rng.integers(0, 256, (2, 3, 5, 3)).astype(np.uint8)
     with open_session(None, "reference") as session:

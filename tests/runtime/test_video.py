@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clips import TICKS, copied_packets, nearest, picture, planes, read_frames, times, write_clip
+from clips import TICKS, copied_packets, nearest, numbered, picture, planes, read_frames, times, write_clip
 from esrgan_deploy.video import CODECS, probe, upscale_video
 from esrgan_deploy.video.colour import BT601, BT709, Colour
 
@@ -34,6 +35,7 @@ def test_a_real_clip_keeps_frames_times_sound_and_tags(tmp_path, codec):
     out = tmp_path / "out.mp4"
     summary = upscale_video(BUNNY, out, nearest(2), codec=codec)
     assert reordered(BUNNY), "the excerpt is there to test B-frames"
+    assert reordered(out) is (codec != "av1"), "which hides its reordering inside packets"
     assert times(out) == times(BUNNY) == [Fraction(n, 25) for n in range(50)]
     assert copied_packets(out) == copied_packets(BUNNY)
     before, after = probe(BUNNY), probe(out)
@@ -99,6 +101,18 @@ def test_the_shortest_clips_are_complete(tmp_path, codec, count):
     assert times(tmp_path / "out.mp4") == [Fraction(n, 25) for n in range(count)]
 
 
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("count", [1, 6, 9])
+def test_a_long_last_frame_stays_long(tmp_path, codec, count):
+    pts = range(0, 512 * count, 512)
+    options = {"bf": "0", "preset": "fast"}  # a preset with a delay: the last packet comes when flushing
+    source = write_clip(tmp_path / "in.mp4", pts, options=options, last_duration=12800)
+    upscale_video(source, tmp_path / "out.mp4", nearest(1), codec=codec)
+    expected = float(Fraction(count - 1, 25) + 1)
+    assert probe(source).duration_s == expected
+    assert probe(tmp_path / "out.mp4").duration_s == pytest.approx(expected, abs=0.001)
+
+
 @pytest.mark.parametrize(("rate", "base"), [(Fraction(30_000, 1001), 30_000), (Fraction(24_000, 1001), 24_000)])
 def test_ntsc_rates_do_not_drift(tmp_path, rate, base):
     source = write_clip(tmp_path / "in.mp4", range(0, 200 * 1001, 1001), time_base=Fraction(1, base), rate=rate)
@@ -121,6 +135,18 @@ def test_a_picture_that_starts_later_than_the_sound_stays_in_step(tmp_path, dela
     assert times(out)[0] == times(source)[0] == delay * TICKS
     assert times(out) == times(source)
     assert copied_packets(out) == copied_packets(source), "their times included"
+
+
+def test_sound_lies_beside_the_picture_in_the_file(tmp_path):
+    """Players read a file from front to back. FFmpeg's muxer sorts by itself, but over ten seconds only."""
+    source = write_clip(tmp_path / "in.mkv", range(0, 30_000, 500), time_base=Fraction(1, 1000), sounds=[(0, 30)])
+    upscale_video(source, tmp_path / "out.mkv", nearest(1))
+    with av.open(str(tmp_path / "out.mkv")) as clip:
+        order = [(packet.stream.type, packet.pts) for packet in clip.demux() if packet.size]
+    latest = {"audio": 0, "video": 0}
+    for kind, milliseconds in order:
+        latest[kind] = milliseconds
+        assert abs(latest["audio"] - latest["video"]) < 3000
 
 
 def test_matroska_rounds_to_its_clock_of_a_millisecond(tmp_path):
@@ -201,6 +227,7 @@ def add_attachments(source, target):
         for stream in copies.values():
             if stream.type == "audio":
                 stream.metadata["language"] = next(languages)
+                stream.disposition = av.stream.Disposition.comment
         out.add_attachment("font.ttf", "font/ttf", b"a font")
         out.add_attachment("cover.png", "image/png", png())
         out.metadata.update(clip.metadata)
@@ -209,6 +236,14 @@ def add_attachments(source, target):
             if packet.size:
                 packet.stream = copies[packet.stream.index]
                 out.mux(packet)
+
+
+def test_a_title_in_latin_1_is_copied_byte_for_byte(tmp_path):
+    source, out = tmp_path / "in.mkv", tmp_path / "out.mkv"
+    write_clip(source, metadata={"title": "Cafe__"})
+    source.write_bytes(source.read_bytes().replace(b"Cafe__", b"Caf\xe9 !"))
+    upscale_video(source, out, nearest(1))
+    assert b"Caf\xe9 !" in out.read_bytes()
 
 
 def test_time_code_and_chapter_titles_of_mp4_are_kept(tmp_path):
@@ -249,6 +284,24 @@ def test_the_offset_of_a_display_matrix_grows_with_the_picture(tmp_path):
     upscale_video(source, out, nearest(4))
     assert probe(source).display_matrix == (0, 1 << 16, 0, -1 << 16, 0, 0, 48 << 16, 0, 1 << 30)
     assert probe(out).display_matrix == (0, 1 << 16, 0, -1 << 16, 0, 0, 192 << 16, 0, 1 << 30)
+
+
+def test_the_orientation_of_a_camera_with_exif_is_kept(tmp_path):
+    """Each JPEG of the clip carries EXIF with orientation 6: turn by 90 degrees clockwise."""
+    entry = struct.pack("<HHIHH", 0x112, 3, 1, 6, 0)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
+    source, out = tmp_path / "in.mkv", tmp_path / "out.mp4"
+    with av.open(str(source), "w") as clip:
+        stream = clip.add_stream("mjpeg", rate=25, width=64, height=48, pix_fmt="yuvj420p", time_base=Fraction(1, 25))
+        for index in range(3):
+            frame = numbered(index).reformat(format="yuvj420p")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            (jpeg,) = stream.encode(frame)
+            marked = av.Packet(bytes(jpeg)[:2] + struct.pack(">HH", 0xFFE1, len(exif) + 2) + exif + bytes(jpeg)[2:])
+            marked.pts, marked.dts, marked.time_base, marked.stream = jpeg.pts, jpeg.dts, jpeg.time_base, stream
+            clip.mux(marked)
+    upscale_video(source, out, nearest(1))
+    assert probe(source).rotation == probe(out).rotation == -90
 
 
 @pytest.mark.parametrize(("size", "matrix"), [((360, 640), BT601), ((720, 1280), BT709)])

@@ -112,7 +112,8 @@ def test_a_clip_cut_in_the_middle(target, tmp_path):
         upscale_video(cut, target, nearest(1))
 
 
-def test_damage_inside_is_noticed_where_it_is(target, tmp_path):
+@pytest.mark.parametrize("length", [40, 4000])
+def test_damage_inside_is_noticed_where_it_is(target, tmp_path, length):
     noise = write_clip(
         tmp_path / "noise.mp4",
         range(0, 60 * 512, 512),
@@ -121,7 +122,7 @@ def test_damage_inside_is_noticed_where_it_is(target, tmp_path):
     )
     data = bytearray(noise.read_bytes())
     start = len(data) // 2
-    data[start : start + 4000] = np.random.default_rng(0).bytes(4000)
+    data[start : start + length] = np.random.default_rng(0).bytes(length)
     noise.write_bytes(data)
     with pytest.raises(MediaError, match=r"noise\.mp4: is cut off or damaged after frame [23]\d \(1\.\d\d s\)"):
         upscale_video(noise, target, nearest(1))
@@ -146,7 +147,7 @@ def test_a_clip_that_changes_its_size(target, tmp_path):
 
 def test_a_clip_without_time_stamps(target, tmp_path):
     raw = write_clip(tmp_path / "raw.h264")
-    with pytest.raises(MediaError, match=r"frame 0 has no time stamp.*\+genpts"):
+    with pytest.raises(MediaError, match=r"frame 0 has no time stamp.*ffmpeg -i"):
         upscale_video(raw, target, nearest(1))
 
 

@@ -6,12 +6,13 @@ import subprocess
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
-from clips import TICKS, picture, write_clip
+from clips import TICKS, nearest, picture, write_clip
 from esrgan_deploy.errors import MediaError
-from esrgan_deploy.video import probe
+from esrgan_deploy.video import probe, upscale_video
 from esrgan_deploy.video.colour import Colour
 from esrgan_deploy.video.probe import count_packets
 
@@ -59,8 +60,12 @@ def test_tags_are_read(tmp_path, suffix):
     assert len(info.display_matrix) == 9
 
 
-def test_a_name_with_a_colon_is_no_protocol(tmp_path):
-    assert probe(write_clip(tmp_path / "concat:a.mp4")).frames == 12
+def test_a_name_with_a_colon_is_no_protocol(tmp_path, monkeypatch):
+    write_clip(tmp_path / "concat:a.mp4")
+    monkeypatch.chdir(tmp_path)
+    assert probe(Path("concat:a.mp4")).frames == 12
+    upscale_video(Path("concat:a.mp4"), Path("tcp:b.mp4"), nearest(1))
+    assert probe(Path("tcp:b.mp4")).frames == 12
 
 
 @pytest.mark.parametrize(
@@ -85,8 +90,6 @@ def test_what_would_be_damaged_is_refused_with_a_remedy(tmp_path, arguments, say
 
 
 def test_two_video_streams_and_none_are_refused(tmp_path):
-    import av
-
     both, sound = tmp_path / "both.mkv", tmp_path / "sound.mkv"
     with av.open(str(both), "w") as out:
         streams = [out.add_stream("libx264", rate=25, width=64, height=48, time_base=TICKS) for _ in range(2)]
@@ -140,8 +143,18 @@ def test_a_clip_cut_in_the_middle_is_noticed_without_decoding(tmp_path, suffix, 
     cut = tmp_path / f"cut{suffix}"
     cut.write_bytes(whole.read_bytes()[: round(whole.stat().st_size * share)])
     info = probe(cut)
-    with pytest.raises(MediaError, match=r"cut off or damaged after frame \d+ \(\d\.\d\d s\).*-c copy repaired.mkv"):
+    with pytest.raises(MediaError, match=r"cut off or damaged after frame \d+ \(\d\.\d\d s\).*-c copy new.mkv"):
         count_packets(info)
+
+
+def test_a_cut_between_two_packets_is_noticed_by_the_index(tmp_path):
+    whole, cut = tmp_path / "whole.mp4", tmp_path / "cut.mp4"
+    write_clip(whole, options={"bf": "0"}, container_options={"movflags": "+faststart"})
+    with av.open(str(whole)) as clip:
+        starts = [packet.pos for packet in clip.demux(video=0) if packet.size]
+    cut.write_bytes(whole.read_bytes()[: starts[7]])
+    with pytest.raises(MediaError, match=r"after frame 7 \(0\.28 s\): its index lists 12 frames"):
+        count_packets(probe(cut))
 
 
 def test_an_mp4_without_its_index_is_refused(tmp_path):

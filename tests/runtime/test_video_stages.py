@@ -16,6 +16,10 @@ def produce(channel, items):
     channel.close()
 
 
+def still_running(*names):
+    return [thread for thread in threading.enumerate() if thread.name in [f"esrgan-{name}" for name in names]]
+
+
 @given(st.lists(st.integers()), st.integers(1, 5), st.integers(1, 5))
 def test_items_arrive_once_and_in_order(items, first, second):
     with Stages() as stages:
@@ -69,7 +73,7 @@ def test_the_first_error_of_a_thread_stops_all_and_is_raised():
         run()
     assert ended == ["endless"]
     assert caught.value.__suppress_context__, "the way how the others stopped is no news"
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("esrgan-")]
+    assert not still_running("endless", "fail", "produce")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("mine")])
@@ -82,7 +86,7 @@ def test_an_error_of_the_body_stops_the_threads(error):
 
     with pytest.raises(type(error)):
         run()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("esrgan-")]
+    assert not still_running("endless", "fail", "produce")
 
 
 def test_join_notices_a_thread_that_failed():
@@ -104,10 +108,12 @@ def test_busy_time_leaves_out_the_waits():
             time.sleep(0.02)
 
     with Stages() as stages:
-        channel = stages.channel(1)
-        stages.start("slow", lambda: slow(channel))
-        produce(channel, range(10))
+        numbers, same = stages.channel(1), stages.channel(1)
+        stages.start("slow", lambda: slow(same))
+        stages.start("fast", lambda: produce(numbers, range(20)))
+        produce(same, numbers)
         stages.join()
         waited = stages.waited_s()
-    assert stages.busy_s["slow"] >= 0.2
-    assert waited >= 0.1, "the fast side waited for nearly all of it"
+    assert stages.busy_s["slow"] >= 0.4
+    assert stages.busy_s["fast"] < 0.2, "it waited for nearly all of the time"
+    assert waited > 0.2, "so did the body"
