@@ -34,7 +34,8 @@ def replacing(target: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         partial.replace(target)
     except OSError as error:
-        if error.filename not in (None, str(partial), partial):
+        # What the block does to other files, or to a pipe that progress is printed to, is not ours to explain.
+        if isinstance(error, BrokenPipeError) or error.filename not in (None, str(partial), partial):
             raise
         raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from error
     finally:

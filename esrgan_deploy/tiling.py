@@ -108,30 +108,33 @@ def plan(height: int, width: int, tile: int, overlap: int, multiple_of: int = 1)
     return Tiling(Axis.plan(height, tile, overlap, multiple_of), Axis.plan(width, tile, overlap, multiple_of))
 
 
-def _join_along(parts: list[Pixels], axis_plan: Axis, scale: int, axis: int) -> Pixels:
+def _join_along(parts: list[Pixels], places: Axis, scale: int, axis: int) -> Pixels:
     """Join neighbours along one axis: their own parts are copied, the ramps between them are blended."""
     if len(parts) == 1:
         return parts[0]
-    moved = [np.moveaxis(part, axis, 0) for part in parts]
-    joined = np.empty((axis_plan.size * scale, *moved[0].shape[1:]), dtype=moved[0].dtype)
-    ramps = [(begin * scale, end * scale) for begin, end in axis_plan.ramps()]
-    origins = [start * scale for start in axis_plan.starts]
-    position = 0
-    for i, part in enumerate(moved):
-        own_end = ramps[i][0] if i < len(ramps) else len(joined)
-        joined[position:own_end] = part[position - origins[i] : own_end - origins[i]]
-        if i < len(ramps):
-            begin, end = ramps[i]
-            left = part[begin - origins[i] : end - origins[i]]
-            right = moved[i + 1][begin - origins[i + 1] : end - origins[i + 1]]
-            joined[begin:end] = _fade(left, right)
-            position = end
-    return np.moveaxis(joined, 0, axis)
+
+    def span(begin: int, end: int) -> tuple[slice, ...]:
+        return (*[slice(None)] * axis, slice(begin, end))
+
+    shape = list(parts[0].shape)
+    shape[axis] = places.size * scale
+    joined = np.empty(shape, dtype=parts[0].dtype)
+    origins = [start * scale for start in places.starts]
+    ramps = [(begin * scale, end * scale) for begin, end in places.ramps()]
+    own_begins = [0, *(end for _, end in ramps)]
+    own_ends = [*(begin for begin, _ in ramps), shape[axis]]
+    for part, origin, begin, end in zip(parts, origins, own_begins, own_ends, strict=True):
+        joined[span(begin, end)] = part[span(begin - origin, end - origin)]
+    for i, (begin, end) in enumerate(ramps):
+        left, right = (parts[k][span(begin - origins[k], end - origins[k])] for k in (i, i + 1))
+        joined[span(begin, end)] = _fade(left, right, axis)
+    return joined
 
 
-def _fade(left: Pixels, right: Pixels) -> Pixels:
-    """Linear transition along axis 0; equal inputs come out unchanged, integers are rounded."""
-    steps = len(left)
-    weight = ((np.arange(steps, dtype=np.float32) + 0.5) / max(steps, 1)).reshape(-1, *[1] * (left.ndim - 1))
+def _fade(left: Pixels, right: Pixels, axis: int) -> Pixels:
+    """Linear transition along `axis`; equal inputs come out unchanged, integers are rounded."""
+    steps = left.shape[axis]
+    weight = (np.arange(steps, dtype=np.float32) + 0.5) / max(steps, 1)
+    weight = np.expand_dims(weight, [k for k in range(left.ndim) if k != axis])
     mixed = left + weight * (right.astype(np.float32) - left)
     return np.rint(mixed).astype(left.dtype) if np.issubdtype(left.dtype, np.integer) else mixed.astype(left.dtype)

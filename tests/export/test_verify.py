@@ -174,8 +174,8 @@ def test_animevideov3(crops):
     assert worst["fp16"] == pytest.approx(75, abs=4)
     assert worst["bf16"] == pytest.approx(57, abs=4)
     assert 100 < max(reference.layer_peaks.values()) < 400
-    # 18 convolutions see 18 pixels far: an overlap of 36 would be exact, and 16 is plainly too little.
-    assert [seam.overlap for seam in reference.seams] == [8, 16, 24]
+    # 18 convolutions see 18 pixels far: an overlap of 36 is exact, and 8 plainly too little.
+    assert reference.seams[0].error > 1 / 255 > reference.seams[-1].error
 
 
 @pytest.mark.slow
