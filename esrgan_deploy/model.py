@@ -49,7 +49,7 @@ class ModelInfo:
             "format": FORMAT,
             "arch": None if self.arch is None else json.dumps(dict(self.arch), sort_keys=True),
             "scale": str(self.scale),
-            "alpha": None if self.alpha is None else f"{self.alpha:g}",
+            "alpha": None if self.alpha is None else repr(float(self.alpha)),
             "psnr_sha256": self.psnr_sha256,
             "gan_sha256": self.gan_sha256,
             "precision": self.precision,

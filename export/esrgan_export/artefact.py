@@ -54,7 +54,7 @@ def write_artefact(model: onnx.ModelProto, report: Report, info: ModelInfo, path
     Raises:
         OutputError: `path` cannot be written.
     """
-    set_info(model, dataclasses.replace(info, precision=report.precision, overlap=info.overlap))
+    set_info(model, dataclasses.replace(info, precision=report.precision, overlap=report.overlap))
     with replacing(report_path(path)) as report_file, replacing(path) as model_file:
         model_file.write_bytes(model.SerializeToString())
         report_file.write_text(report.to_json(), encoding="utf-8")

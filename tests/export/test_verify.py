@@ -180,12 +180,11 @@ def test_animevideov3(crops):
 
 @pytest.mark.slow
 def test_x4plus(crops):
-    """Measured on all photos: fp32 134 dB, fp16 68 dB, bf16 52 dB, largest activation 36, a seam even at overlap 48."""
+    """Measured on all photos: fp32 134 dB, fp16 68 dB, largest activation 37, a seam even at overlap 48."""
     reference = reference_of(real_network("REALESRGAN_X4PLUS_UP4X.param"), crops)
-    worst = {p: convert_verified(reference, p, "x4plus")[1].worst.psnr_db for p in ("fp32", "fp16", "bf16")}
+    worst = {p: convert_verified(reference, p, "x4plus")[1].worst.psnr_db for p in ("fp32", "fp16")}
     assert worst["fp32"] > 120
     assert worst["fp16"] == pytest.approx(69, abs=4)
-    assert worst["bf16"] == pytest.approx(53, abs=4)
     assert max(reference.layer_peaks.values()) < 200
     assert reference.seams[-1].error > 1 / 255
 
@@ -260,3 +259,10 @@ def test_json_is_valid_where_pictures_are_equal():
     assert content["photos"][0]["psnr_db"] is None
     assert content["layers"]["dead"]["headroom"] is None
     assert content["passed"] is True
+
+
+def test_a_single_infinity_fails_however_good_the_picture():
+    """The clamp can hide it: an infinity where white is right."""
+    results = (PhotoResult("p", 90.0, 0.0, 0.0, 0), PhotoResult("q", 90.0, 0.0, 0.0, 1))
+    assert Report("fp16", 50.0, results[:1], {}, {}, (Seam(8, 0.0, "p"),)).passed
+    assert not Report("fp16", 50.0, results, {}, {}, (Seam(8, 0.0, "p"),)).passed
