@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from side_by_side import export_real, interleaved, ncnn_files, save
+from side_by_side import export_real, interleaved, ncnn_files, ratio, save
 from torch import nn
 
 from esrgan_deploy import Session, open_session
@@ -128,7 +128,6 @@ def report(
     default: Session, peak: Peak | None, flops: int, seconds: dict[str, list[float]], fidelity: dict[str, float]
 ) -> None:
     """Print the table and the verdict, and write both."""
-    fast = median(seconds["default backend"])
     rows = []
     print(f"RRDBNet-23 x4 at {SIDE}x{SIDE}; default backend: {default.backend} in {default.precision}")
     print(f"{'':20} {'median s':>9} {'GFLOPS':>8} {'default is':>11} {'PSNR dB':>8}")
@@ -141,12 +140,12 @@ def report(
                 "seconds": times,
                 "median_s": middle,
                 "gflops": flops / middle / 1e9,
-                "default_is_faster_by": middle / fast,
+                "default_is_faster_by": (faster_by := ratio(times, seconds["default backend"])),
                 "psnr_db": None if same else decibels,  # JSON has no infinity
             }
         )
         print(
-            f"{name:20} {middle:9.3f} {flops / middle / 1e9:8.1f} {middle / fast:10.2f}x "
+            f"{name:20} {middle:9.3f} {flops / middle / 1e9:8.1f} {faster_by:10.2f}x "
             f"{'same' if same else f'{decibels:.1f}':>8}"
         )
     verdict = judge(default, peak, flops, seconds, fidelity["default backend"])
@@ -159,8 +158,7 @@ def judge(
     default: Session, peak: Peak | None, flops: int, seconds: dict[str, list[float]], decibels: float
 ) -> dict[str, Any]:
     """Each target, whether it is met, and where it is not, what stands in the way."""
-    fast = median(seconds["default backend"])
-    ratios = {name: median(seconds[name]) / fast for name in TARGETS}
+    ratios = {name: ratio(seconds[name], seconds["default backend"]) for name in TARGETS}
     met = {name: ratios[name] >= target for name, target in TARGETS.items()}
     remarks = [
         f"Target {target}x of {name}: {ratios[name]:.2f}x, {'met' if met[name] else 'missed'}."

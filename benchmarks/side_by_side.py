@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from esrgan_deploy.bench.measure import seconds_of
@@ -19,15 +20,21 @@ RESULTS = Path(__file__).parent / "results"
 def interleaved(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Seconds of each contender in each round, after one warm-up call each.
 
-    A round calls every contender once, so that a machine that grows slower or busier meets all of them alike.
+    A round calls every contender once, and every other round in reverse, so that a machine that grows slower or busier
+    meets all of them alike.
     """
     for call in contenders.values():
         call()
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, call in contenders.items():
-            seconds[name].append(seconds_of(call))
+    for i in range(rounds):
+        for name in list(contenders)[:: -1 if i % 2 else 1]:
+            seconds[name].append(seconds_of(contenders[name]))
     return seconds
+
+
+def ratio(slower: Sequence[float], faster: Sequence[float]) -> float:
+    """Median over the rounds of slower / faster: what else the machine does in a round meets both alike."""
+    return median(a / b for a, b in zip(slower, faster, strict=True))
 
 
 def ncnn_files(name: str) -> tuple[Path, Path]:

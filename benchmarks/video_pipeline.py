@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import av
 from av.video.stream import VideoStream
-from side_by_side import export_real, interleaved, save
+from side_by_side import export_real, interleaved, ratio, save
 
 from esrgan_deploy import Session, Upscaler, open_session
 from esrgan_deploy.video import probe, upscale_video
@@ -41,8 +41,8 @@ class Clip(NamedTuple):
 
 
 SPEED = (
-    Clip("REALESRGAN_ANIMAVIDEOV3_UP4X", 320, 180, 30),
-    Clip("REALESRGAN_X4PLUSANIME_UP4X", 128, 72, 15),
+    Clip("REALESRGAN_ANIMAVIDEOV3_UP4X", 320, 180, 20),
+    Clip("REALESRGAN_X4PLUSANIME_UP4X", 128, 72, 10),
 )
 MEMORY = Clip("REALESRGAN_ANIMAVIDEOV3_UP4X", 160, 90, 40)
 
@@ -60,7 +60,7 @@ sys.exit(code)
 def main() -> None:
     """Measure, print the tables, write results/video_pipeline.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="timed runs of each clip and each way (default: 3)")
+    parser.add_argument("--rounds", type=int, default=7, help="timed runs of each clip and each way (default: 7)")
     rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -83,9 +83,10 @@ def measure_speed(clip: Clip, rounds: int, folder: Path) -> dict[str, Any]:
         seconds = interleaved(ways, rounds)
         backend, precision = session.backend, session.precision
     bare, pipeline = (clip.frames / median(seconds[way]) for way in ways)
+    share = ratio(seconds["bare"], seconds["pipeline"])
     print(
         f"{clip.network:30} {f'{clip.width}x{clip.height}':>8} {clip.frames:7} {bare:9.3f} {pipeline:9.3f} "
-        f"{pipeline / bare:6.3f}  target {SPEED_TARGET}: {'met' if pipeline / bare >= SPEED_TARGET else 'missed'}"
+        f"{share:6.3f}  target {SPEED_TARGET}: {'met' if share >= SPEED_TARGET else 'missed'}"
     )
     return {
         **clip._asdict(),
@@ -94,9 +95,9 @@ def measure_speed(clip: Clip, rounds: int, folder: Path) -> dict[str, Any]:
         "seconds": seconds,
         "bare_fps": bare,
         "pipeline_fps": pipeline,
-        "share": pipeline / bare,
+        "share": share,
         "target": SPEED_TARGET,
-        "met": pipeline / bare >= SPEED_TARGET,
+        "met": share >= SPEED_TARGET,
     }
 
 

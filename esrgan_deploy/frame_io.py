@@ -65,11 +65,12 @@ def attach_frame_io(model: onnx.ModelProto, frame_type: FrameType) -> onnx.Model
             constant("frame_io/one", 1.0),
         ]
     )
-    batch = source.type.tensor_type.shape.dim[0]
-    n = batch.dim_value or batch.dim_param or "N"
+    n, _, height, width = (dim.dim_value or dim.dim_param for dim in source.type.tensor_type.shape.dim)
     others = [value for value in graph.input if value is not source]
     del graph.input[:]
     del graph.output[:]
-    graph.input.extend([helper.make_tensor_value_info("frames_in", integer, [n, "H", "W", 3]), *others])
-    graph.output.append(helper.make_tensor_value_info("frames_out", integer, [n, "H_out", "W_out", 3]))
+    graph.input.extend(
+        [helper.make_tensor_value_info("frames_in", integer, [n or "N", height or "H", width or "W", 3]), *others]
+    )
+    graph.output.append(helper.make_tensor_value_info("frames_out", integer, [n or "N", "H_out", "W_out", 3]))
     return framed

@@ -5,6 +5,7 @@ The `onnx` package is imported inside the functions that need it: a program that
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ class ModelInfo:
     """SHA-256 of the GAN checkpoint file."""
     created_by: str | None = None
     """Program and version that wrote the file."""
+    fixed_size: tuple[int, int] | None = None
+    """The one (height, width) that the graph takes; None: any. It is read from the graph, not from the metadata."""
 
     def to_metadata(self) -> dict[str, str]:
         """The `metadata_props` of the ONNX file; what is None is left out."""
@@ -118,7 +121,9 @@ def load_onnx(path: Path) -> tuple[onnx.ModelProto, ModelInfo]:
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     _check_interface(model, path)
     if "esrgan.format" in metadata:
-        return model, ModelInfo.from_metadata(metadata, str(path))
+        info = ModelInfo.from_metadata(metadata, str(path))
+        _, _, height, width = (dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim)
+        return model, dataclasses.replace(info, fixed_size=(height, width) if height and width else None)
     return model, _infer_info(model, path)
 
 

@@ -19,14 +19,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from esrgan_deploy.errors import OptionError
 
-Pixels = npt.NDArray[Any]
+if TYPE_CHECKING:
+    from typing import Any
+
+    import numpy.typing as npt
+
+Pixels: TypeAlias = "npt.NDArray[Any]"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import util
 from pathlib import Path
 
 from esrgan_deploy.backends.ov import CpuPrecision
@@ -63,22 +62,19 @@ def open_session(
 
 def _open_best(path: Path, precision: CpuPrecision, threads: int | None, cache: Path | None) -> Session:
     """The fastest backend that is installed and works; only a missing device or package moves on to the next."""
-    from esrgan_deploy.backends.ort import OrtSession
+    from importlib.util import find_spec
+
+    from esrgan_deploy.backends.ort import OrtSession, check_installed, installed
     from esrgan_deploy.backends.ov import OpenVinoSession
 
-    if _has_onnxruntime_gpu():
+    if installed("onnxruntime-gpu"):
+        check_installed("ort-cuda")  # beside the CPU package it would silently lose the GPU
         try:
             return OrtSession(path, "ort-cuda")
         except MachineError:
             pass  # no usable GPU: the CPU backends are the answer that "auto" asks for
-    if util.find_spec("openvino"):
+    if find_spec("openvino"):
         return OpenVinoSession(path, precision=precision, threads=threads, cache=cache)
-    if util.find_spec("onnxruntime"):
+    if find_spec("onnxruntime"):
         return OrtSession(path, "ort", threads=threads)
     raise BackendMissingError("no backend is installed: pip install 'esrgan-deploy[cpu]' (or [gpu] with an NVIDIA GPU)")
-
-
-def _has_onnxruntime_gpu() -> bool:
-    from importlib import metadata
-
-    return any(True for d in metadata.distributions(name="onnxruntime-gpu") if d)

@@ -101,7 +101,7 @@ def check_installed(backend: str) -> None:
         BackendMissingError: the message names the extra to install or the package to remove.
     """
     extra = "gpu" if backend == "ort-cuda" else "cpu"
-    found = [name for name in ("onnxruntime", "onnxruntime-gpu") if _installed(name)]
+    found = [name for name in ("onnxruntime", "onnxruntime-gpu") if installed(name)]
     if len(found) == 2:
         raise BackendMissingError(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
@@ -111,7 +111,8 @@ def check_installed(backend: str) -> None:
         raise BackendMissingError(f"-b {backend} needs ONNX Runtime: pip install 'esrgan-deploy[{extra}]'")
 
 
-def _installed(distribution: str) -> bool:
+def installed(distribution: str) -> bool:
+    """Tell whether a distribution of this name is installed, whatever module it provides."""
     try:
         metadata.version(distribution)
     except metadata.PackageNotFoundError:

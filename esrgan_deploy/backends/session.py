@@ -5,18 +5,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from esrgan_deploy.errors import OptionError
 from esrgan_deploy.model import ModelInfo
 
 if TYPE_CHECKING:
+    from typing import Any
+
+    import numpy.typing as npt
     from typing_extensions import Self
 
-Frames = npt.NDArray[Any]
+Frames: TypeAlias = "npt.NDArray[Any]"
 """uint8 or uint16 RGB: one frame (H, W, 3) or a batch (N, H, W, 3)."""
 
 
@@ -45,7 +47,7 @@ class Session(ABC):
             The future of (N, H * scale, W * scale, 3) in the same type. Results do not depend on N.
 
         Raises:
-            OptionError: another type or shape.
+            OptionError: another type or shape, or a size that the model is not made for.
         """
 
     def run(self, batch: Frames) -> Frames:
@@ -77,6 +79,12 @@ class ThreadedSession(Session):
     def submit(self, batch: Frames) -> Future[Frames]:
         """See `Session.submit`."""
         check_batch(batch)
+        fixed = self.info.fixed_size
+        if fixed is not None and fixed != batch.shape[1:3]:
+            raise OptionError(
+                f"the model takes frames of {fixed[1]}x{fixed[0]} only, "
+                f"this one has {batch.shape[2]}x{batch.shape[1]}; export it again without --shape"
+            )
         return self._worker.submit(self._run_padded, batch)
 
     def close(self) -> None:

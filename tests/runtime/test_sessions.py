@@ -104,6 +104,19 @@ def test_what_is_no_batch_is_refused(batch):
         session.submit(batch)
 
 
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_model_of_a_fixed_size_says_so(tmp_path, rng, backend):
+    nodes = [helper.make_node("Resize", ["input", "", "scales"], ["output"], mode="nearest")]
+    weights = {"scales": np.array([1, 1, 2, 2], np.float32)}
+    path = write_onnx(tmp_path / "fixed.onnx", nodes, weights, ModelInfo(scale=2), shape=(1, 3, 6, 8))
+    batch = rng.integers(0, 256, (1, 6, 8, 3)).astype(np.uint8)
+    with open_session(path, backend, precision="fp32") as session:
+        assert session.info.fixed_size == (6, 8)
+        np.testing.assert_array_equal(session.run(batch), batch.repeat(2, 1).repeat(2, 2))
+        with pytest.raises(OptionError, match="8x6 only, this one has 6x6"):
+            session.run(batch[:, :, :6])
+
+
 # --- models ---
 
 
@@ -179,7 +192,7 @@ def test_cuda_session_without_a_gpu_is_an_error_not_a_slow_cpu_session(blur_x2):
     assert "esrgan-deploy[gpu]" in str(caught.value)
 
 
-@pytest.mark.parametrize("backend", ["ort", "ort-cuda"])
+@pytest.mark.parametrize("backend", ["ort", "ort-cuda", "auto"])
 def test_two_onnxruntimes_are_refused(blur_x2, monkeypatch, backend):
     monkeypatch.setattr(metadata, "version", lambda name: "1.31.1")
     with pytest.raises(BackendMissingError, match="overwrite each other"):
