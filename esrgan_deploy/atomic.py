@@ -37,7 +37,7 @@ def replacing(target: Path) -> Iterator[Path]:
         # What the block does to other files, or to a pipe that progress is printed to, is not ours to explain.
         if isinstance(error, BrokenPipeError) or error.filename not in (None, str(partial), partial):
             raise
-        raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from error
+        raise OutputError(f"{target}: cannot be written: {error.strerror or error}; choose another place") from error
     finally:
         partial.unlink(missing_ok=True)
 
