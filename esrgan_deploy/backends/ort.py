@@ -95,7 +95,7 @@ def check_installed(backend: str) -> None:
     """Refuse a missing onnxruntime, and two of them.
 
     onnxruntime and onnxruntime-gpu own the same module: whichever was installed last wins, and often the result is a
-    CPU-only one without any message (microsoft/onnxruntime issue 26996).
+    CPU-only one without any message (microsoft/onnxruntime#26996).
 
     Raises:
         BackendMissingError: the message names the extra to install or the package to remove.
