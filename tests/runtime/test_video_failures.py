@@ -234,5 +234,5 @@ def test_a_full_disk(target):
     command = [sys.executable, "-c", code]
     run = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
     assert run.stderr.rstrip().splitlines()[-1] == (
-        f"esrgan_deploy.errors.OutputError: {target}: cannot be written: File too large"
+        f"esrgan_deploy.errors.OutputError: {target}: cannot be written: File too large; choose another place"
     )
