@@ -1,6 +1,7 @@
 """What `probe` says of a clip, against ffprobe and against what the clip was made with."""
 
 import json
+import os
 import shutil
 import subprocess
 from fractions import Fraction
@@ -17,7 +18,7 @@ from esrgan_deploy.video.colour import Colour
 from esrgan_deploy.video.probe import count_packets
 
 BUNNY = Path(__file__).parent.parent / "data" / "bigbuckbunny.mp4"
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "clips"
+SHARED = Path(os.environ.get("ESRGAN_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "clips"
 needs_ffprobe = pytest.mark.skipif(not shutil.which("ffprobe"), reason="the oracle, ffprobe, is not installed")
 
 
