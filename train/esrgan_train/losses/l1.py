@@ -1,0 +1,20 @@
+"""Mean absolute error."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from esrgan_train.losses.precision import at_least_fp32
+
+
+def l1(sr: Tensor, hr: Tensor) -> Tensor:
+    """L1 = mean |sr - hr|, over all values of all samples.
+
+    Args:
+        sr: what the network made, any shape, any float type.
+        hr: what it should be, the same shape.
+
+    Returns:
+        One fp32 value. Its gradient is sign(sr - hr) / count, and 0 where both are equal.
+    """
+    return (at_least_fp32(sr) - at_least_fp32(hr)).abs().mean()

@@ -1,0 +1,208 @@
+"""Features of a frozen VGG16 or VGG19 (Simonyan and Zisserman 2015), for the perceptual loss.
+
+Layers are called `conv5_4` (before its ReLU), `relu5_4` (behind it) and `pool5`. SRGAN's VGG22 and VGG54 are
+`relu2_2` and `relu5_4`; ESRGAN takes `conv5_4`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal, get_args
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from esrgan_deploy.errors import MachineError, ModelError, OptionError
+
+Architecture = Literal["vgg16", "vgg19"]
+Normalisation = Literal["torchvision", "caffe"]
+
+CONVS: dict[str, tuple[int, ...]] = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
+WIDTHS = (64, 128, 256, 512, 512)
+"""Channels behind the convolutions of each of the five blocks."""
+
+URLS: dict[str, str] = {
+    "vgg16": "https://download.pytorch.org/models/vgg16-397923af.pth",
+    "vgg19": "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",
+}
+"""torchvision's weights. The eight digits before .pth are the beginning of the file's SHA-256."""
+
+MEAN_AND_STD: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "torchvision": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "caffe": ((123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255, 1 / 255, 1 / 255)),
+}
+"""What is subtracted from RGB in [0, 1], and what the difference is divided by."""
+
+
+def layer_names(architecture: Architecture) -> list[str]:
+    """All layers, first to last. The position of a name is the number that torchvision's `features` gives the layer."""
+    names = []
+    for block, convs in enumerate(CONVS[architecture], start=1):
+        for conv in range(1, convs + 1):
+            names += [f"conv{block}_{conv}", f"relu{block}_{conv}"]
+        names.append(f"pool{block}")
+    return names
+
+
+class VGGFeatures(nn.Module):
+    """RGB images (N, 3, H, W) in [0, 1] -> {layer name: features}, in the order of the network.
+
+    The weights are frozen, gradients pass through to the images. Images are not clamped: a value outside [0, 1] is
+    an error that the loss must see. It computes in fp32 under autocast too. Layers behind the last one asked for are
+    not built. Zero padding everywhere, as VGG was trained.
+
+    Args:
+        layers: names out of `layer_names`.
+        architecture: "vgg16" or "vgg19".
+        normalisation: what the weights expect. "torchvision": ImageNet's mean and standard deviation on [0, 1].
+            "caffe": RGB * 255 - (123.68, 116.779, 103.939), for weights converted from Caffe or Keras, with the first
+            convolution in RGB order. A file does not say which it needs, and the wrong one gives a poor loss silently.
+        weights: .pth (read without running code) or .safetensors with torchvision's names, `features.K.weight` and
+            `features.K.bias`. None: torchvision's published file, downloaded once into `torch.hub.get_dir()`.
+
+    Raises:
+        OptionError: no layers, or an unknown layer, architecture or normalisation; the nearest name is given.
+        ModelError: the file is missing, damaged, of another architecture, or ends before the last layer.
+        MachineError: the published file could not be downloaded.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        layers: Iterable[str],
+        architecture: Architecture = "vgg19",
+        normalisation: Normalisation = "torchvision",
+        weights: Path | None = None,
+    ) -> None:
+        super().__init__()
+        _check_option("architecture", architecture, get_args(Architecture))
+        _check_option("normalisation", normalisation, get_args(Normalisation))
+        names = layer_names(architecture)
+        self.layers = frozenset(layers)
+        if not self.layers:
+            raise OptionError(f"no layer of {architecture} is named; ESRGAN takes conv5_4 of vgg19")
+        for layer in sorted(self.layers):
+            _check_option(f"{architecture} layer", layer, names)
+        self.names = names[: 1 + max(map(names.index, self.layers))]
+        with torch.device("meta"):  # no random weights: all of them are about to be replaced
+            self.features = nn.Sequential(*map(_make_layer, self.names))
+        path = weights or _download(URLS[architecture])
+        state = _select(_read_tensors(path), architecture, self.features.state_dict(), path)
+        self.features.load_state_dict(state, assign=True)
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in MEAN_AND_STD[normalisation])
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
+        self.eval().requires_grad_(False)
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Features of `image` at every layer that was asked for, fp32.
+
+        Raises:
+            OptionError: `image` is so small that nothing is left of it before the last layer.
+        """
+        pools = sum(name.startswith("pool") for name in self.names)
+        if min(image.shape[-2:]) < 2**pools:
+            height, width = image.shape[-2:]
+            raise OptionError(
+                f"{self.names[-1]} of VGG needs {2**pools}x{2**pools} pixels or more, not {width}x{height}"
+            )
+        found = {}
+        with torch.autocast(image.device.type, enabled=False):
+            x = (image.to(self.mean.dtype) - self.mean) / self.std
+            for name, layer in zip(self.names, self.features, strict=True):
+                x = layer(x)
+                if name in self.layers:
+                    found[name] = x
+        return found
+
+
+def _check_option(what: str, value: str, known: Iterable[str]) -> None:
+    known = list(known)
+    if value not in known:
+        nearest = difflib.get_close_matches(value, known, n=1, cutoff=0)
+        raise OptionError(f"{what} {value!r} is unknown; did you mean {nearest[0]!r}?")
+
+
+def _make_layer(name: str) -> nn.Module:
+    if name.startswith("pool"):
+        return nn.MaxPool2d(2)
+    if name.startswith("relu"):
+        return nn.ReLU()  # not in place: it would overwrite the features of the convolution before it
+    block, conv = int(name[4]), int(name[6])
+    outputs = WIDTHS[block - 1]
+    inputs = outputs if conv > 1 else (3, *WIDTHS)[block - 1]
+    return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+
+def _download(url: str) -> Path:
+    """The file behind `url`, from torch's cache if it is there, else downloaded and checked against its hash."""
+    name = url.rsplit("/", 1)[1]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if path.exists():
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=Path(name).stem.split("-")[1])
+    except (OSError, RuntimeError) as error:  # no network or disk; RuntimeError: the hash differs
+        raise MachineError(
+            f"{url}: cannot be downloaded ({error}); fetch it elsewhere and name it as the weights, or put it at {path}"
+        ) from error
+    return path
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    suffix = path.suffix.lower()
+    if suffix not in (".pth", ".safetensors"):
+        raise ModelError(f"{path}: VGG weights are a .pth or .safetensors file")
+    if not path.is_file():
+        raise ModelError(f"{path}: there is no such file; name one with VGG weights")
+    try:
+        if suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # damaged files make torch raise nearly anything
+        raise ModelError(f"{path}: is no complete file of weights; remove it and download or copy it again") from error
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ModelError(
+            f"{path}: is no state dict; VGG weights are named features.0.weight and so on, as torchvision's"
+        )
+    return dict(content)
+
+
+def _select(
+    tensors: Mapping[str, Tensor], architecture: Architecture, expected: Mapping[str, Tensor], path: Path
+) -> dict[str, Tensor]:
+    """The tensors called `features.` + the names in `expected`, in fp32 and of the same shapes.
+
+    The whole file is looked at: VGG16 and VGG19 begin alike, and one would be taken for the other.
+    """
+    stored = sorted(int(match[1]) for key in tensors if (match := re.fullmatch(r"features\.(\d+)\.weight", key)))
+    if not stored or stored != _conv_indices(architecture)[: len(stored)]:
+        fitting = [other for other in get_args(Architecture) if stored == _conv_indices(other)]
+        remedy = (
+            f"they are of {fitting[0]}, ask for that" if fitting else "give torchvision's, without batch normalisation"
+        )
+        raise ModelError(f"{path}: these are no weights of {architecture}; {remedy}")
+    state = {}
+    for key, like in expected.items():
+        tensor = tensors.get(f"features.{key}")
+        if tensor is None:
+            raise ModelError(
+                f"{path}: holds no features.{key}, which the layers asked for need; give the whole {architecture}"
+            )
+        if tensor.shape != like.shape or not tensor.isfinite().all():
+            raise ModelError(f"{path}: features.{key} is damaged or of another network; download or copy it again")
+        state[key] = tensor.to(torch.float32)
+    return state
+
+
+def _conv_indices(architecture: Architecture) -> list[int]:
+    return [index for index, name in enumerate(layer_names(architecture)) if name.startswith("conv")]
