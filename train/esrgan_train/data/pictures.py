@@ -1,0 +1,114 @@
+"""Find and decode the pictures that a network is trained on."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from esrgan_deploy.errors import MediaError
+from esrgan_deploy.stills import SUFFIXES, read_still
+
+RGB8_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
+"""Pillow's names of the colour modes that have one obvious meaning as RGB; the others need a colour conversion."""
+
+_ORIENTATION_TAG = 0x0112
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """Every picture below `folder`, sorted by its path relative to it; links are followed.
+
+    Only the suffix decides. Other files are ignored, and so are names that begin with a dot: thumbnail stores, and the
+    `._x.jpg` that macOS leaves beside `x.jpg`.
+
+    Raises:
+        MediaError: `folder` is no folder, or there is no picture in it.
+    """
+    if not folder.is_dir():
+        raise MediaError(f"{folder}: is no folder; name the folder that holds the pictures")
+    pictures = [path for path in list_files(folder) if path.suffix.lower() in SUFFIXES]
+    if not pictures:
+        raise MediaError(f"{folder}: holds no pictures; put some there, as one of {', '.join(SUFFIXES)}")
+    return pictures
+
+
+def list_files(folder: Path) -> list[Path]:
+    """Every file below `folder` whose name, and whose folders' names, do not begin with a dot; sorted."""
+    files: list[Path] = []
+    visited: set[str] = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        place = os.path.realpath(root)
+        if place in visited:  # a link to a folder that was seen already, or to one that holds this one
+            folders.clear()
+            continue
+        visited.add(place)
+        files += [Path(root, name) for name in names if not name.startswith(".")]
+    return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def read_rgb8(path: Path) -> npt.NDArray[np.uint8]:
+    """Decode a picture to uint8 RGB (H, W, 3), upright; grey becomes three equal channels.
+
+    Anything whose conversion to 8-bit RGB is a choice is refused rather than made silently: 16 bit (rounding,
+    transfer curve), CMYK and Lab (colour profile), transparency (what is behind it). Alpha that is opaque everywhere is
+    dropped. Embedded RGB profiles are ignored: the values are trained on as they are stored.
+
+    Raises:
+        MediaError: missing, damaged, animated, 16 bit, CMYK or another colour mode, or transparent somewhere.
+    """
+    still = read_still(path)
+    mode = read_header(path).mode
+    if still.rgb.dtype != np.uint8:
+        raise MediaError(f"{path}: holds 16 bit samples; convert it to 8 bit RGB (convert IN -depth 8 OUT.png)")
+    if mode not in RGB8_MODES:
+        raise MediaError(f"{path}: is {mode}; convert it to RGB (convert IN -colorspace sRGB OUT.png)")
+    if still.alpha is not None and still.alpha.min() < 255:
+        raise MediaError(f"{path}: is {mode} and transparent in places; flatten it (convert IN -alpha remove OUT.png)")
+    return np.ascontiguousarray(still.rgb)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a picture's file says of it, without its pixels."""
+
+    mode: str
+    """Pillow's name of the colour mode."""
+    turned: bool
+    """Stored lying or mirrored, with an EXIF orientation that puts it right."""
+
+
+def read_header(path: Path) -> Header:
+    """Read a picture's header.
+
+    Raises:
+        MediaError: missing, or no picture.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of large pictures and of damaged EXIF
+            with Image.open(path) as image:
+                return Header(image.mode, turned=image.getexif().get(_ORIENTATION_TAG, 1) not in (0, 1))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise MediaError(f"{path}: is no picture that can be read; known formats: {', '.join(SUFFIXES)}") from error
+
+
+def find_partner(hr: Path, folder: Path, lr_folder: Path, scale: int) -> Path:
+    """The LR picture of `hr`: below `lr_folder` in the same place, with the same name or, as DIV2K has it, 0001x4.
+
+    The suffix may differ: LR is PNG where HR is JPEG.
+
+    Raises:
+        MediaError: there is none.
+    """
+    place = lr_folder / hr.relative_to(folder).parent
+    for stem in (hr.stem, f"{hr.stem}x{scale}"):
+        for suffix in dict.fromkeys([hr.suffix, *SUFFIXES, *map(str.upper, SUFFIXES)]):
+            if (place / f"{stem}{suffix}").is_file():
+                return place / f"{stem}{suffix}"
+    raise MediaError(f"{place / hr.name}: is missing; {hr} needs an LR picture of the same name")
