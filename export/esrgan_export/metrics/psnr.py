@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from esrgan_export.metrics.luma import Picture, check_pair, luma, shaved
+
+LARGEST_IN_MEAN = 100.0
+"""dB that one picture adds to a mean at most; see `mean_psnr`."""
 
 
 def psnr(reference: npt.NDArray[Any], image: npt.NDArray[Any], peak: float = 1.0) -> float:
@@ -26,3 +32,41 @@ def psnr(reference: npt.NDArray[Any], image: npt.NDArray[Any], peak: float = 1.0
     if not np.isfinite(error):
         return -math.inf
     return math.inf if error == 0 else 10 * math.log10(peak**2 / float(error))
+
+
+def psnr_y(sr: Picture, hr: Picture, shave: int) -> float:
+    """PSNR-Y in dB, as the tables of super-resolution papers have it; infinite for equal luma.
+
+    Args:
+        sr: uint8 RGB (H, W, 3).
+        hr: the same.
+        shave: pixels left out on each side: the scale, by convention.
+
+    Raises:
+        ValueError: not two pictures of one size, or nothing would be left.
+    """
+    check_pair(sr, hr)
+    return psnr(shaved(luma(hr), shave), shaved(luma(sr), shave), peak=255)
+
+
+def psnr_rgb(sr: Picture, hr: Picture, shave: int) -> float:
+    """PSNR in dB over the samples of R, G and B, as BasicSR logs it while training; arguments as for `psnr_y`.
+
+    It is some 1.5 dB below PSNR-Y: never compare the two.
+    """
+    check_pair(sr, hr)
+    return psnr(shaved(hr, shave), shaved(sr, shave), peak=255)
+
+
+def mean_psnr(values: Sequence[float]) -> float:
+    """Mean of PSNRs in dB, in which one picture counts `LARGEST_IN_MEAN` at most.
+
+    One picture that is reproduced exactly has an infinite PSNR and would make every mean infinite. Leaving it out
+    instead would lower the mean for an improvement; a ceiling never does.
+
+    Raises:
+        ValueError: no values.
+    """
+    if not values:
+        raise ValueError("the mean of no PSNR at all is not defined")
+    return math.fsum(min(value, LARGEST_IN_MEAN) for value in values) / len(values)

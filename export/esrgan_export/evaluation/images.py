@@ -1,0 +1,66 @@
+"""Pictures inside HTML pages: crops, and PNG as data URIs."""
+
+from __future__ import annotations
+
+import base64
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from esrgan_export.metrics.luma import Picture, luma
+
+
+class Crop(NamedTuple):
+    """A rectangle of an HR picture."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def of(self, picture: Picture) -> Picture:
+        """The pixels inside."""
+        return picture[self.top : self.top + self.height, self.left : self.left + self.width]
+
+
+def most_detailed(hr: Picture, side: int) -> Crop:
+    """The square of `side` pixels in which luma changes most from pixel to pixel; smaller if the picture is."""
+    plane = luma(hr)
+    detail = np.zeros(plane.shape)
+    detail[1:, :] += np.abs(np.diff(plane, axis=0))
+    detail[:, 1:] += np.abs(np.diff(plane, axis=1))
+    height, width = min(side, hr.shape[0]), min(side, hr.shape[1])
+    sums = cv2.integral(detail)
+    inside = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
+    top, left = divmod(int(inside.argmax()), inside.shape[1])
+    return Crop(top, left, height, width)
+
+
+def centre(hr: Picture, side: int) -> Crop:
+    """The square of `side` pixels in the middle; smaller if the picture is."""
+    height, width = min(side, hr.shape[0]), min(side, hr.shape[1])
+    return Crop((hr.shape[0] - height) // 2, (hr.shape[1] - width) // 2, height, width)
+
+
+def nearest(lr: Picture, scale: int) -> Picture:
+    """Every pixel repeated `scale` times in both directions."""
+    return lr.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def thumbnail(picture: Picture, width: int, marked: Crop) -> Picture:
+    """The whole picture shrunk to `width`, with a frame around `marked`."""
+    factor = min(1.0, width / picture.shape[1])
+    size = (round(picture.shape[1] * factor), max(1, round(picture.shape[0] * factor)))
+    small = np.ascontiguousarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+    first = (round(marked.left * factor), round(marked.top * factor))
+    last = (round((marked.left + marked.width) * factor) - 1, round((marked.top + marked.height) * factor) - 1)
+    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # visible on any ground
+        cv2.rectangle(small, first, last, colour, thickness)
+    return small
+
+
+def data_uri(picture: Picture) -> str:
+    """PNG as a data: URI."""
+    _, png = cv2.imencode(".png", np.ascontiguousarray(picture[:, :, ::-1]))
+    return "data:image/png;base64," + base64.b64encode(png.tobytes()).decode("ascii")

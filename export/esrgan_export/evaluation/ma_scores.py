@@ -1,0 +1,99 @@
+"""Scores of Ma et al. 2017 ("Learning a no-reference quality metric for single-image super-resolution").
+
+Their model is a MATLAB release; no package of any registry carries it. So the scores come from outside: a function of
+the caller's that scores a picture, or a CSV file of scores that were computed elsewhere, for instance by that release.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import math
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from esrgan_deploy.errors import MediaError, OptionError
+from esrgan_export.metrics.luma import Picture
+
+COLUMNS = ["method", "picture", "ma"]
+
+
+class MaScorer(Protocol):
+    """Gives the Ma score, 0 (worst) to 10, of one picture of one method."""
+
+    def __call__(self, method: str, picture: str, sr: Picture) -> float:
+        """Score `sr`, uint8 RGB, from which 4 pixels are shaved on each side."""
+
+
+def open_ma_scorer(spec: str) -> MaScorer:
+    """The scorer that `spec` names.
+
+    Args:
+        spec: "module:function", where the function takes uint8 RGB (H, W, 3) and returns a float; or a CSV file with
+            the columns method, picture (stem of the HR file) and ma.
+
+    Raises:
+        MediaError: the file cannot be read or is no such table.
+        OptionError: there is no such function.
+    """
+    if spec.lower().endswith(".csv"):
+        return _from_table(_read_table(Path(spec)), spec)
+    return _from_function(_import_function(spec), spec)
+
+
+def _from_function(function: Callable[[Picture], float], spec: str) -> MaScorer:
+    def scorer(method: str, picture: str, sr: Picture) -> float:
+        value = float(function(sr))
+        if not math.isfinite(value):
+            raise MediaError(f"{spec} returned {value} instead of a score")
+        return value
+
+    return scorer
+
+
+def _from_table(table: Mapping[tuple[str, str], float], spec: str) -> MaScorer:
+    def scorer(method: str, picture: str, sr: Picture) -> float:
+        if (method, picture) not in table:
+            raise MediaError(f"{spec} has no row '{method},{picture},...'")
+        return table[method, picture]
+
+    return scorer
+
+
+def _import_function(spec: str) -> Callable[[Picture], float]:
+    module, _, name = spec.partition(":")
+    if not (module and name):
+        raise OptionError(f"--ma '{spec}' is neither MODULE:FUNCTION nor a .csv file")
+    sys.path.insert(0, str(Path.cwd()))  # a command is not started from the folder that it is called in
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ImportError as error:
+        raise OptionError(f"--ma '{spec}': {module} cannot be imported: {error}") from error
+    finally:
+        sys.path.pop(0)
+    if not callable(found):
+        raise OptionError(f"--ma '{spec}': {module} has no function '{name}'")
+    function: Callable[[Picture], float] = found
+    return function
+
+
+def _read_table(path: Path) -> dict[tuple[str, str], float]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file, skipinitialspace=True))
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise MediaError(f"{path}: is no CSV file ({error})") from error
+    table = {}
+    for line, row in enumerate(rows, 2):
+        try:
+            method, picture, value = row["method"], row["picture"], float(row["ma"])
+        except (KeyError, TypeError, ValueError):
+            raise MediaError(f"{path}: line {line} is not {','.join(COLUMNS)} under a header of these names") from None
+        if not 0 <= value <= 10:
+            raise MediaError(f"{path}: line {line}: Ma scores go from 0 to 10, this is {value:g}")
+        table[method, picture] = value
+    return table

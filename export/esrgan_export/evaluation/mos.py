@@ -1,0 +1,151 @@
+"""A blind test for mean opinion scores after SRGAN's (Ledig et al. 2017, section 3.6), and counting its answers.
+
+Raters score pictures from 1 (bad) to 5 (excellent), calibrated on nearest neighbour for 1 and on HR for 5. Of every
+picture they see all methods, and among them, unmarked, nearest neighbour and HR; in an order shuffled for each picture.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from esrgan_deploy.atomic import replacing
+from esrgan_deploy.errors import MediaError, OptionError
+from esrgan_export.evaluation.evaluate import Scores
+from esrgan_export.evaluation.images import centre, data_uri, nearest
+from esrgan_export.evaluation.pictures import Subject
+from esrgan_export.metrics.luma import Picture
+
+FORMAT = "esrgan-mos 1"
+SIDE = 512
+"""Largest side of what is shown, in HR pixels: the middle of larger pictures, so that nothing is scaled."""
+SCORES = (1, 2, 3, 4, 5)
+LOWEST, HIGHEST = "nearest", "HR"
+"""Names under which the two ends of the scale take part."""
+
+
+class MosWriter:
+    """Collects the pictures while an evaluation runs (`watch`), and writes the page at the end."""
+
+    def __init__(self, seed: int, pictures: int) -> None:
+        """Begin a page.
+
+        Args:
+            seed: of the order of pictures and versions.
+            pictures: how many will come.
+
+        Raises:
+            OptionError: fewer than two.
+        """
+        if pictures < 2:
+            raise OptionError("a test of opinions needs two pictures or more: the first one calibrates the raters")
+        self._random = random.Random(seed)
+        self._calibration: dict[str, str] = {}
+        self._pictures: list[list[dict[str, str]]] = []
+
+    def watch(self, subject: Subject, made: Mapping[str, Picture], scores: Mapping[str, Scores]) -> None:
+        """Add one picture; the first one is for calibration. See `evaluate.Watcher`."""
+        crop = centre(subject.hr, SIDE)
+        ends = {LOWEST: nearest(subject.lr, subject.scale), HIGHEST: subject.hr}
+        if not self._calibration:
+            self._calibration = {name: data_uri(crop.of(picture)) for name, picture in ends.items()}
+            return
+        versions = [
+            {"image": data_uri(crop.of(picture)), "key": _hidden({"picture": subject.name, "method": name})}
+            for name, picture in {**made, **ends}.items()
+        ]
+        self._random.shuffle(versions)
+        self._pictures.append(versions)
+
+    def write(self, path: Path) -> None:
+        """Write the page, pictures in shuffled order.
+
+        Raises:
+            OutputError: `path` cannot be written.
+        """
+        self._random.shuffle(self._pictures)
+        content = {"format": FORMAT, "calibration": self._calibration, "pictures": self._pictures}
+        template = resources.files(__package__).joinpath("mos.html").read_text(encoding="utf-8")
+        data = json.dumps(content).replace("<", "\\u003c")  # "</script>" in a name would end the script
+        with replacing(path) as partial:
+            partial.write_text(template.replace("__DATA__", data), encoding="utf-8")
+
+
+def _hidden(answer: Mapping[str, str]) -> str:
+    """Not readable at a glance, should a rater look at the page's source."""
+    return base64.b64encode(json.dumps(answer).encode()).decode("ascii")
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What raters think of one method."""
+
+    method: str
+    mean: float
+    interval: float
+    """Half width of the 95 % interval of the mean: 1.96 s / sqrt(n), as ITU-R BT.500 computes it; NaN for one score."""
+    count: int
+
+
+def tally(files: Sequence[Path]) -> list[Opinion]:
+    """Mean opinion scores of all answers in `files`, the best method first.
+
+    Raises:
+        MediaError: a file that is no complete file of answers, or the same answers twice.
+    """
+    scores: dict[str, list[int]] = {}
+    seen: dict[str, Path] = {}
+    for path in files:
+        session, answers = _read_answers(path)
+        if session in seen:
+            raise MediaError(f"{path}: holds the same answers as {seen[session]}; name each rater's file once")
+        seen[session] = path
+        for method, score in answers:
+            scores.setdefault(method, []).append(score)
+    opinions = [_opinion(method, values) for method, values in scores.items()]
+    return sorted(opinions, key=lambda opinion: -opinion.mean)
+
+
+def tally_table(opinions: Sequence[Opinion], raters: int) -> str:
+    """One line for each method."""
+    width = max(len("method"), *(len(opinion.method) for opinion in opinions))
+    lines = [f"{'method':<{width}}   MOS   95 % interval   scores"]
+    for o in opinions:
+        interval = f"+- {o.interval:.2f}" if math.isfinite(o.interval) else "-"
+        lines.append(f"{o.method:<{width}}  {o.mean:.2f}  {interval:>14}  {o.count:>7}")
+    return "\n".join([*lines, f"{raters} rater{'s' * (raters > 1)}; 1 is bad, 5 is excellent"])
+
+
+def _opinion(method: str, values: Sequence[int]) -> Opinion:
+    interval = 1.96 * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return Opinion(method, fmean(values), interval, len(values))
+
+
+def _read_answers(path: Path) -> tuple[str, list[tuple[str, int]]]:
+    """Session, and method and score of each answer."""
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise MediaError(f"{path}: is no JSON file ({error}); save the answers again from the page") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise MediaError(f"{path}: holds no answers of the format '{FORMAT}'; save them from the page of --mos-page")
+    try:
+        session = str(content["session"])
+        answers = [(str(answer["method"]), answer["score"]) for answer in content["answers"]]
+    except (KeyError, TypeError) as error:
+        raise MediaError(f"{path}: answers are incomplete ({error!r}); save them again from the page") from error
+    wrong = [score for _, score in answers if isinstance(score, bool) or score not in SCORES]
+    if wrong or not answers:
+        found = f"a score of {wrong[0]!r}, scores are 1 to 5" if wrong else "no answers"
+        raise MediaError(f"{path}: holds {found}; save them again from the page")
+    return session, answers

@@ -1,0 +1,111 @@
+"""An evaluation as one HTML file: the means, and of each picture the most detailed crop, methods side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from esrgan_deploy.atomic import replacing
+from esrgan_export.evaluation.evaluate import Evaluation, Scores
+from esrgan_export.evaluation.images import data_uri, most_detailed, nearest, thumbnail
+from esrgan_export.evaluation.measures import Measure
+from esrgan_export.evaluation.pictures import Subject, size
+from esrgan_export.evaluation.report import cell, notes
+from esrgan_export.metrics.luma import Picture
+
+CROP = 128
+"""Side of a crop in HR pixels; each is shown twice as large."""
+THUMBNAIL = 256
+
+STYLE = f"""
+body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 1480px; padding: 0 1rem;
+  color: #1b1b1b; background: #fff; }}
+h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.1rem; margin: 2.2rem 0 .6rem; }}
+code {{ overflow-wrap: anywhere; }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #ddd; }}
+th:first-child, td:first-child {{ text-align: left; }}
+.best {{ font-weight: 700; }}
+.row {{ display: flex; flex-wrap: wrap; gap: 12px; align-items: flex-start; }}
+figure {{ margin: 0; width: {2 * CROP}px; }}
+figcaption {{ font-size: .82rem; }} figcaption b {{ display: block; overflow-wrap: anywhere; }}
+figcaption span {{ white-space: nowrap; margin-right: .6em; }}
+figure img {{ display: block; max-width: 100%; }}
+.crop img {{ width: 100%; image-rendering: pixelated; }}
+"""
+
+
+class PageWriter:
+    """Collects what the page shows while an evaluation runs (`watch`), and writes it at the end.
+
+    Only the crops are held, as PNG.
+    """
+
+    def __init__(self, measures: Sequence[Measure]) -> None:
+        self._measures = measures
+        self._sections: list[str] = []
+
+    def watch(self, subject: Subject, made: Mapping[str, Picture], scores: Mapping[str, Scores]) -> None:
+        """Add the section of one picture; see `evaluate.Watcher`."""
+        crop = most_detailed(subject.hr, CROP)
+        figures = [_figure(data_uri(thumbnail(subject.hr, THUMBNAIL, crop)), "whole picture", [], "whole")]
+        figures += [_figure(data_uri(crop.of(nearest(subject.lr, subject.scale))), "LR", [size(subject.lr)])]
+        for name, picture in made.items():
+            values = [f"{m.title} {cell(scores[name][m.key], m)}" for m in self._measures]
+            figures.append(_figure(data_uri(crop.of(picture)), name, values))
+        figures.append(_figure(data_uri(crop.of(subject.hr)), "HR", [size(subject.hr)]))
+        self._sections.append(f'<h2>{escape(subject.name)}</h2>\n<div class="row">\n' + "\n".join(figures) + "\n</div>")
+
+    def write(self, path: Path, evaluation: Evaluation, command: str) -> None:
+        """Write the page.
+
+        Args:
+            path: the HTML file.
+            evaluation: the result, for the table of means.
+            command: the command line that made it.
+
+        Raises:
+            OutputError: `path` cannot be written.
+        """
+        count = len(evaluation.scores)
+        parts = [
+            '<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width">\n<title>esrgan-eval</title>',
+            f"<style>{STYLE}</style>",
+            f"<h1>Super-resolution x{evaluation.scale}: mean of {count} picture{'s' * (count > 1)}</h1>",
+            _table(evaluation),
+            *(f"<p>{escape(line)}</p>" for line in notes(evaluation)),
+            f"<p><code>{escape(command)}</code></p>",
+            f"<p>Crops of {CROP}x{CROP} pixels, where HR has most detail, each pixel shown 2x2. "
+            "LR is shown without interpolation.</p>",
+            *self._sections,
+            "</html>\n",
+        ]
+        with replacing(path) as partial:
+            partial.write_text("\n".join(parts), encoding="utf-8")
+
+
+def _figure(uri: str, name: str, values: Sequence[str], kind: str = "crop") -> str:
+    spans = " ".join(f"<span>{escape(value)}</span>" for value in values)
+    caption = f"<figcaption><b>{escape(name)}</b>{spans}</figcaption>"
+    return f'<figure class="{kind}"><img src="{uri}" alt="{escape(name)}">{caption}</figure>'
+
+
+def _table(evaluation: Evaluation) -> str:
+    """Means of all methods, the best of each column in bold."""
+    means = evaluation.means()
+    head = "".join(f"<th>{escape(m.title)} {'↑' if m.higher_is_better else '↓'}" for m in evaluation.measures)
+    rows = []
+    for name, values in means.items():
+        cells = "".join(
+            f"<td{_mark(values[m.key], [v[m.key] for v in means.values()], m)}>{cell(values[m.key], m)}"
+            for m in evaluation.measures
+        )
+        rows.append(f"<tr><td>{escape(name)}{cells}")
+    return "\n".join(["<table>", f"<tr><th>method{head}", *rows, "</table>"])
+
+
+def _mark(value: float, column: Sequence[float], measure: Measure) -> str:
+    best = max(column) if measure.higher_is_better else min(column)
+    return ' class="best"' if value == best else ""

@@ -1,0 +1,99 @@
+"""An evaluation as a table of text and as JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from esrgan_export.evaluation.evaluate import Evaluation, Scores
+from esrgan_export.evaluation.measures import Measure
+from esrgan_export.metrics.psnr import LARGEST_IN_MEAN
+from esrgan_export.metrics.rmse import pirm_region
+
+FORMAT = 1
+NARROWEST = 8  # of the columns, in characters
+
+
+class Table:
+    """Lines of text, of which each picture's can be printed as soon as it is measured."""
+
+    def __init__(self, measures: Sequence[Measure], pictures: Sequence[str], methods: Sequence[str]) -> None:
+        """Set the widths of the columns."""
+        self._measures = measures
+        self._first = max(len(name) for name in (*pictures, f"mean of {len(pictures)}"))
+        self._second = max(len(name) for name in (*methods, "method"))
+
+    def head(self) -> str:
+        """Names of the columns."""
+        return self._line("picture", "method", [m.title for m in self._measures])
+
+    def rows(self, name: str, scores: Mapping[str, Scores]) -> str:
+        """One line for each method."""
+        lines = []
+        for index, (method, values) in enumerate(scores.items()):
+            cells = [cell(values[m.key], m) for m in self._measures]
+            lines.append(self._line("" if index else name, method, cells))
+        return "\n".join(lines)
+
+    def foot(self, evaluation: Evaluation) -> str:
+        """The means, and what has to be said about them."""
+        lines = [self.rows(f"mean of {len(evaluation.scores)}", evaluation.means())]
+        return "\n".join([*lines, *notes(evaluation)])
+
+    def _line(self, first: str, second: str, cells: Sequence[str]) -> str:
+        columns = zip(cells, self._measures, strict=True)
+        padded = [f"{text:>{max(NARROWEST, len(measure.title))}}" for text, measure in columns]
+        return "  ".join([f"{first:<{self._first}}", f"{second:<{self._second}}", *padded])
+
+
+def cell(value: float, measure: Measure) -> str:
+    """A score with the decimals of its measure; "exact" for an infinite PSNR."""
+    return f"{value:.{measure.decimals}f}" if math.isfinite(value) else "exact"
+
+
+def notes(evaluation: Evaluation) -> list[str]:
+    """Lines below the table: PIRM's regions, and pictures that were reproduced exactly."""
+    lines = []
+    if any(m.key == "rmse" for m in evaluation.measures):
+        regions = (f"{name} {pirm_region(mean['rmse']) or 'none'}" for name, mean in evaluation.means().items())
+        lines.append(f"PIRM region by RMSE: {', '.join(regions)}")
+    if any(value == math.inf for _, _, scores in _all(evaluation) for value in scores.values()):
+        lines.append(f"exact: the PSNR is infinite; it counts as {LARGEST_IN_MEAN:g} dB in the mean")
+    return lines
+
+
+def to_json(evaluation: Evaluation, command: str) -> dict[str, Any]:
+    """Everything that was measured, ready for JSON; an infinite PSNR is null.
+
+    Args:
+        evaluation: the result.
+        command: the command line that made it.
+    """
+    means = evaluation.means()
+    return {
+        "format": FORMAT,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": command,
+        "scale": evaluation.scale,
+        "measures": {m.key: {"title": m.title, "higher_is_better": m.higher_is_better} for m in evaluation.measures},
+        "methods": {
+            name: {
+                "source": source,
+                "mean": means[name],
+                **({"pirm_region": pirm_region(means[name]["rmse"])} if "rmse" in means[name] else {}),
+                "pictures": {
+                    picture: {key: value if math.isfinite(value) else None for key, value in scores.items()}
+                    for picture, method, scores in _all(evaluation)
+                    if method == name
+                },
+            }
+            for name, source in evaluation.sources.items()
+        },
+    }
+
+
+def _all(evaluation: Evaluation) -> list[tuple[str, str, Scores]]:
+    """Picture, method and scores of every case."""
+    return [(p, m, scores) for p, by_method in evaluation.scores.items() for m, scores in by_method.items()]
