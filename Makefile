@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .PHONY: demo test test-fast test-all test-runtime-3.10 lint format bench clean
 
-demo: .venv/demo.done           ## export a real network and upscale a real clip with it
+demo: .venv/demo.done           ## upscale a real clip with the network that comes with the package; needs no torch
 	$(BIN)/python demo.py
 
 test: .venv/dev.done lint       ## everything that CI runs
@@ -43,11 +43,11 @@ clean:
 	$(PIP) install --upgrade "pip>=25.1"
 
 .venv/demo.done: .venv/bin/python pyproject.toml
-	$(PIP) install --group demo -e ".[cpu,export]"
+	$(PIP) install -e ".[cpu]"
 	@touch $@
 
 .venv/dev.done: .venv/bin/python pyproject.toml
-	$(PIP) install --group dev -e ".[cpu,export]"
+	$(PIP) install --group dev -e ".[cpu,train]"
 	@touch $@
 
 .venv-3.10/done: pyproject.toml

