@@ -1,7 +1,23 @@
 """What all tests share."""
 
+import subprocess
+
+import pytest
 from hypothesis import settings
 
 # A slow machine must not fail a property: nothing is timed in a test.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+@pytest.fixture
+def tiny_disk(tmp_path, request):
+    """A file system of 64 kB, or of another size by indirect parametrisation: a disk that really fills up."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    size = getattr(request, "param", "64k")
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True)
+    if mount.returncode:
+        pytest.skip("only root may mount a small file system")
+    yield folder
+    subprocess.run(["umount", folder], check=True)

@@ -15,6 +15,7 @@ from esrgan_export.networks import NETWORKS, MSRResNet, RRDBNet, SRResNet, SRVGG
 
 SMALL = [
     *(RRDBNet(8, 4, 2, scale, block) for scale in (1, 2, 4, 8) for block in ("residual", "dense", "rrdb")),
+    RRDBNet(8, 4, 2, 4, "residual-bn"),
     *(SRVGGNetCompact(8, 3, scale) for scale in (1, 2, 3, 4)),
     SRResNet(8, 2),
     *(MSRResNet(8, 2, scale) for scale in (2, 3, 4)),
@@ -73,6 +74,13 @@ def test_config_and_recognise_describe_the_same_network(network):
     assert {key: tensor.shape for key, tensor in build(found[0]).state_dict().items()} == shapes
 
 
+def norm(weights, x, name):
+    mean, var, gamma, beta = (
+        weights[f"{name}.{part}"].view(1, -1, 1, 1) for part in ("running_mean", "running_var", "weight", "bias")
+    )
+    return gamma * (x - mean) / torch.sqrt(var + 1e-5) + beta
+
+
 def rrdbnet_by_hand(weights, image, scale, block, blocks):
     """ESRGAN's figures 3 and 4 with beta = 0.2; x1 and x2 rearrange pixels into channels first, as Real-ESRGAN."""
 
@@ -91,6 +99,9 @@ def rrdbnet_by_hand(weights, image, scale, block, blocks):
     def basic(x, name):
         if block == "residual":
             return x + 0.2 * conv(conv(x, f"{name}.conv1").clamp(min=0), f"{name}.conv2")
+        if block == "residual-bn":
+            inner = norm(weights, conv(x, f"{name}.conv1"), f"{name}.bn1").clamp(min=0)
+            return x + 0.2 * norm(weights, conv(inner, f"{name}.conv2"), f"{name}.bn2")
         if block == "dense":
             return dense(x, name)
         y = x
@@ -110,7 +121,7 @@ def rrdbnet_by_hand(weights, image, scale, block, blocks):
     return conv(lrelu(conv(y, "conv_hr")), "conv_last")
 
 
-@pytest.mark.parametrize("block", ["residual", "dense", "rrdb"])
+@pytest.mark.parametrize("block", ["residual", "residual-bn", "dense", "rrdb"])
 @pytest.mark.parametrize("scale", [1, 2, 4, 8])
 def test_rrdbnet_follows_the_paper(scale, block):
     network = random_weights(RRDBNet(6, 3, 2, scale, block))
@@ -149,21 +160,15 @@ def test_srresnet_follows_the_paper():
         weight = weights[f"{name}.weight"]
         return F.conv2d(x, weight, weights[f"{name}.bias"], padding=weight.shape[-1] // 2)
 
-    def norm(x, name):
-        mean, var, gamma, beta = (
-            weights[f"{name}.{part}"].view(1, -1, 1, 1) for part in ("running_mean", "running_var", "weight", "bias")
-        )
-        return gamma * (x - mean) / torch.sqrt(var + 1e-5) + beta
-
     def prelu(x, name):
         return torch.where(x > 0, x, weights[f"{name}.weight"].view(1, -1, 1, 1) * x)
 
     image = torch.rand(1, 3, 6, 9, dtype=torch.float64)
     first = x = prelu(conv(image, "conv_first"), "prelu_first")
     for k in ("body.0", "body.1"):
-        inner = prelu(norm(conv(x, f"{k}.conv1"), f"{k}.bn1"), f"{k}.prelu")
-        x = x + norm(conv(inner, f"{k}.conv2"), f"{k}.bn2")
-    x = first + norm(conv(x, "conv_body"), "bn_body")
+        inner = prelu(norm(weights, conv(x, f"{k}.conv1"), f"{k}.bn1"), f"{k}.prelu")
+        x = x + norm(weights, conv(inner, f"{k}.conv2"), f"{k}.bn2")
+    x = first + norm(weights, conv(x, "conv_body"), "bn_body")
     for step in ("up1", "up2"):
         x = prelu(F.pixel_shuffle(conv(x, f"conv_{step}"), 2), f"prelu_{step}")
     assert weights["conv_first.weight"].shape[-2:] == weights["conv_last.weight"].shape[-2:] == (9, 9)
@@ -217,7 +222,7 @@ def test_blocks_start_small_and_the_ends_do_not():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("network", SMALL[2:12:3] + SMALL[-5:], ids=name_of)
+@pytest.mark.parametrize("network", SMALL[2:12:3] + SMALL[12:13] + SMALL[-5:], ids=name_of)
 def test_onnx_opset_17_with_symbolic_size_computes_the_same(network):
     network = random_weights(network).float()
     file = io.BytesIO()
@@ -244,7 +249,7 @@ def test_onnx_opset_17_with_symbolic_size_computes_the_same(network):
         ({"name": "EDSR"}, ModelError, "'EDSR' is unknown; known are RRDBNet"),
         ({}, ModelError, "is unknown"),
         ({"name": "RRDBNet", "scale": 3}, OptionError, "scale 3 is not one of 1, 2, 4, 8"),
-        ({"name": "RRDBNet", "block": "rrdbb"}, OptionError, "'rrdbb' is not one of residual, dense, rrdb"),
+        ({"name": "RRDBNet", "block": "rrdbb"}, OptionError, "'rrdbb' is not one of residual, residual-bn,"),
         ({"name": "RRDBNet", "depth": 3}, ModelError, "unexpected keyword argument 'depth'"),
         ({"name": "RRDBNet", "blocks": 10**9}, ModelError, "go from 1 to"),
         ({"name": "RRDBNet", "channels": -4}, ModelError, "go from 1 to"),
@@ -257,10 +262,23 @@ def test_build_refuses_what_is_no_network(config, error, says):
         build(config)
 
 
+def test_batch_normalisation_follows_the_batch_in_training_and_its_memory_afterwards():
+    """The ablation's network must change its statistics while it learns, and no others have any."""
+    torch.manual_seed(0)
+    network = RRDBNet(8, blocks=1, block="residual-bn")
+    image = torch.rand(4, 3, 8, 8)
+    before = network.body[0].bn1.running_mean.clone()
+    network.train()(image)
+    assert (network.body[0].bn1.running_mean != before).any()
+    network.eval()
+    torch.testing.assert_close(network(image)[:1], network(image[:1]))
+    assert not list(RRDBNet(8, blocks=1, block="residual").buffers())
+
+
 @settings(max_examples=25)
 @given(
     channels=st.integers(1, 12), growth=st.integers(1, 8), blocks=st.integers(1, 12),
-    scale=st.sampled_from([1, 2, 4, 8]), block=st.sampled_from(["residual", "dense", "rrdb"]),
+    scale=st.sampled_from([1, 2, 4, 8]), block=st.sampled_from(["residual", "residual-bn", "dense", "rrdb"]),
 )  # fmt: skip
 def test_every_rrdbnet_is_recognised_by_its_shapes(channels, growth, blocks, scale, block):
     with torch.device("meta"):

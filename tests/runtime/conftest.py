@@ -1,7 +1,5 @@
 """Small ONNX networks whose result is easy to state in numpy. Nothing under tests/runtime needs torch."""
 
-import subprocess
-
 import numpy as np
 import pytest
 from onnx import helper
@@ -40,18 +38,6 @@ def unshuffle_x2(tmp_path_factory):
     ]
     info = ModelInfo(scale=2, overlap=0, multiple_of=2)
     return write_onnx(tmp_path_factory.mktemp("onnx") / "unshuffle.onnx", nodes, {"weight": weight}, info)
-
-
-@pytest.fixture
-def tiny_disk(tmp_path):
-    """A file system of 64 kB: a disk that really fills up."""
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True)
-    if mount.returncode:
-        pytest.skip("only root may mount a small file system")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from esrgan_deploy.errors import ModelError, OptionError
 from esrgan_export.networks.layers import conv3x3, nearest_x2, shrink_init
 from esrgan_export.networks.network import Config, Network, Shapes, conv_channels, count_indexed
 
-Block = Literal["residual", "dense", "rrdb"]
+Block = Literal["residual", "residual-bn", "dense", "rrdb"]
 
 RESIDUAL_SCALING = 0.2  # the paper's beta, applied to each dense block and to the whole RRDB
 SLOPE = 0.2  # of every LeakyReLU
@@ -28,17 +28,22 @@ def leaky(x: Tensor) -> Tensor:
 
 
 class ResidualBlock(nn.Module):
-    """Residual block without batch normalisation (figure 4, left): x + 0.2 * conv2(relu(conv1(x)))."""
+    """Residual block (figure 4, left): x + 0.2 * conv2(relu(conv1(x))).
 
-    def __init__(self, channels: int) -> None:
+    With batch normalisation behind both convolutions it is SRGAN's, which the paper compares with.
+    """
+
+    def __init__(self, channels: int, batch_norm: bool) -> None:
         super().__init__()
         self.conv1 = conv3x3(channels, channels)
         self.conv2 = conv3x3(channels, channels)
+        self.bn1 = nn.BatchNorm2d(channels) if batch_norm else nn.Identity()
+        self.bn2 = nn.BatchNorm2d(channels) if batch_norm else nn.Identity()
         shrink_init(self.conv1, self.conv2)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, H, W) -> the same shape."""
-        residual: Tensor = self.conv2(F.relu(self.conv1(x), inplace=True))
+        residual: Tensor = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)), inplace=True)))
         return x + RESIDUAL_SCALING * residual
 
 
@@ -87,10 +92,10 @@ class RRDBNet(Network):
 
     Args:
         channels: features of the trunk.
-        growth: features that each convolution of a dense block adds; not used by "residual".
+        growth: features that each convolution of a dense block adds; not used by the residual ones.
         blocks: number of basic blocks: 23 in ESRGAN and Real-ESRGAN x4plus, 6 in its anime variant.
         scale: 1, 2, 4 or 8. 1 and 2 pixel-unshuffle the input by 4 and 2, which H and W must then divide by.
-        block: the basic block, one of the three that the paper names.
+        block: the basic block, one of those that the paper compares; -bn is with batch normalisation.
 
     The init follows the official code: small in the blocks, PyTorch's default in the head and tail.
 
@@ -118,18 +123,18 @@ class RRDBNet(Network):
         self.conv_last = conv3x3(channels, 3)
 
     def _basic_block(self) -> nn.Module:
-        if self.block == "residual":
-            return ResidualBlock(self.channels)
+        if self.block in ("residual", "residual-bn"):
+            return ResidualBlock(self.channels, batch_norm=self.block == "residual-bn")
         if self.block == "dense":
             return DenseBlock(self.channels, self.growth)
         if self.block == "rrdb":
             return RRDB(self.channels, self.growth)
-        raise OptionError(f"RRDBNet: block {self.block!r} is not one of residual, dense, rrdb")
+        raise OptionError(f"RRDBNet: block {self.block!r} is not one of {', '.join(get_args(Block))}")
 
     def config(self) -> Config:
         """See `Network.config`."""
         config: Config = {"name": "RRDBNet", "channels": self.channels, "blocks": self.blocks}
-        if self.block != "residual":
+        if self.block in ("dense", "rrdb"):
             config["growth"] = self.growth
         return config | {"scale": self.scale, "block": self.block}
 
@@ -164,7 +169,7 @@ class RRDBNet(Network):
         elif "body.0.conv5.weight" in shapes:
             block, dense = "dense", "body.0.conv1.weight"
         else:
-            block, dense = "residual", ""
+            block, dense = ("residual-bn" if "body.0.bn1.weight" in shapes else "residual"), ""
         config: Config = {"name": "RRDBNet", "channels": channels, "blocks": count_indexed(shapes, "body.")}
         if dense in shapes:
             config["growth"] = conv_channels(shapes, dense)[0]

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from esrgan_deploy.errors import MachineError, ModelError, OptionError
+from esrgan_train.losses.vgg_layers import Architecture
+from esrgan_train.losses.vgg_layers import layer_names as layer_names
 
-Architecture = Literal["vgg16", "vgg19"]
 Normalisation = Literal["torchvision", "caffe"]
 
-CONVS: dict[str, tuple[int, ...]] = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 WIDTHS = (64, 128, 256, 512, 512)
 """Channels behind the convolutions of each of the five blocks."""
 
@@ -38,16 +38,6 @@ MEAN_AND_STD: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 """What is subtracted from RGB in [0, 1], and what the difference is divided by."""
 
 
-def layer_names(architecture: Architecture) -> list[str]:
-    """All layers, first to last. The position of a name is the number that torchvision's `features` gives the layer."""
-    names = []
-    for block, convs in enumerate(CONVS[architecture], start=1):
-        for conv in range(1, convs + 1):
-            names += [f"conv{block}_{conv}", f"relu{block}_{conv}"]
-        names.append(f"pool{block}")
-    return names
-
-
 class VGGFeatures(nn.Module):
     """RGB images (N, 3, H, W) in [0, 1] -> {layer name: features}, in the order of the network.
 
@@ -56,7 +46,7 @@ class VGGFeatures(nn.Module):
     not built. Zero padding everywhere, as VGG was trained.
 
     Args:
-        layers: names out of `layer_names`.
+        layers: names out of `vgg_layers.layer_names`.
         architecture: "vgg16" or "vgg19".
         normalisation: what the weights expect. "torchvision": ImageNet's mean and standard deviation on [0, 1].
             "caffe": RGB * 255 - (123.68, 116.779, 103.939), for weights converted from Caffe or Keras, with the first

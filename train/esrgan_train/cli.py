@@ -1,0 +1,144 @@
+"""esrgan-train: carry out a recipe, examine a folder of pictures, or write a recipe to begin with."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import util
+from pathlib import Path
+
+from esrgan_deploy import cli
+from esrgan_deploy.errors import BackendMissingError, MediaError, OptionError, OutputError
+
+PACKAGES = ("torch", "lightning_fabric", "pydantic", "yaml", "tensorboard", "safetensors")
+EPILOG = """\
+examples:
+  esrgan-train list                                       the recipes of this package
+  esrgan-train new paper/rrdb-psnr -o mine.yaml           a copy to edit
+  esrgan-train doctor photos/ --recipe mine.yaml          what is wrong with the pictures, before hours are spent
+  esrgan-train mine.yaml --set data.train.0.folder=photos/ -o runs/mine
+  esrgan-train mine.yaml --set data.train.0.folder=photos/ -o runs/mine --resume
+  esrgan-export --psnr runs/psnr/last.safetensors --gan runs/gan/last.safetensors --alpha 0.8 --fp16
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    special = {"doctor": (_doctor_parser, _doctor), "new": (_new_parser, _new), "list": (_list_parser, _list)}
+    if words and words[0] in special:
+        parser, command = special[words[0]]
+        return cli.run(parser(), command, words[1:])
+    return cli.run(_parser(), _train, words)
+
+
+def _parser() -> cli.Parser:
+    parser = cli.Parser("esrgan-train", "Train a super-resolution network by a recipe.", EPILOG)
+    add = parser.add_argument
+    add("recipe", metavar="RECIPE", help="name of a recipe of this package, or a .yaml file; or: doctor, new, list")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="change one value")
+    add("--resume", action="store_true", help="go on after the state in the run's folder, if there is one")
+    add("-o", "--output", type=Path, metavar="DIR", help="the run's folder (default: runs/RECIPE)")
+    add("--devices", type=_positive, default=1, metavar="N", help="GPUs, or processes without one (default: 1)")
+    add("--nodes", type=_positive, default=1, metavar="N", help="machines (default: 1)")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
+    return int(text)
+
+
+def _train(args: argparse.Namespace) -> None:
+    _check_installed()
+    from esrgan_train.loop import train
+    from esrgan_train.recipe import load_recipe
+
+    recipe = load_recipe(args.recipe, args.settings)
+    name = Path(args.recipe)
+    folder = args.output or Path("runs", name.stem if name.suffix else name)
+    train(recipe, folder, resume=args.resume, devices=args.devices, nodes=args.nodes)
+
+
+def _check_installed() -> None:
+    missing = [package for package in PACKAGES if not util.find_spec(package)]
+    if missing:
+        raise BackendMissingError(f"esrgan-train needs {', '.join(missing)}: pip install 'esrgan-deploy[train]'")
+
+
+def _doctor_parser() -> cli.Parser:
+    parser = cli.Parser("esrgan-train doctor", "Examine pictures, and what training on them costs, before it begins.")
+    add = parser.add_argument
+    add("folders", type=Path, nargs="*", metavar="DIR", help="HR pictures to train on (default: the recipe's)")
+    add("--validation", type=Path, nargs="+", default=[], metavar="DIR", help="pictures that must not be among them")
+    add("--lr", type=Path, metavar="DIR", help="LR pictures of the same names")
+    add("--recipe", metavar="RECIPE", help="also: do they fit it, and what time and memory does it take here")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="change one of its values")
+    return parser
+
+
+def _doctor(args: argparse.Namespace) -> None:
+    if not args.folders and not args.recipe:
+        raise OptionError("nothing to examine: name folders of pictures, or --recipe")
+    _check_installed()
+    from esrgan_deploy.cli.progress import Progress
+    from esrgan_train.data.doctor import examine
+    from esrgan_train.recipe import load_recipe
+    from esrgan_train.run import resolve
+
+    recipe = load_recipe(args.recipe, args.settings) if args.recipe else None
+    folders, validation, lr, patch = args.folders, args.validation, args.lr, 0
+    if recipe is not None:
+        sets = recipe.data.train
+        folders = folders or [resolve(dataset.folder) for dataset in sets]
+        lr = lr or (sets[0].lr if len(sets) == 1 else None)
+        patch = recipe.data.patch * max(dataset.shrink for dataset in sets)
+        if recipe.validation.folder and not validation:
+            validation = [resolve(recipe.validation.folder)]
+    with Progress("picture") as progress:
+        diagnosis = examine(folders, validation=validation, lr=lr, patch=patch, progress=progress)
+    print(diagnosis)
+    if recipe is not None:
+        from esrgan_train.trial import try_recipe
+
+        print(try_recipe(recipe))
+    if diagnosis.errors:
+        raise MediaError(f"{len(diagnosis.errors)} of these would stop training or falsify its figures; see above")
+
+
+def _new_parser() -> cli.Parser:
+    parser = cli.Parser("esrgan-train new", "Write a recipe of this package to a file, to be edited.")
+    parser.add_argument("name", metavar="RECIPE", help="see `esrgan-train list`")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="(default: its name, in this folder)")
+    return parser
+
+
+def _new(args: argparse.Namespace) -> None:
+    _check_installed()
+    from esrgan_deploy.atomic import replacing
+    from esrgan_train.recipe import recipe_text
+
+    text = recipe_text(args.name)
+    path = args.output or Path(f"{args.name.replace('/', '-')}.yaml")
+    if path.exists():
+        raise OutputError(f"{path}: exists already; name another file with -o")
+    if path.suffix != ".yaml":
+        raise OptionError(f"{path}: recipes end in .yaml; change the suffix")
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+    print(path)
+
+
+def _list_parser() -> cli.Parser:
+    return cli.Parser("esrgan-train list", "List the recipes of this package.")
+
+
+def _list(_args: argparse.Namespace) -> None:
+    _check_installed()
+    from esrgan_train.recipe import load_recipe, recipe_names
+
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        print(f"{name:28} {recipe.gpu_hours:>6g} GPU h  {recipe.description}")

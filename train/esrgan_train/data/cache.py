@@ -1,0 +1,159 @@
+"""Pictures decoded once: one memory-mapped file of raw RGB bytes, so that no step of training decodes anything."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from esrgan_deploy.atomic import replacing
+from esrgan_deploy.cli.progress import Progress
+from esrgan_deploy.errors import MediaError, OutputError
+from esrgan_export.bicubic import downscale, mod_crop
+from esrgan_train.data.pictures import find_partner, list_pictures, read_rgb8
+
+Picture = npt.NDArray[np.uint8]
+
+FORMAT = 1  # of the cache; part of its key
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One picture in both resolutions, memory-mapped."""
+
+    name: str
+    hr: Picture
+    """uint8 RGB (H, W, 3)."""
+    lr: Picture
+    """uint8 RGB (H / scale, W / scale, 3)."""
+
+
+def open_pairs(
+    folder: Path,
+    scale: int,
+    *,
+    lr_folder: Path | None = None,
+    shrink: int = 1,
+    cache: Path | None = None,
+) -> list[Pair]:
+    """All pictures below `folder` with their LR, decoded at the first call and mapped from the cache afterwards.
+
+    The cache is keyed by the files' names, sizes and times, and by every option: changed pictures are decoded anew.
+
+    Args:
+        folder: HR pictures, in any depth; cut at the lower right to multiples of `scale`.
+        scale: HR pixels per LR pixel.
+        lr_folder: LR pictures under the same names; None: they are made as MATLAB's imresize makes them.
+        shrink: HR pictures are made this many times smaller first (MATLAB bicubic), which sharpens soft photographs.
+        cache: where decoded pictures are kept; None: `default_cache()`.
+
+    Raises:
+        MediaError: no pictures, one that cannot be read, an LR that does not fit its HR, or a damaged cache.
+        OutputError: the cache cannot be written.
+    """
+    files = list_pictures(folder)
+    lr_files = [find_partner(file, folder, lr_folder, scale) if lr_folder else None for file in files]
+    key = _key(folder, [*files, *filter(None, lr_files)], scale, shrink)
+    target = (cache or default_cache()) / f"{key}.pairs"
+    if not target.exists():
+        _build(target, folder, files, lr_files, functools.partial(_load_pair, scale=scale, shrink=shrink))
+    return _map(target)
+
+
+def default_cache() -> Path:
+    """Where decoded pictures are kept: $XDG_CACHE_HOME/esrgan-deploy, or ~/.cache/esrgan-deploy."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "esrgan-deploy"
+
+
+def _key(folder: Path, files: Sequence[Path], scale: int, shrink: int) -> str:
+    about = [(os.path.relpath(file, folder), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    described = json.dumps([FORMAT, str(folder.resolve()), scale, shrink, about])
+    return hashlib.sha256(described.encode()).hexdigest()[:20]
+
+
+def _build(
+    target: Path,
+    folder: Path,
+    files: Sequence[Path],
+    lr_files: Sequence[Path | None],
+    load: Callable[[Path, Path | None], tuple[Picture, Picture]],
+) -> None:
+    """Decode all pairs into one atomic file.
+
+    Layout: 8 bytes that say where the header starts | HR and LR of each pair, raw | header, JSON.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{target.parent}: cannot be made: {error.strerror}; set data.cache") from error
+    entries = []
+    pairs = _in_threads(load, zip(files, lr_files, strict=True))
+    with replacing(target) as partial, partial.open("wb") as out, Progress("picture", len(files)) as progress:
+        out.write(bytes(8))
+        for file, (hr, lr) in zip(files, pairs, strict=True):
+            entries.append({"name": os.path.relpath(file, folder), "at": out.tell(), "hr": hr.shape, "lr": lr.shape})
+            out.write(hr.tobytes())
+            out.write(lr.tobytes())
+            progress(len(entries))
+        start = out.tell()
+        out.write(json.dumps(entries).encode())
+        out.seek(0)
+        out.write(start.to_bytes(8, "little"))
+
+
+def _in_threads(
+    load: Callable[[Path, Path | None], tuple[Picture, Picture]], files: Iterable[tuple[Path, Path | None]]
+) -> Iterator[tuple[Picture, Picture]]:
+    """What `load` returns, in order. A few pictures per thread are in memory at a time, however many there are."""
+    threads = os.cpu_count() or 1
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[tuple[Picture, Picture]]] = deque()
+        for hr, lr in files:
+            waiting.append(pool.submit(load, hr, lr))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _load_pair(file: Path, lr_file: Path | None, *, scale: int, shrink: int) -> tuple[Picture, Picture]:
+    hr = read_rgb8(file)
+    if shrink > 1:
+        hr = downscale(mod_crop(hr, shrink), shrink)
+    hr = np.ascontiguousarray(mod_crop(hr, scale))
+    if not hr.size:
+        raise MediaError(f"{file}: is smaller than {scale * shrink} pixels; remove it")
+    if lr_file is None:
+        return hr, downscale(hr, scale)
+    lr = read_rgb8(lr_file)
+    if lr.shape[:2] != (hr.shape[0] // scale, hr.shape[1] // scale):
+        raise MediaError(
+            f"{lr_file}: is {lr.shape[1]}x{lr.shape[0]}, but {file.name} is {hr.shape[1]}x{hr.shape[0]} and the scale "
+            f"is {scale}; make it again, or leave lr out and it is made by MATLAB's bicubic"
+        )
+    return hr, lr
+
+
+def _map(target: Path) -> list[Pair]:
+    try:
+        pixels = np.asarray(np.memmap(target, np.uint8, mode="r"))  # slicing an array is cheaper than a memmap
+        entries = json.loads(pixels[int.from_bytes(pixels[:8].tobytes(), "little") :].tobytes())
+        return [_pair(pixels, entry["at"], entry["hr"], entry["lr"], entry["name"]) for entry in entries]
+    except ValueError as error:  # it was written atomically, so somebody else has cut or changed it
+        raise MediaError(f"{target}: is damaged; remove it, and the pictures are decoded again") from error
+
+
+def _pair(pixels: Picture, at: int, hr: Sequence[int], lr: Sequence[int], name: str) -> Pair:
+    middle = at + math.prod(hr)
+    end = middle + math.prod(lr)
+    return Pair(name, pixels[at:middle].reshape(hr), pixels[middle:end].reshape(lr))

@@ -1,0 +1,46 @@
+"""Batches of crops, made in threads while the network computes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+from esrgan_train.data.crops import Crops
+
+Batch = tuple[Tensor, Tensor]
+"""uint8 (N, 3, h, w) and (N, 3, h * scale, w * scale)."""
+
+AHEAD = 2  # batches that wait ready
+
+
+def batches(crops: Crops, start: int, size: int, world: int = 1, rank: int = 0, workers: int = 1) -> Generator[Batch]:
+    """Batch number `start` of this process, then the next, without end.
+
+    Batch b of process r holds samples (b * world + r) * size onwards: all processes together see what one process with
+    batches of size * world sees, and k batches of a process hold what one of k * size would.
+
+    Args:
+        crops: the samples.
+        start: number of the first batch; a resumed run begins where it stopped.
+        size: samples in a batch.
+        world: processes.
+        rank: this process.
+        workers: threads.
+    """
+    with ThreadPoolExecutor(workers, thread_name_prefix="crops") as pool:
+        waiting: deque[list[Future[Batch]]] = deque()
+        number = start
+        try:
+            while True:
+                while len(waiting) < AHEAD:
+                    first = (number * world + rank) * size
+                    waiting.append([pool.submit(crops.__getitem__, first + i) for i in range(size)])
+                    number += 1
+                samples = [sample.result() for sample in waiting.popleft()]
+                yield torch.stack([lr for lr, _ in samples]), torch.stack([hr for _, hr in samples])
+        finally:
+            pool.shutdown(cancel_futures=True)

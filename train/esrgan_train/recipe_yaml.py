@@ -1,0 +1,75 @@
+"""The YAML of recipes: no key twice, 1e-4 is a number, and single values are changed by `--set a.b=c`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from typing import Any
+
+import yaml
+
+from esrgan_deploy.errors import OptionError
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice: the last one would win in silence, and a second `losses` hide the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for number, key in enumerate(keys):
+            if any(key.value == earlier.value for earlier in keys[:number]):
+                raise yaml.MarkedYAMLError(problem=f"'{key.value}' is there twice", problem_mark=key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+# PyYAML follows YAML 1.1, where 1e-4 is a word; 1.0e-4 is a number already.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def read_yaml(text: str, label: str) -> Any:  # noqa: ANN401 - whatever it holds
+    """What `text` says; `label` is what an error calls it.
+
+    Raises:
+        OptionError: it is no YAML, or a key is there twice.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        where = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise OptionError(f"{label}: is no YAML{where}: {error.problem}") from error
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # the 13th month, lists as keys ...
+        raise OptionError(f"{label}: is no YAML: {' '.join(str(error).split())}") from error
+
+
+def apply_setting(setting: str, content: dict[str, Any]) -> None:
+    """Change `content` as "a.b=c" says; the items of lists go by number, and c is YAML.
+
+    Raises:
+        OptionError: it says nothing, or no such place can be.
+    """
+    path, equals, text = setting.partition("=")
+    if not equals or not path:
+        raise OptionError(f"--set {setting}: is not KEY=VALUE, for instance --set data.patch=128")
+    value = read_yaml(text, f"--set {setting}")
+    *parents, last = path.split(".")
+    place: Any = content
+    for key in parents:
+        inner = _get(place, key, setting)
+        if inner is None and isinstance(place, dict):
+            inner = place[key] = {}
+        place = inner
+    _get(place, last, setting)
+    place[int(last) if isinstance(place, list) else last] = value
+
+
+def _get(place: Any, key: str, setting: str) -> Any:  # noqa: ANN401 - whatever the YAML holds there
+    """Entry `key` of `place`; None where a section has none."""
+    if isinstance(place, list):
+        if not (key.isascii() and key.isdigit()) or int(key) >= len(place):
+            raise OptionError(f"--set {setting}: '{key}' is no item of a list of {len(place)}; they count from 0")
+        return place[int(key)]
+    if not isinstance(place, dict):
+        raise OptionError(f"--set {setting}: there is no '{key}' in {place!r}, which is a single value")
+    return place.get(key)

@@ -1,0 +1,65 @@
+"""What a recipe will cost on this machine, from a few of its steps on noise."""
+
+from __future__ import annotations
+
+import itertools
+import resource
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter
+
+import torch
+from lightning_fabric import Fabric
+
+from esrgan_train.recipe import Recipe
+from esrgan_train.run import set_up_game
+from esrgan_train.step import train_step
+
+WARM_UP, MEASURED = 2, 5
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a run on one device, without compiling."""
+
+    step_seconds: float
+    steps: int
+    memory_bytes: int
+    """Peak: of the GPU if there is one, else of the process."""
+    device: str
+
+    def __str__(self) -> str:
+        hours = self.step_seconds * self.steps / 3600
+        return (
+            f"{'time':12}{self.step_seconds:.3g} s a step on {self.device} (median of {MEASURED}, not compiled): "
+            f"{hours:.2g} h for {self.steps} steps\n"
+            f"{'memory':12}{self.memory_bytes / 2**30:.1f} GiB while training"
+        )
+
+
+def try_recipe(recipe: Recipe) -> Cost:
+    """Take a few steps on random pictures; nothing is written.
+
+    Raises:
+        EsrganError: whatever would stop the run before its first step, such as missing VGG weights.
+    """
+    fabric = Fabric(accelerator="auto", devices=1, precision=recipe.precision)
+    game, network, _ = set_up_game(recipe.model_copy(update={"compile": False}), fabric)
+    size = recipe.data.patch // network.scale
+    lr = torch.randint(256, (recipe.batch, 3, size, size), dtype=torch.uint8)
+    hr = torch.randint(256, (recipe.batch, 3, recipe.data.patch, recipe.data.patch), dtype=torch.uint8)
+    seconds = []
+    for step in range(WARM_UP + MEASURED):
+        start = perf_counter()
+        train_step(game, itertools.repeat((lr, hr)), step)
+        if fabric.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(perf_counter() - start)
+    return Cost(median(seconds[WARM_UP:]), recipe.steps, peak_memory(fabric.device), str(fabric.device))
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes, since the process began."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,108 @@
+"""Measure a network on whole pictures, tiled as the runtime tiles them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+
+from esrgan_deploy import Upscaler
+from esrgan_deploy.errors import MediaError, OutputError
+from esrgan_deploy.stills import Still, write_still
+from esrgan_export.bicubic import upscale
+from esrgan_export.metrics import mean_psnr, niqe, psnr_y, ssim_y
+from esrgan_export.network_session import NetworkSession
+from esrgan_export.networks import Network
+from esrgan_train.data.cache import Pair, Picture
+
+Scores = dict[str, dict[str, float]]
+"""metric -> picture -> value."""
+
+TILE_OVERLAP = 16  # input pixels; whole pictures of validation sets seldom need tiles
+
+METRICS: Mapping[str, Callable[[Picture, Picture, int], float]] = {
+    "psnr": psnr_y,
+    "ssim": ssim_y,
+    "niqe": lambda sr, hr, shave: niqe(sr, shave),
+}
+"""PSNR and SSIM on Y, border shaved by the scale, as tables have them."""
+
+
+def validate(
+    network: Network, pairs: Sequence[Pair], metrics: Sequence[str], tile: int, samples: int = 0
+) -> tuple[Scores, dict[str, Picture]]:
+    """Upscale the LR pictures and compare with HR.
+
+    Args:
+        network: fp32; its mode is put back.
+        pairs: validation pictures.
+        metrics: keys of `METRICS`.
+        tile: LR pixels; larger pictures are cut.
+        samples: how many of the SR pictures are wanted.
+
+    Returns:
+        The scores, and the first SR pictures by name.
+
+    Raises:
+        MediaError: see `score`.
+    """
+    scores: Scores = {metric: {} for metric in metrics}
+    kept: dict[str, Picture] = {}
+    with Upscaler(NetworkSession(network), tile=tile, overlap=TILE_OVERLAP) as upscaler:
+        enlarged = upscaler.map(np.array(pair.lr) for pair in pairs)
+        for pair, sr in zip(pairs, enlarged, strict=True):
+            score(scores, pair, sr, network.scale)
+            if len(kept) < samples:
+                kept[pair.name] = sr
+    return scores, kept
+
+
+def bicubic_baseline(pairs: Sequence[Pair], metrics: Sequence[str], scale: int) -> Scores:
+    """The scores of MATLAB's bicubic, which every network has to beat.
+
+    Raises:
+        MediaError: see `score`.
+    """
+    scores: Scores = {metric: {} for metric in metrics}
+    for pair in pairs:
+        score(scores, pair, upscale(pair.lr, scale), scale)
+    return scores
+
+
+def score(scores: Scores, pair: Pair, sr: Picture, scale: int) -> None:
+    """Add every metric of one picture to `scores`.
+
+    Raises:
+        MediaError: the picture is too small for a metric.
+    """
+    for metric, values in scores.items():
+        try:
+            values[pair.name] = METRICS[metric](sr, pair.hr, scale)
+        except (ValueError, MediaError) as error:
+            raise MediaError(
+                f"validation picture {pair.name}: {error}; remove it, or change validation.metrics"
+            ) from error
+
+
+def means(scores: Scores) -> dict[str, float]:
+    """Mean over the pictures, by metric. One picture that is reproduced exactly does not make PSNR infinite."""
+    return {
+        metric: mean_psnr(list(values.values())) if metric == "psnr" else fmean(values.values())
+        for metric, values in scores.items()
+    }
+
+
+def save_samples(samples: Mapping[str, Picture], folder: Path) -> None:
+    """Write the pictures as PNG, numbered and named after their originals.
+
+    Raises:
+        OutputError: the disk is full, or the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made: {error.strerror}; make room, or name another with -o") from error
+    for number, (name, picture) in enumerate(samples.items()):
+        write_still(folder / f"{number}-{Path(name).stem}.png", Still(picture))
