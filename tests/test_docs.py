@@ -13,12 +13,20 @@ torch = pytest.importorskip("torch")
 
 from esrgan_deploy.cli import bench, upscale  # noqa: E402  # torch decides whether this file runs at all
 from esrgan_export.checkpoint import save_checkpoint  # noqa: E402
+from esrgan_export.cli import eval as evaluate  # noqa: E402
 from esrgan_export.cli import export  # noqa: E402
 from esrgan_export.networks import RRDBNet  # noqa: E402
+from esrgan_train import cli as train  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
-COMMANDS = {"esrgan-export": export.main, "esrgan-upscale": upscale.main, "esrgan-bench": bench.main}
+COMMANDS = {
+    "esrgan-bench": bench.main,
+    "esrgan-eval": evaluate.main,
+    "esrgan-export": export.main,
+    "esrgan-train": train.main,
+    "esrgan-upscale": upscale.main,
+}
 
 
 def blocks(page, language):
@@ -44,6 +52,9 @@ def folder(tmp_path_factory):
     save_checkpoint(psnr, folder / "own.safetensors")
     picture = np.random.default_rng(0).integers(0, 256, (12, 16, 3)).astype(np.uint8)
     (folder / "album").mkdir()
+    (folder / "holdout").mkdir()
+    original = cv2.imread(str(ROOT / "export/esrgan_export/photos/dogs.png"))
+    cv2.imwrite(str(folder / "holdout" / "dogs.png"), cv2.resize(original, None, fx=4, fy=4))  # NIQE wants 96x96 blocks
     cv2.imwrite(str(folder / "photo.png"), picture)
     cv2.imwrite(str(folder / "album" / "a.jpg"), picture)
     shutil.copy(ROOT / "tests" / "data" / "bigbuckbunny.mp4", folder / "clip.mp4")
@@ -62,6 +73,10 @@ def test_readme_from_top_to_bottom(folder, monkeypatch):
     assert set(ran) == set(COMMANDS)
     for file in (
         "models/RRDB_ESRGAN_x4_a0.80_fp16.onnx",
+        "models/compact_x4_a0.80_fp16.onnx",
+        "runs/debug/last.safetensors",
+        "photo_compact.png",
+        "eval.html",
         "photo_x4.png",
         "album_x4/a.jpg",
         "clip_x4.mp4",

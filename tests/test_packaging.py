@@ -17,7 +17,7 @@ names = [m.name for m in pkgutil.walk_packages(esrgan_deploy.__path__, "esrgan_d
 assert "esrgan_deploy.video.pipeline" in names, names
 for name in names:
     importlib.import_module(name)
-heavy = {"torch", "onnx", "onnxruntime", "openvino", "esrgan_export"} & set(sys.modules)
+heavy = {"torch", "onnx", "onnxruntime", "openvino", "esrgan_export", "esrgan_train"} & set(sys.modules)
 assert not heavy, heavy
 import numpy as np
 with esrgan_deploy.Upscaler(esrgan_deploy.open_session(None, "reference")) as upscaler:
@@ -49,12 +49,34 @@ def run(*command, **options):
 
 def test_wheel_holds_nothing_but_our_packages(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0].split("-")[0] for name in names} == {"esrgan_deploy", "esrgan_export"}
+    assert {name.split("/")[0].split("-")[0] for name in names} == {
+        "esrgan_deploy",
+        "esrgan_export",
+        "esrgan_train",
+    }
     assert {name for name in names if name.endswith("py.typed")} == {
         "esrgan_deploy/py.typed",
         "esrgan_export/py.typed",
+        "esrgan_train/py.typed",
     }
     assert any(name.startswith("esrgan_export/photos/") and name.endswith("CREDITS.md") for name in names)
+    assert {name.split("/")[2] for name in names if name.startswith("esrgan_train/recipes/")} == {
+        "basicsr",
+        "compact",
+        "debug",
+        "paper",
+    }
+
+
+def test_the_compact_pair_is_small_and_comes_with_its_card(wheel):
+    sizes = {info.filename: info.file_size for info in zipfile.ZipFile(wheel).infolist()}
+    for name in (
+        "esrgan_export/models/compact_psnr_x4.safetensors",
+        "esrgan_export/models/compact_gan_x4.safetensors",
+        "esrgan_deploy/models/compact_x4_a0.80_fp32.onnx",
+    ):
+        assert 100_000 < sizes[name] < 4_000_000, name
+    assert "esrgan_export/models/CARD.md" in sizes
 
 
 @pytest.mark.slow
@@ -76,6 +98,9 @@ def test_runtime_works_alone(installed):
         (["esrgan-upscale", "in.png", "-o", "out.png", "-m", "m.onnx"], 3, "[cpu]"),
         (["esrgan-export", "--gan", "a.pth"], 3, "[export]"),
         (["esrgan-bench", "-m", "m.onnx"], 3, "[cpu]"),
+        (["esrgan-eval", "--hr", ".", "-m", "a.pth"], 3, "[export]"),
+        (["esrgan-train", "debug/psnr"], 3, "[train]"),
+        (["esrgan-train", "doctor", "."], 3, "[train]"),
     ],
 )
 def test_missing_backend_names_its_extra(installed, tmp_path, command, code, extra):
