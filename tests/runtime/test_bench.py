@@ -368,7 +368,6 @@ def test_a_benchmark_without_a_result_leaves_an_older_file_alone(blur_x2, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["-b", "ort"], 2, "-m/--model"),
         (["-m", "missing.onnx"], 2, "missing.onnx"),
         (["-m", "MODEL", "-b", "cpu"], 2, "'cpu'"),
         (["-m", "MODEL", "--shapes", "12by3"], 2, "'12by3' is not WIDTHxHEIGHT"),
