@@ -34,6 +34,7 @@ bench: .venv/dev.done           ## the figures of the README, side by side; see 
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/cpu_backends.py
 	$(BIN)/python benchmarks/video_pipeline.py
+	$(BIN)/python benchmarks/training.py
 
 clean:
 	rm -rf .venv .venv-3.10 demo dist

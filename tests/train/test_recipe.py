@@ -9,7 +9,7 @@ from typing import get_args
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from esrgan_deploy.errors import OptionError
@@ -354,6 +354,8 @@ def test_the_effective_recipe_says_everything_and_means_the_same(name):
 
 
 @settings(max_examples=50)
+@example(words="\x85\u2028é", weight=1, betas=(0, 0), layers={"pool3": 1}, at={1}, steps=1, ema=None, lr=1)
+@example(words="1e5", weight=1, betas=(0, 0), layers={"pool3": 1}, at={1}, steps=1, ema=None, lr=1)
 @given(
     weight=st.floats(0, 1e6), betas=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)), words=st.text(),
     layers=st.dictionaries(st.sampled_from(["conv1_1", "relu5_4", "pool3"]), st.floats(0, 1), min_size=1),
@@ -398,6 +400,10 @@ def test_the_digest_ignores_what_cannot_change_a_weight(setting):
 )  # fmt: skip
 def test_the_digest_changes_with_what_can(setting):
     assert parse(GAN, setting).digest() != parse(GAN).digest()
+
+
+def test_umlauts_stay_readable():
+    assert "folder: Küste" in parse(GAN, "data.train.0.folder=Küste").to_yaml()
 
 
 def test_the_length_of_a_run_is_part_of_it_where_the_rate_depends_on_it():

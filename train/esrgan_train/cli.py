@@ -12,6 +12,8 @@ from esrgan_deploy import cli
 from esrgan_deploy.errors import BackendMissingError, MediaError, OptionError, OutputError
 
 PACKAGES = ("torch", "lightning_fabric", "pydantic", "yaml", "tensorboard", "safetensors")
+DOCTORS_SCALE = 4
+"""HR pixels per LR pixel, where no recipe says it."""
 EPILOG = """\
 examples:
   esrgan-train list                                       the recipes of this package
@@ -86,19 +88,20 @@ def _doctor(args: argparse.Namespace) -> None:
     from esrgan_deploy.cli.progress import Progress
     from esrgan_train.data.doctor import examine
     from esrgan_train.recipe import load_recipe
+    from esrgan_train.recipe_networks import network_scale
     from esrgan_train.run import resolve
 
     recipe = load_recipe(args.recipe, args.settings) if args.recipe else None
-    folders, validation, lr, patch = args.folders, args.validation, args.lr, 0
+    folders, validation, lr, patch, scale = args.folders, args.validation, args.lr, 0, DOCTORS_SCALE
     if recipe is not None:
-        sets = recipe.data.train
+        sets, scale = recipe.data.train, network_scale(recipe)
         folders = folders or [resolve(dataset.folder) for dataset in sets]
         lr = lr or (sets[0].lr if len(sets) == 1 else None)
         patch = recipe.data.patch * max(dataset.shrink for dataset in sets)
         if recipe.validation.folder and not validation:
             validation = [resolve(recipe.validation.folder)]
     with Progress("picture") as progress:
-        diagnosis = examine(folders, validation=validation, lr=lr, patch=patch, progress=progress)
+        diagnosis = examine(folders, validation=validation, lr=lr, scale=scale, patch=patch, progress=progress)
     print(diagnosis)
     if recipe is not None:
         from esrgan_train.trial import try_recipe
@@ -137,8 +140,9 @@ def _list_parser() -> cli.Parser:
 
 def _list(_args: argparse.Namespace) -> None:
     _check_installed()
-    from esrgan_train.recipe import load_recipe, recipe_names
+    from esrgan_train.recipe import read_recipe, recipe_names
 
-    for name in recipe_names():
-        recipe = load_recipe(name)
-        print(f"{name:28} {recipe.gpu_hours:>6g} GPU h  {recipe.description}")
+    names = recipe_names()
+    for name in names:
+        recipe = read_recipe(name)
+        print(f"{name:{max(map(len, names))}} {recipe.gpu_hours:>6g} GPU h  {recipe.description}")

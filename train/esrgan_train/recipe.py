@@ -14,7 +14,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 from typing_extensions import Self
 
@@ -41,7 +40,7 @@ from esrgan_train.recipe_sections import (
     Share,
     Validation,
 )
-from esrgan_train.recipe_yaml import apply_setting, read_yaml
+from esrgan_train.recipe_yaml import apply_setting, read_yaml, write_yaml
 
 __all__ = [
     "UNDECISIVE",
@@ -158,8 +157,7 @@ class Recipe(Section):
 
     def to_yaml(self) -> str:
         """The effective recipe: every value, defaults included."""
-        text: str = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
-        return text
+        return write_yaml(self.model_dump(mode="json"))
 
     def digest(self) -> str:
         """SHA-256 of what decides the weights of a step: all but `UNDECISIVE`.

@@ -42,6 +42,12 @@ def check_networks(recipe: Recipe) -> None:
         _check_limits(adversary, recipe.discriminator, recipe.adversarial is not None and recipe.adversarial.kind)
 
 
+def network_scale(recipe: Recipe) -> int:
+    """HR pixels per LR pixel."""
+    with torch.device("meta"):
+        return _build_generator(recipe.network).scale
+
+
 def _build_generator(config: Mapping[str, int | bool | str]) -> networks.Network:
     _check_names("network", config, networks.NETWORKS)
     try:

@@ -22,10 +22,14 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Puts words that `_Loader` would take for numbers in quotation marks."""
+
+
 # PyYAML follows YAML 1.1, where 1e-4 is a word; 1.0e-4 is a number already.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+_FLOAT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
 
 
 def read_yaml(text: str, label: str) -> Any:  # noqa: ANN401 - whatever it holds
@@ -41,6 +45,15 @@ def read_yaml(text: str, label: str) -> Any:  # noqa: ANN401 - whatever it holds
         raise OptionError(f"{label}: is no YAML{where}: {error.problem}") from error
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # the 13th month, lists as keys ...
         raise OptionError(f"{label}: is no YAML: {' '.join(str(error).split())}") from error
+
+
+def write_yaml(content: dict[str, Any]) -> str:
+    """Text that `read_yaml` makes the same of."""
+    for unicode in (True, False):
+        text: str = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=unicode, width=120)
+        if not set(text) & set("\x85\u2028\u2029"):  # line breaks, says YAML, which PyYAML writes as letters
+            break
+    return text
 
 
 def apply_setting(setting: str, content: dict[str, Any]) -> None:

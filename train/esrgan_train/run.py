@@ -142,9 +142,9 @@ def open_data(recipe: Recipe, scale: int) -> tuple[Crops, list[Pair]]:
         MediaError, OutputError: see `open_pairs`.
     """
     data = recipe.data
-    sources = [open_source(dataset, scale, data.cache) for dataset in data.train]
-    folder = recipe.validation.folder
+    folder = recipe.validation.folder  # first: it is small, and what is wrong with it is said before a long decoding
     validation = open_pairs(resolve(folder), scale, cache=data.cache) if folder else []
+    sources = [open_source(dataset, scale, data.cache) for dataset in data.train]
     crops = Crops(
         sources,
         data.patch,
