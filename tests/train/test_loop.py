@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from esrgan_deploy import EsrganError, OptionError
+from esrgan_deploy import EsrganError, MachineError, OptionError
 from esrgan_export.checkpoint import load_checkpoint, save_checkpoint
 from esrgan_export.networks import RRDBNet
 from esrgan_train import loop
@@ -212,6 +212,35 @@ def test_a_rate_that_is_too_high(make_recipe, tmp_path):
     ):
         train(make_recipe("psnr", "optimiser.lr=1e30", "save_every=100"), tmp_path)
     assert not (tmp_path / loop.STATE).exists()
+
+
+# What this machine cannot do
+
+
+def test_not_enough_memory(make_recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "train_step", lambda *_: torch.empty(2**60, dtype=torch.uint8))
+    with pytest.raises(
+        MachineError, match=r"cpu: not enough memory for batch 2 of 32x32 pixels; halve batch and double"
+    ):
+        train(make_recipe("psnr"), tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # within torch
+def test_no_working_compiler(make_recipe, tmp_path, monkeypatch):
+    def backend(graph, inputs):
+        raise FileNotFoundError("no g++ on this machine")
+
+    monkeypatch.setattr(loop, "train_step", lambda *_: torch.compile(torch.neg, backend=backend)(torch.ones(1)))
+    with pytest.raises(
+        MachineError, match=r"cannot be compiled here \(.*no g\+\+ on this machine\); set compile=false"
+    ):
+        train(make_recipe("psnr"), tmp_path)
+
+
+def test_a_fault_of_ours_stays_one(make_recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "train_step", lambda *_: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        train(make_recipe("psnr"), tmp_path)
 
 
 # The log

@@ -165,14 +165,14 @@ def take_step(run: Run, timed: Timed) -> Terms:
     try:
         return train_step(run.game, timed, run.step)
     except RuntimeError as error:
-        first_line = str(error).strip().splitlines()[0]
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in first_line:
+        cause = " ".join(str(error).split("\n\n")[0].split())
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in cause:
             raise MachineError(
                 f"{run.fabric.device}: not enough memory for batch {run.recipe.batch} of {run.recipe.data.patch}x"
                 f"{run.recipe.data.patch} pixels; halve batch and double accumulate, or take a smaller data.patch"
             ) from error
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-            raise MachineError(f"the networks cannot be compiled here ({first_line}); set compile=false") from error
+            raise MachineError(f"the networks cannot be compiled here ({cause}); set compile=false") from error
         raise
 
 

@@ -97,7 +97,7 @@ def _build(
     except OSError as error:
         raise OutputError(f"{target.parent}: cannot be made: {error.strerror}; set data.cache") from error
     entries = []
-    pairs = _in_threads(load, zip(files, lr_files, strict=True))
+    pairs = in_threads(load, zip(files, lr_files, strict=True))
     with replacing(target) as partial, partial.open("wb") as out, Progress("picture", len(files)) as progress:
         out.write(bytes(8))
         for file, (hr, lr) in zip(files, pairs, strict=True):
@@ -111,7 +111,7 @@ def _build(
         out.write(start.to_bytes(8, "little"))
 
 
-def _in_threads(
+def in_threads(
     load: Callable[[Path, Path | None], tuple[Picture, Picture]], files: Iterable[tuple[Path, Path | None]]
 ) -> Iterator[tuple[Picture, Picture]]:
     """What `load` returns, in order. A few pictures per thread are in memory at a time, however many there are."""
