@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import resource
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
@@ -11,6 +10,7 @@ from time import perf_counter
 import torch
 from lightning_fabric import Fabric
 
+from esrgan_deploy.bench.machine import peak_rss_mib
 from esrgan_train.recipe import Recipe
 from esrgan_train.run import set_up_game
 from esrgan_train.step import train_step
@@ -62,4 +62,4 @@ def peak_memory(device: torch.device) -> int:
     """Bytes, since the process began."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return int(peak_rss_mib() * 2**20)
