@@ -12,6 +12,7 @@ from esrgan_export.checkpoint import save_checkpoint
 from esrgan_export.networks import RRDBNet
 from esrgan_train.cli import main
 from esrgan_train.loop import LAST, RECIPE, STATE
+from esrgan_train.recipe import recipe_names, recipe_text
 from tiny import command
 
 
@@ -155,3 +156,55 @@ def test_the_folder_is_named_after_the_recipe(recipe_file, tmp_path, monkeypatch
     assert main([recipe_file("psnr"), "--set", "steps=1"]) == 0
     assert {path.name for path in (tmp_path / "runs" / "psnr").iterdir()} >= {STATE, RECIPE, LAST, "log.jsonl"}
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+# doctor, new, list
+
+
+def test_the_doctor_examines_with_the_recipes_patch_and_says_what_it_costs(recipe_file, pictures, capsys):
+    assert main(["doctor", "--recipe", recipe_file("psnr")]) == 0
+    out = capsys.readouterr().out
+    assert f"{pictures}: 4 pictures" in out
+    assert "0 errors" in out
+    seconds = float(out.split("time")[1].split()[0])
+    assert 0 < seconds < 60
+    assert "h for 6 steps" in out
+    assert "GiB while training" in out
+    assert main(["doctor", "--recipe", recipe_file("psnr"), "--set", "data.patch=68"]) == 2
+    captured = capsys.readouterr()
+    assert "brushes.png" in captured.out
+    assert "would stop training" in captured.err
+
+
+def test_the_doctor_finds_a_picture_in_training_and_in_validation(pictures, tmp_path, capsys):
+    shutil.copy(pictures / "dogs.png", tmp_path / "holdout.png")
+    assert main(["doctor", str(pictures), "--validation", str(tmp_path)]) == 2
+    captured = capsys.readouterr()
+    assert any("holdout.png" in line and "dogs.png" in line for line in captured.out.splitlines())
+    assert captured.err.count("\n") == 1
+
+
+def test_a_doctor_with_nothing_to_examine(capsys):
+    assert main(["doctor"]) == 2
+    assert capsys.readouterr().err == "esrgan-train doctor: nothing to examine: name folders of pictures, or --recipe\n"
+
+
+def test_a_new_recipe_is_the_packages_and_never_replaces_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "debug/psnr"]) == 0
+    assert capsys.readouterr().out == "debug-psnr.yaml\n"
+    text = Path("debug-psnr.yaml").read_text()
+    assert text == recipe_text("debug/psnr")
+    Path("debug-psnr.yaml").write_text("mine")
+    assert main(["new", "debug/psnr"]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert Path("debug-psnr.yaml").read_text() == "mine"
+    assert main(["new", "debug/psnr", "-o", "mine.txt"]) == 2
+    assert "change the suffix" in capsys.readouterr().err
+
+
+def test_the_list_has_every_recipe_with_its_cost(capsys):
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == recipe_names()
+    assert all(" GPU h  " in line for line in lines)
