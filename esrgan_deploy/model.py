@@ -6,9 +6,10 @@ The `onnx` package is imported inside the functions that need it: a program that
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,8 @@ class ModelInfo:
     """Program and version that wrote the file."""
     fixed_size: tuple[int, int] | None = None
     """The one (height, width) that the graph takes; None: any. It is read from the graph, not from the metadata."""
+    file_sha256: str | None = field(default=None, compare=False)
+    """SHA-256 of the ONNX file that this was read from; it says which file it is, not what is in it."""
 
     def to_metadata(self) -> dict[str, str]:
         """The `metadata_props` of the ONNX file; what is None is left out."""
@@ -111,7 +114,8 @@ def load_onnx(path: Path) -> tuple[onnx.ModelProto, ModelInfo]:
             f"{path}: reading it needs the 'onnx' package: pip install 'esrgan-deploy[cpu]' or 'esrgan-deploy[gpu]'"
         ) from error
     try:
-        model = onnx.load_model_from_string(path.read_bytes())
+        data = path.read_bytes()
+        model = onnx.load_model_from_string(data)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
     except DecodeError as error:
@@ -123,8 +127,10 @@ def load_onnx(path: Path) -> tuple[onnx.ModelProto, ModelInfo]:
     if "esrgan.format" in metadata:
         info = ModelInfo.from_metadata(metadata, str(path))
         _, _, height, width = (dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim)
-        return model, dataclasses.replace(info, fixed_size=(height, width) if height and width else None)
-    return model, _infer_info(model, path)
+        info = dataclasses.replace(info, fixed_size=(height, width) if height and width else None)
+    else:
+        info = _infer_info(model, path)
+    return model, dataclasses.replace(info, file_sha256=hashlib.sha256(data).hexdigest())
 
 
 def _check_interface(model: onnx.ModelProto, path: Path) -> None:

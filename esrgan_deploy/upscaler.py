@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ import numpy as np
 from esrgan_deploy import tiling
 from esrgan_deploy.backends.session import Frames, Session, check_batch
 from esrgan_deploy.errors import OptionError
+from esrgan_deploy.reuse import Counts, FrameResult, TileResult
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -43,6 +43,7 @@ class Upscaler:
         overlap: int | None = None,
         batch: int = 1,
         outscale: float | None = None,
+        tolerance: int = 0,
     ) -> None:
         """Plan for `session`.
 
@@ -50,8 +51,10 @@ class Upscaler:
             session: from `open_session`.
             tile: side of a tile in input pixels, overlap included; 0: never tile; None: tile what is large.
             overlap: context of a tile on each inner side, in input pixels; None: what the model was measured to need.
-            batch: frames, or tiles of one frame, that go to the session together.
+            batch: frames, or tiles of them, that go to the session together.
             outscale: enlargement wanted, if other than the network's: its output is resampled to that.
+            tolerance: `map` takes a tile for unchanged that differs nowhere by more than this, in code values of 8 bits
+                (257 times as much in 16), from the pixels that its result was made from. 0: only if it is equal.
 
         Raises:
             OptionError: a value out of range, or a tile that is not larger than its overlap on both sides.
@@ -59,6 +62,8 @@ class Upscaler:
         for name, value, smallest in (("tile", tile, 0), ("overlap", overlap, 0), ("batch", batch, 1)):
             if value is not None and value < smallest:
                 raise OptionError(f"{name} {value} is too small; give at least {smallest}")
+        if not 0 <= tolerance <= 255:
+            raise OptionError(f"tolerance {tolerance} is out of range; give 0 (equal) to 255")
         if outscale is not None and not 0 < outscale <= 64:
             raise OptionError(f"outscale {outscale:g} is out of range; give a value above 0, up to 64")
         measured = session.info.overlap
@@ -66,6 +71,8 @@ class Upscaler:
         self.scale = session.info.scale
         self.overlap = overlap if overlap is not None else UNMEASURED_OVERLAP if measured is None else measured
         self.batch = batch
+        self.tolerance = tolerance
+        self.counts = Counts()
         self._tile = tile
         self._outscale = outscale if outscale != self.scale else None
         if tile:
@@ -76,23 +83,48 @@ class Upscaler:
         factor = self._outscale or self.scale
         return max(1, round(height * factor)), max(1, round(width * factor))
 
+    def identity(self) -> dict[str, str | int | float | None]:
+        """Everything that decides what becomes of a frame, for a record: equal entries, equal results.
+
+        The number of threads and the batch are not in it, since results do not depend on them.
+        """
+        return {
+            "model_sha256": self.session.model_sha256,
+            "backend": self.session.backend,
+            "precision": self.session.precision,
+            "scale": self.scale,
+            "outscale": self._outscale or self.scale,
+            "tile": "auto" if self._tile is None else self._tile,
+            "overlap": self.overlap,
+            "tolerance": self.tolerance,
+        }
+
     def upscale(self, frame: Frames) -> Frames:
         """Upscale one frame, uint8 or uint16 (H, W, 3) RGB, to one of the same type and of `output_size`."""
-        return self._submit([frame])()[0]
+        (large,) = self.map([frame])
+        return large
 
     def map(self, frames: Iterable[Frames]) -> Iterator[Frames]:
-        """Upscale `frames`, each like `upscale`, in order and lazily.
+        """Upscale `frames`, each like `upscale`, in order and lazily; what stands still is computed once.
+
+        A tile that shows, with its overlap, what it showed in the frame before keeps its result. A frame that is not
+        tiled, like a small one if `tile` is None, is one tile: `tile` decides the grain. A frame of another size or
+        type than the one before starts anew, and so does each call; `counts` adds up over all of them. Where nothing of
+        a frame is new, the very same array comes out as for the frame before, which `is` tells. So modify no result,
+        and no frame that was given.
 
         While one batch is computed the next one is already submitted, and the results of the previous one are handed
-        out; so at most `3 * batch` frames are held. Frames of different sizes may follow each other.
+        out; so at most `3 * batch` frames are held, not counting repetitions, which need no memory. Of frames and
+        repetitions together at most `12 * batch` are taken in before the first one is handed out.
         """
-        in_flight: deque[Callable[[], list[Frames]]] = deque()
-        for group in _groups(frames, self.batch):
-            in_flight.append(self._submit(group))
-            if len(in_flight) > 2:
-                yield from in_flight.popleft()()
+        work = _Work(self)
+        in_flight: deque[FrameResult] = deque()
+        for frame in frames:
+            in_flight.append(work.add(frame))
+            while len(set(in_flight)) >= 3 * self.batch or len(in_flight) >= 12 * self.batch:
+                yield work.finish(in_flight.popleft())
         while in_flight:
-            yield from in_flight.popleft()()
+            yield work.finish(in_flight.popleft())
 
     def close(self) -> None:
         """Close the session."""
@@ -106,36 +138,26 @@ class Upscaler:
     ) -> None:
         self.close()
 
-    def _submit(self, frames: list[Frames]) -> Callable[[], list[Frames]]:
-        """Start upscaling frames of one size; the returned function waits for the results."""
-        enlarged = self._submit_to_network(frames)
-        if self._outscale is None:
-            return enlarged
-        size = self.output_size(*frames[0].shape[:2])
-        return lambda: [_resample(frame, size) for frame in enlarged()]
-
-    def _submit_to_network(self, frames: list[Frames]) -> Callable[[], list[Frames]]:
-        batch = np.stack(frames) if len(frames) > 1 else frames[0][None]
-        check_batch(batch)
-        height, width = batch.shape[1:3]
+    def _cut(self, frame: Frames) -> tuple[list[Frames], Callable[[list[Frames]], Frames]]:
+        """The tiles of a frame, and the function that makes the enlarged frame of the enlarged tiles."""
+        height, width = frame.shape[:2]
         tile = self._tile_side(height, width)
         if not tile or tile >= max(height, width):
-            future = self.session.submit(batch)
-            return lambda: list(future.result())
+            return [frame], lambda tiles: self._resampled(tiles[0], height, width)
         multiple = self.session.info.multiple_of
-        padded = np.pad(batch, ((0, 0), (0, -height % multiple), (0, -width % multiple), (0, 0)), mode="edge")
-        plan = tiling.plan(padded.shape[1], padded.shape[2], tile, self.overlap, multiple)
-        futures = [self._submit_tiles(plan.cut(frame)) for frame in padded]
+        missing = (-height % multiple, -width % multiple)
+        padded = np.pad(frame, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge") if any(missing) else frame
+        plan = tiling.plan(padded.shape[0], padded.shape[1], tile, self.overlap, multiple)
 
-        def collect() -> list[Frames]:
-            joined = [plan.join([t for f in parts for t in f.result()], self.scale) for parts in futures]
-            return [frame[: height * self.scale, : width * self.scale] for frame in joined]
+        def join(tiles: list[Frames]) -> Frames:
+            joined = plan.join(tiles, self.scale)
+            return self._resampled(joined[: height * self.scale, : width * self.scale], height, width)
 
-        return collect
+        return plan.cut(padded), join
 
-    def _submit_tiles(self, tiles: list[Frames]) -> list[Future[Frames]]:
-        groups = [tiles[i : i + self.batch] for i in range(0, len(tiles), self.batch)]
-        return [self.session.submit(np.stack(group)) for group in groups]
+    def _resampled(self, enlarged: Frames, height: int, width: int) -> Frames:
+        """What the network made of a frame of this size, in the size asked for."""
+        return enlarged if self._outscale is None else _resample(enlarged, self.output_size(height, width))
 
     def _tile_side(self, height: int, width: int) -> int:
         """Side of a tile for a frame of this size; 0: do not tile."""
@@ -146,6 +168,61 @@ class Upscaler:
         return max(AUTO_TILE, 4 * self.overlap)
 
 
+class _Work:
+    """One call of `map`: cuts frames, finds what is known of them, and sends the rest to the session in batches."""
+
+    def __init__(self, upscaler: Upscaler) -> None:
+        self._upscaler = upscaler
+        self._kind: object = None
+        self._last: FrameResult | None = None
+        self._waiting: list[TileResult] = []
+
+    def add(self, frame: Frames) -> FrameResult:
+        """Take in a frame; where nothing of it is new, its result is that of the last one.
+
+        Raises:
+            OptionError: no uint8 or uint16 (H, W, 3), or a size that the model is not made for.
+        """
+        check_batch(frame[None])
+        if self._kind != (frame.shape, frame.dtype):
+            self._submit_waiting()  # a batch has one shape and type
+            self._kind, self._last = (frame.shape, frame.dtype), None
+        cut, join = self._upscaler._cut(frame)
+        known = self._last.tiles if self._last else [None] * len(cut)
+        tiles = [
+            result if result and result.holds_for(tile) else self._new_tile(tile, alone=len(cut) == 1)
+            for tile, result in zip(cut, known, strict=True)
+        ]
+        reused = sum(tile is old for tile, old in zip(tiles, known, strict=True))
+        if self._last is None or reused < len(tiles):
+            self._last = FrameResult(tiles, join)
+        self._upscaler.counts.add(len(tiles), reused)
+        return self._last
+
+    def finish(self, result: FrameResult) -> Frames:
+        """Wait for a result; a batch that it needs is no longer kept open for more."""
+        if not set(self._waiting).isdisjoint(result.tiles):
+            self._submit_waiting()
+        return result.pixels
+
+    def _new_tile(self, tile: Frames, *, alone: bool) -> TileResult:
+        batch = self._upscaler.batch
+        result = TileResult(tile, self._upscaler.tolerance, detach=batch > 1 and not alone)
+        self._waiting.append(result)
+        if len(self._waiting) == batch:
+            self._submit_waiting()
+        return result
+
+    def _submit_waiting(self) -> None:
+        if not self._waiting:
+            return
+        tiles = [result.source for result in self._waiting]
+        batch = self._upscaler.session.submit(tiles[0][None] if len(tiles) == 1 else np.stack(tiles))
+        for index, result in enumerate(self._waiting):
+            result.expect(batch, index)
+        self._waiting = []
+
+
 def _resample(frame: Frames, size: tuple[int, int]) -> Frames:
     """Resize to (height, width): by area when shrinking, against moire; by Lanczos when enlarging."""
     import cv2
@@ -153,15 +230,3 @@ def _resample(frame: Frames, size: tuple[int, int]) -> Frames:
     method = cv2.INTER_AREA if size[0] < frame.shape[0] else cv2.INTER_LANCZOS4
     resized: Frames = cv2.resize(frame, size[::-1], interpolation=method)
     return resized
-
-
-def _groups(frames: Iterable[Frames], size: int) -> Iterator[list[Frames]]:
-    """Consecutive frames of one shape and type, at most `size` of them."""
-    group: list[Frames] = []
-    for frame in frames:
-        if group and (len(group) == size or frame.shape != group[0].shape or frame.dtype != group[0].dtype):
-            yield group
-            group = []
-        group.append(frame)
-    if group:
-        yield group

@@ -35,6 +35,11 @@ class Session(ABC):
     precision: str
     """The type that the device really computes in: it may be wider than the file's."""
 
+    @property
+    def model_sha256(self) -> str | None:
+        """SHA-256 of the model's file; None for a session that was not made from one."""
+        return self.info.file_sha256
+
     @abstractmethod
     def submit(self, batch: Frames) -> Future[Frames]:
         """Start upscaling `batch` and return at once.

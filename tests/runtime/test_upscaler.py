@@ -1,5 +1,7 @@
 """Upscaler: order, laziness, tiles, sizes."""
 
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -47,21 +49,25 @@ def test_map_keeps_order_across_sizes_types_and_short_batches(rng, batch):
         np.testing.assert_array_equal(result, frame.repeat(4, 0).repeat(4, 1))
 
 
-def test_map_is_lazy_and_bounded():
-    """A clip must never be held whole: when the first result is out, at most three batches were taken in."""
+@pytest.mark.parametrize(
+    ("still_until", "results", "most_ahead"), [(0, 20, 3 * 2), (1000, 20, 12 * 2), (30, 36, 3 * 2)]
+)
+def test_map_is_lazy_and_bounded(still_until, results, most_ahead):
+    """A clip must never be held whole: at most three batches are taken in before a result is out, or repetitions."""
     taken = 0
 
     def endless():
         nonlocal taken
         while True:
             taken += 1
-            yield np.zeros((2, 2, 3), np.uint8)
+            yield np.full((2, 2, 3), max(0, taken - still_until) % 256, np.uint8)
 
     with Upscaler(open_session(None, "reference"), batch=2) as upscaler:
-        results = upscaler.map(endless())
-        for _ in range(10):
-            next(results)
-    assert taken <= 10 + 3 * 2 + 1
+        upscaled = upscaler.map(endless())
+        assert taken == 0
+        for _ in range(results):
+            next(upscaled)
+        assert results + 2 <= taken < results + most_ahead
 
 
 @pytest.mark.parametrize(("outscale", "size"), [(2.0, (20, 30)), (3.5, (35, 52)), (6, (60, 90)), (0.5, (5, 8))])
@@ -79,3 +85,33 @@ def test_outscale_resamples_to_the_size_asked_for(outscale, size):
 def test_impossible_options_are_refused_before_any_frame(options):
     with open_session(None, "reference") as session, pytest.raises(OptionError):
         Upscaler(session, **options)
+
+
+def test_identity_tells_what_decides_the_result(blur_x2):
+    with Upscaler(open_session(blur_x2, "ort"), tile=64, outscale=1.5, tolerance=2) as upscaler:
+        assert upscaler.identity() == {
+            "model_sha256": hashlib.sha256(blur_x2.read_bytes()).hexdigest(),
+            "backend": "ort",
+            "precision": "fp32",
+            "scale": 2,
+            "outscale": 1.5,
+            "tile": 64,
+            "overlap": 2,
+            "tolerance": 2,
+        }
+
+
+def test_identity_is_the_same_where_the_result_is():
+    """Neither the batch, nor a value that is given but is what would be taken anyway, makes a difference."""
+    with open_session(None, "reference") as session:
+        plain = Upscaler(session).identity()
+        assert Upscaler(session, batch=4, overlap=0, outscale=4).identity() == plain
+        assert plain["model_sha256"] is None
+        others = [{"tile": 0}, {"tile": 64}, {"overlap": 8}, {"outscale": 3}, {"tolerance": 1}]
+        assert all(Upscaler(session, **options).identity() != plain for options in others)
+
+
+@pytest.mark.parametrize("backend", ["openvino", "ort", "reference"])
+def test_sessions_know_the_file_they_were_made_from(unshuffle_x2, backend):
+    with open_session(unshuffle_x2, backend) as session:
+        assert session.model_sha256 == hashlib.sha256(unshuffle_x2.read_bytes()).hexdigest()
