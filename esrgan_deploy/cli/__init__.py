@@ -41,8 +41,8 @@ def run(parser: Parser, command: Callable[[argparse.Namespace], None], argv: Seq
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         command(args)
-    except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted; nothing was left half-written", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"{parser.prog}: interrupted; {error or 'nothing was left half-written'}", file=sys.stderr)
         return INTERRUPTED
     except EsrganError as error:
         if args.debug:

@@ -1,10 +1,12 @@
-"""esrgan-upscale: a picture, a folder of pictures, or a clip."""
+"""esrgan-upscale: a picture, a folder of pictures, a clip, or frames from a pipe."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +19,16 @@ from esrgan_deploy.models import BUNDLED
 from esrgan_deploy.upscaler import Upscaler
 
 if TYPE_CHECKING:
-    from esrgan_deploy.video import VideoSummary
+    from esrgan_deploy.video import VideoOptions, VideoSummary
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 CODECS = ("h264", "h265", "av1")
+PIPE = Path("-")
+"""Stands for stdin and for stdout."""
+EPILOG = """\
+A clip is done in segments. What is finished lies in OUTPUT.parts until all of it is; after Ctrl-C, a crash or a full
+disk, the same command with --resume goes on from there, to the same file.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,10 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> cli.Parser:
-    parser = cli.Parser("esrgan-upscale", "Upscale a picture, a folder of pictures, or a clip with its sound.")
+    parser = cli.Parser("esrgan-upscale", "Upscale a picture, a folder of pictures, or a clip with its sound.", EPILOG)
     add = parser.add_argument
-    add("input", type=Path, metavar="INPUT", help="picture, folder of pictures, or clip")
-    add("-o", "--output", type=Path, required=True, help="file, or for a folder the folder that mirrors it")
+    add("input", type=Path, metavar="INPUT", help="picture, folder of pictures, clip, or - for YUV4MPEG2 from stdin")
+    add("-o", "--output", type=Path, required=True, help="file, folder that mirrors a folder, or - for YUV4MPEG2")
     add("-m", "--model", type=Path, help="ONNX file, as esrgan-export makes them (default: the compact one, alpha 0.8)")
     add("-b", "--backend", default="auto", choices=BACKENDS, help="what runs the network (default: the fastest here)")
     add("-s", "--outscale", type=float, help="enlargement, if other than the network's")
@@ -42,14 +50,36 @@ def _parser() -> cli.Parser:
     add("--precision", default="auto", choices=("auto", "fp32", "bf16"), help="what openvino computes in")
     add("--threads", type=int, metavar="N", help="CPU threads of the network (default: one per core)")
     clip = parser.add_argument_group("clips")
-    clip.add_argument("--codec", default="h264", choices=CODECS, help="video codec (default: h264)")
-    clip.add_argument("--crf", type=int, metavar="Q", help="quality, lower is better (default: high for the codec)")
+    add = clip.add_argument
+    add("--resume", action="store_true", help="go on with what an interrupted run has finished")
+    add("--codec", choices=CODECS, help="video codec (default: h264 for 8 bits per sample, h265 for more)")
+    add("--crf", type=int, metavar="Q", help="quality, lower is better (default: high for the codec)")
+    add("--stream", type=int, metavar="N", help="which video stream, as ffprobe counts (default: the only one)")
+    add("--deinterlace", action="store_true", help="make one picture of the two fields of each frame")
+    add("--frames", type=_range, metavar="A:B", default=(None, None), help="from frame A, counted from 0, to before B")
+    add("--duration", type=float, metavar="S", help="stop after so many seconds of the clip")
+    add("--tolerance", type=int, metavar="T", default=0, help="reuse what differs by at most T of 255 (default: 0)")
+    add("--preview", type=int, metavar="N", help="write every Nth frame, before and after, to OUTPUT.preview")
+    add("--segment", type=int, metavar="N", default=120, help="frames that a crash costs at most (default: 120)")
+    add("--protocols", type=_names, metavar="P,P", default=(), help="what a playlist may reach beside local files")
+    add("--ray", nargs="?", const="local", metavar="ADDRESS", help="share the work: a Ray cluster's HOST:PORT, or auto")
     return parser
+
+
+def _range(text: str) -> tuple[int | None, int | None]:
+    match = re.fullmatch(r"(\d*):(\d*)", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"'{text}' is not FIRST:END, two numbers of frames, for instance 100:200")
+    return int(match[1]) if match[1] else None, int(match[2]) if match[2] else None
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in text.split(",") if name)
 
 
 def _upscale(args: argparse.Namespace) -> None:
     source, target = args.input, args.output
-    if not source.exists():
+    if source != PIPE and not source.exists():
         raise MediaError(f"{source}: does not exist")
     if same_file(source, target):
         raise OutputError(f"{target}: is the input itself; name another output")
@@ -57,11 +87,23 @@ def _upscale(args: argparse.Namespace) -> None:
         raise OptionError(f"--threads {args.threads} is too small; give at least 1")
     _check_target(source, target)
     model = BUNDLED if args.model is None and args.backend != "reference" else args.model
+    if args.ray:
+        _upscale_on_ray(source, target, model, args)
+        return
     session = open_session(model, args.backend, precision=args.precision, threads=args.threads)
-    with Upscaler(session, tile=args.tile, overlap=args.overlap, batch=args.batch, outscale=args.outscale) as upscaler:
+    with Upscaler(
+        session,
+        tile=args.tile,
+        overlap=args.overlap,
+        batch=args.batch,
+        outscale=args.outscale,
+        tolerance=args.tolerance,
+    ) as upscaler:
         name = model.name if model else "nearest neighbour"
         print(f"{name} x{session.info.scale}, {session.backend} in {session.precision}", file=sys.stderr)
-        if source.is_dir():
+        if PIPE in (source, target):
+            _upscale_pipe(source, target, upscaler, args)
+        elif source.is_dir():
             _upscale_folder(source, target, upscaler)
         elif source.suffix.lower() in PICTURES:
             _upscale_picture(source, target, upscaler)
@@ -71,6 +113,12 @@ def _upscale(args: argparse.Namespace) -> None:
 
 def _check_target(source: Path, target: Path) -> None:
     """Refuse before the model is loaded what could not be written afterwards."""
+    if PIPE in (source, target):
+        if source.is_dir() or source.suffix.lower() in PICTURES or target.suffix.lower() in PICTURES:
+            raise OptionError("- stands for the frames of a clip; name a file for a picture")
+        if target == PIPE and sys.stdout.isatty():
+            raise OutputError("-: standard output is a terminal; pipe it into a program, or name a file")
+        return
     if source.is_dir():
         if target.exists() and not target.is_dir():
             raise OutputError(f"{target}: is a file, and the input is a folder; name a folder")
@@ -127,10 +175,108 @@ def _upscale_folder(source: Path, target: Path, upscaler: Upscaler) -> None:
 def _upscale_clip(source: Path, target: Path, upscaler: Upscaler, args: argparse.Namespace) -> None:
     from esrgan_deploy.video import upscale_video
 
+    with _resumable(target), Progress("frame") as progress:
+        summary = upscale_video(
+            source, target, upscaler, _options(args), resume=args.resume, progress=progress, note=_note
+        )
+    print(_clip_lines(target, summary))
+
+
+def _upscale_on_ray(source: Path, target: Path, model: Path | None, args: argparse.Namespace) -> None:
+    from esrgan_deploy.video.cluster import UpscalerRecipe, upscale_on_ray
+
+    if PIPE in (source, target) or source.is_dir() or source.suffix.lower() in PICTURES:
+        raise OptionError("--ray shares the segments of a clip; leave it out for pictures and pipes")
+    recipe = UpscalerRecipe(
+        model=model,
+        backend=args.backend,
+        precision=args.precision,
+        threads=args.threads,
+        tile=args.tile,
+        overlap=args.overlap,
+        batch=args.batch,
+        outscale=args.outscale,
+        tolerance=args.tolerance,
+    )
+    with _resumable(target), Progress("frame") as progress:
+        summary = upscale_on_ray(
+            source,
+            target,
+            recipe,
+            _options(args),
+            address=None if args.ray == "local" else args.ray,
+            resume=args.resume,
+            progress=progress,
+            note=_note,
+        )
+    print(_clip_lines(target, summary))
+
+
+def _upscale_pipe(source: Path, target: Path, upscaler: Upscaler, args: argparse.Namespace) -> None:
+    from esrgan_deploy.video import upscale_pipe
+
+    if args.resume:
+        raise OptionError("--resume: a pipe cannot be read again; name files")
     with Progress("frame") as progress:
-        summary = upscale_video(source, target, upscaler, codec=args.codec, quality=args.crf, progress=progress)
-    print(_clip_line(target, summary))
+        summary = upscale_pipe(
+            sys.stdin.buffer if source == PIPE else source,
+            sys.stdout.buffer if target == PIPE else target,
+            upscaler,
+            _options(args),
+            progress=progress,
+            note=_note,
+        )
+    print(_clip_lines(target, summary), file=sys.stderr)
 
 
-def _clip_line(target: Path, summary: VideoSummary) -> str:
-    return f"{target}: {summary.frames} frames in {summary.seconds:.1f} s, {summary.fps:.2f} fps"
+def _options(args: argparse.Namespace) -> VideoOptions:
+    from esrgan_deploy.video import VideoOptions
+
+    return VideoOptions(
+        codec=args.codec,
+        quality=args.crf,
+        stream=args.stream,
+        deinterlace=args.deinterlace,
+        frames=args.frames,
+        duration_s=args.duration,
+        segment_frames=args.segment,
+        protocols=args.protocols,
+        preview=args.preview,
+    )
+
+
+@contextlib.contextmanager
+def _resumable(target: Path) -> Iterator[None]:
+    """Say what an interruption leaves behind."""
+    from esrgan_deploy.video import parts_of
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        parts = parts_of(target)
+        if parts.exists():
+            raise KeyboardInterrupt(
+                f"what is finished lies in {parts}; the same command with --resume goes on"
+            ) from None
+        raise
+
+
+def _note(line: str) -> None:
+    print(f"esrgan-upscale: {line}", file=sys.stderr, flush=True)
+
+
+def _clip_lines(target: Path, summary: VideoSummary) -> str:
+    """What was done, and where the time went: the stage that is busy nearly all the time sets the pace."""
+    resumed = summary.frames - summary.computed
+    lines = [f"{target}: {summary.frames} frames in {summary.seconds:.1f} s, {summary.fps:.2f} fps"]
+    if resumed:
+        lines[0] += f" ({resumed} frames were finished before)"
+    if summary.tiles_reused:
+        lines.append(
+            f"  unchanged and not computed again: {summary.reused} frames, {summary.tiles_reused:.0%} of all tiles"
+        )
+    if summary.busy_s:
+        stages = (f"{name} {seconds / summary.seconds:.0%}" for name, seconds in summary.busy_s.items())
+        alone = summary.computed / max(summary.busy_s[summary.limit], 1e-9)
+        lines.append(f"  busy: {', '.join(stages)}; {summary.limit} limits, alone it would do {alone:.2f} fps")
+    return "\n".join(lines)

@@ -1,94 +1,194 @@
-"""A clip as RGB frames with their time stamps."""
+"""A clip as decoded pictures with their time stamps, the whole of it or some of its segments."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 
-import numpy as np
-import numpy.typing as npt
+from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from esrgan_deploy.errors import MediaError
-from esrgan_deploy.video.colour import to_rgb
+from esrgan_deploy.video.deinterlace import deinterlaced
 from esrgan_deploy.video.probe import VideoInfo, picture_colour
 from esrgan_deploy.video.reading import cut_off, ffmpeg, interlaced, open_clip
-
-_CENTRED_CHROMA = ("mjpeg", "mpeg1video")
-"""Codecs whose standard puts chroma between two columns."""
+from esrgan_deploy.video.segments import Segment
+from esrgan_deploy.video.survey import Survey
 
 
 @dataclass(frozen=True)
-class Frame:
-    """One picture and its place in time."""
+class Picture:
+    """A decoded picture and its place in time."""
 
-    pixels: npt.NDArray[np.uint8]
-    """RGB, (H, W, 3)."""
+    picture: VideoFrame
+    """As the decoder gave it, in the clip's pixel format."""
     pts: int
     """Presentation time stamp, in units of the clip's time base."""
     duration: int
     """In units of the clip's time base."""
+    segment: int
+    """Index of the segment that it belongs to."""
 
 
-def decoded_frames(info: VideoInfo) -> Iterator[Frame]:
-    """Decode every frame of a clip, in display order.
+def decoded_pictures(info: VideoInfo, seen: Survey, segments: Sequence[Segment]) -> Iterator[Picture]:
+    """Decode every frame of some segments, in display order.
+
+    Args:
+        info: of the clip.
+        seen: its survey.
+        segments: consecutive ones. Decoding begins near the first one, where the container can find it.
 
     Raises:
         MediaError: the clip is damaged, or changes halfway in a way that cannot be followed; frame and time are named.
     """
-    convert = to_rgb(
-        info.width,
-        info.height,
-        info.pixel_format,
-        info.colour.resolved(info.width, info.height),
-        centred_chroma=info.codec in _CENTRED_CHROMA,
-    )
-    usual_duration = max(1, round(1 / (info.frame_rate * info.time_base)))
-    last_pts = None
-    for index, picture in enumerate(_pictures(info)):
-        last_pts = _checked_pts(picture, info, index, last_pts)
-        yield Frame(convert(picture), last_pts, picture.duration or usual_duration)
+    first, last = segments[0], segments[-1]
+    position = 0
+    whole = set(seen.times) if seen.damage else None
+    for picture, pts in _timed(info, seen, first.begin):
+        if last.end is not None and pts >= last.end:
+            return
+        if whole is not None and pts not in whole:
+            return  # made of packets behind the damage
+        while (bound := segments[position].end) is not None and pts >= bound:
+            position += 1
+        yield Picture(picture, pts, picture.duration or info.usual_duration, segments[position].index)
 
 
-def _pictures(info: VideoInfo) -> Iterator[VideoFrame]:
-    """The decoder's output, its errors mapped."""
-    count = 0
-    end = Fraction(0)
-    with open_clip(info.path) as clip:
-        stream = clip.streams[info.stream]
-        assert isinstance(stream, VideoStream)
-        stream.thread_type = "AUTO"
-        try:
-            for picture in clip.decode(stream):
-                if picture.is_corrupt:
-                    raise cut_off(info.path, count, end, "this frame cannot be decoded completely")
-                yield picture
-                count += 1
-                end = ((picture.pts or 0) + picture.duration) * info.time_base
-        except FFmpegError as error:
-            raise cut_off(info.path, count, end, error.strerror) from error
+def _timed(info: VideoInfo, seen: Survey, begin: int | None) -> Iterator[tuple[VideoFrame, int]]:
+    """Pictures from `begin` on with checked time stamps, found by seeking where that is possible."""
+    if begin is not None and (key := _key_before(seen.keys, begin)) is not None:
+        pictures = _read(info, seen, lambda clip, stream: clip.seek(key, stream=stream))
+        if (start := _first_after(pictures, begin)) is not None:
+            yield start
+            yield from pictures
+            return
+    yield from ((picture, pts) for picture, pts in _read(info, seen) if begin is None or pts >= begin)
 
 
-def _checked_pts(picture: VideoFrame, info: VideoInfo, index: int, last_pts: int | None) -> int:
-    """The time stamp of frame `index`, counted from 0, which must come after `last_pts`.
+def _key_before(keys: Sequence[int], begin: int) -> int | None:
+    """The key frame before the last one that is not after `begin`: by then all references are there."""
+    place = bisect_right(keys, begin) - 2
+    return keys[place] if place >= 0 else None
+
+
+def _first_after(pictures: Iterator[tuple[VideoFrame, int]], begin: int) -> tuple[VideoFrame, int] | None:
+    """Skip to the first picture that is not before `begin`; None: seeking has gone wrong, so begin at the start.
+
+    It has gone right if a picture before `begin` was decoded: then the next ones are all there.
+    """
+    before = False
+    try:
+        for picture, pts in pictures:
+            if pts >= begin:
+                return (picture, pts) if before else None
+            before = True
+    except MediaError:  # a picture whose references lie before the place that was sought
+        pass
+    return None
+
+
+def _read(
+    info: VideoInfo, seen: Survey, start: Callable[[InputContainer, VideoStream], None] | None = None
+) -> Iterator[tuple[VideoFrame, int]]:
+    pictures = _checked(info, seen, start)
+    return deinterlaced(pictures, info) if info.deinterlace else pictures
+
+
+def _checked(
+    info: VideoInfo, seen: Survey, start: Callable[[InputContainer, VideoStream], None] | None
+) -> Iterator[tuple[VideoFrame, int]]:
+    """Pictures and their time stamps, which increase.
 
     Raises:
-        MediaError: it does not, or the picture is of another kind than the first one.
+        MediaError: damage; a picture of another kind than the first one; a time stamp that goes back.
     """
-    where = f"{info.path}: frame {index}"
-    if picture.pts is None:
-        raise MediaError(
-            f"{where} has no time stamp; make a copy that has them: {ffmpeg(info.path, '-crf 10 -c:a copy')}"
-        )
-    if last_pts is not None and picture.pts <= last_pts:
-        raise MediaError(
-            f"{where} has time stamp {picture.pts} after {last_pts} (in {info.time_base} s), so its time is not known; "
-            f"make a copy with new ones: {ffmpeg(info.path, '-crf 10 -c:a copy')}"
-        )
-    if picture.interlaced_frame:
+    last: tuple[int, int] | None = None
+    for index, picture in enumerate(_pictures(info, seen, start)):
+        where = f"{info.path}: frame {index}" if start is None else f"{info.path}: a frame after {last and last[0]}"
+        _refuse_change(info, picture, where)
+        if seen.by_number:
+            pts = seen.times[index] if index < len(seen.times) else seen.times[-1] + info.usual_duration
+        elif picture.pts is None:
+            pts = sum(last) if last else 0
+        else:
+            pts = picture.pts
+        if last is not None and pts <= last[0]:
+            raise MediaError(
+                f"{where} has time stamp {pts} after {last[0]} (in {info.time_base} s), so its time is not known; "
+                f"make a copy with new ones: {ffmpeg(info.path, '-crf 10 -c:a copy')}"
+            )
+        last = (pts, picture.duration or info.usual_duration)
+        yield picture, pts
+
+
+def _pictures(
+    info: VideoInfo, seen: Survey, start: Callable[[InputContainer, VideoStream], None] | None
+) -> Iterator[VideoFrame]:
+    """The decoder's output, its errors mapped. All pictures that are shown before the damage come before the error."""
+    count = 0
+    end = Fraction(0)
+    try:
+        for picture in _decode(info, start):
+            if picture.is_corrupt:
+                raise cut_off(info.path, None if start else count, end, "a frame cannot be decoded completely")
+            yield picture
+            pts = seen.times[min(count, len(seen.times) - 1)] if seen.by_number else picture.pts or 0
+            end = (pts + (picture.duration or info.usual_duration)) * info.time_base
+            count += 1
+    except FFmpegError as error:
+        # Threads work on several packets at a time, and pictures before the damaged one are lost with it.
+        rest = _decode(info, start, stop_at_damage=True)
+        for picture in islice(rest, count, None):
+            if picture.is_corrupt:
+                break
+            yield picture
+            count += 1
+        raise cut_off(info.path, None if start else count, end, error.strerror) from error
+
+
+def _decode(
+    info: VideoInfo, start: Callable[[InputContainer, VideoStream], None] | None, *, stop_at_damage: bool = False
+) -> Iterator[VideoFrame]:
+    """Pictures of a clip from `start` on.
+
+    Args:
+        info: of the clip.
+        start: moves the clip to where decoding begins; None: the beginning.
+        stop_at_damage: use one thread, and end quietly with the last picture before the first one that is damaged.
+
+    Raises:
+        FFmpegError: damage, unless `stop_at_damage`.
+    """
+    with open_clip(info.path, info.protocols) as clip:
+        stream = clip.streams[info.stream]
+        assert isinstance(stream, VideoStream)
+        stream.thread_type = "NONE" if stop_at_damage else "AUTO"
+        if start:
+            start(clip, stream)
+        damaged_pts: int | None = None
+        try:
+            for packet in clip.demux(stream):
+                damaged_pts = packet.pts
+                if packet.size or packet.pts is None:  # an empty one with a time is Theora's: the picture before stays
+                    yield from packet.decode()
+        except FFmpegError:
+            if not stop_at_damage:
+                raise
+            with contextlib.suppress(FFmpegError):
+                for picture in stream.codec_context.decode(None):
+                    if damaged_pts is None or picture.pts is None or picture.pts < damaged_pts:
+                        yield picture
+
+
+def _refuse_change(info: VideoInfo, picture: VideoFrame, where: str) -> None:
+    """Raise MediaError for a picture of another kind than the first one."""
+    if picture.interlaced_frame and not info.deinterlace:
         raise interlaced(info.path)
     if (picture.width, picture.height, picture.format.name) != (info.width, info.height, info.pixel_format):
         raise MediaError(
@@ -97,4 +197,3 @@ def _checked_pts(picture: VideoFrame, info: VideoInfo, index: int, last_pts: int
         )
     if picture_colour(picture) != info.colour:
         raise MediaError(f"{where} has other colour tags than the frames before; make a copy in one piece for each")
-    return picture.pts

@@ -1,21 +1,27 @@
-"""RGB frames to packets of a video stream, with nothing lost between the two."""
+"""Pictures to packets of a video stream, with nothing lost between the two."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import cast
+from fractions import Fraction
+from typing import Any, cast
 
+import av
+from av.codec.context import Flags
 from av.container import OutputContainer
+from av.error import FFmpegError
 from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from esrgan_deploy.errors import OptionError
-from esrgan_deploy.video.colour import FULL_RANGE, LIMITED_RANGE, to_yuv
-from esrgan_deploy.video.decode import Frame
+from esrgan_deploy.errors import MediaError, OptionError
+from esrgan_deploy.video.colour import FULL_RANGE, LIMITED_RANGE, Colour
+from esrgan_deploy.video.formats import samples_of
+from esrgan_deploy.video.hdr import StaticHdr, with_hdr
 from esrgan_deploy.video.probe import VideoInfo
-from esrgan_deploy.video.timeline import Timeline
 
 # SVT-AV1 writes its banner to stderr unless told not to, and can be told in no other way.
 os.environ.setdefault("SVT_LOG", "1")
@@ -23,7 +29,11 @@ os.environ.setdefault("SVT_LOG", "1")
 
 @dataclass(frozen=True)
 class Codec:
-    """An encoder of FFmpeg and how it is driven: constant quality, at a speed that leaves the CPU to the network."""
+    """An encoder of FFmpeg and how it is driven: constant quality, at a speed that leaves the CPU to the network.
+
+    The numbers of threads are fixed, whatever the machine has, where the packets depend on them: a file that is made in
+    several goes, or on several machines, is the same file.
+    """
 
     encoder: str
     quality: int
@@ -31,20 +41,17 @@ class Codec:
     worst_quality: int
     """The largest rate factor that the encoder takes; the smallest is 0."""
     options: Mapping[str, str] = field(default_factory=dict)
-    odd_format: str = "yuv420p"
-    """Pixel format for an odd width or height: H.264 and H.265 cannot crop half a 4:2:0 chroma sample."""
     mp4_tag: str | None = None
     """Tag in MP4 and MOV where Apple's players want another one than FFmpeg's default."""
 
 
 CODECS: Mapping[str, Codec] = {
-    "h264": Codec("libx264", 16, 51, {"preset": "superfast"}, odd_format="yuv444p"),
+    "h264": Codec("libx264", 16, 51, {"preset": "superfast", "threads": "8"}),
     "h265": Codec(
         "libx265",
         18,
         51,
-        {"preset": "superfast", "x265-params": "log-level=none"},
-        odd_format="yuv444p",
+        {"preset": "superfast", "x265-params": "log-level=none:frame-threads=3:pools=8"},
         mp4_tag="hvc1",
     ),
     "av1": Codec("libsvtav1", 22, 63, {"preset": "10"}),
@@ -55,81 +62,153 @@ Measured on 1280x720: 17, 110 and 27 ms of CPU per frame, 46, 44 and 42 dB. x264
 30 ms for files a fifth smaller at the same PSNR: on a CPU that also runs the network, those cycles are frames."""
 
 
-class Encoder:
-    """One video stream of an output container that is still to be started."""
+@dataclass(frozen=True)
+class Coded:
+    """One packet of an encoder. Times are in units of the source's time base."""
 
-    def __init__(
-        self, container: OutputContainer, info: VideoInfo, size: tuple[int, int], codec: Codec, quality: int | None
-    ) -> None:
-        """Add the stream to `container`, with the time base, colour tags, pixel shape and rotation of `info`.
+    data: bytes
+    pts: int
+    duration: int
+    key: bool
+    """True: decoding can begin here."""
 
-        Args:
-            container: open for writing, header not written.
-            info: the source.
-            size: height and width of the frames to come.
-            codec: one of `CODECS`.
-            quality: constant rate factor; None: the codec's default.
+
+@dataclass(frozen=True)
+class EncoderSettings:
+    """What an encoder has to know before the first picture; the same settings give the same packets."""
+
+    codec: str
+    """A key of `CODECS`."""
+    quality: int | None
+    """Constant rate factor; None: the codec's default."""
+    width: int
+    height: int
+    pixel_format: str
+    frame_rate: Fraction
+    time_base: Fraction
+    colour: Colour
+    """Resolved."""
+    chroma_location: str
+    """Where subsampled chroma sits: a key of `chroma.LOCATIONS`."""
+    hdr: StaticHdr | None
+    """The display that the source was graded on, and its brightness."""
+    sample_aspect: Fraction
+
+    def options(self) -> dict[str, str]:
+        """Private options of the encoder.
 
         Raises:
             OptionError: a rate factor that the encoder does not know.
         """
-        self._size = size
-        self._time_base = info.time_base
-        self._timeline = Timeline()
-        self.stream = _add_stream(container, info, size, codec, codec.quality if quality is None else quality)
-        colour = info.colour.resolved(info.width, info.height)
-        self._to_yuv = to_yuv(size[1], size[0], self.stream.codec_context.pix_fmt or "", colour)
-
-    def encode(self, frame: Frame) -> Iterator[Packet[VideoStream]]:
-        """Send one frame; the packets that are ready, none at first."""
-        if frame.pixels.shape != (*self._size, 3):
-            raise RuntimeError(f"a frame of shape {frame.pixels.shape} was to be encoded as {self._size}")
-        picture = self._to_yuv(frame.pixels)
-        picture.pts = frame.pts
-        picture.time_base = self._time_base
-        self._timeline.send(frame)
-        return self._timeline.receive(self.stream.encode(picture))
-
-    def flush(self) -> Iterator[Packet[VideoStream]]:
-        """The packets that the encoder still holds; encoding them happens as they are asked for."""
-        for packet in self.stream.codec_context.encode_lazy(None):
-            packet.stream = self.stream
-            yield from self._timeline.receive([packet])
-        yield from self._timeline.end()
+        codec = CODECS[self.codec]
+        quality = codec.quality if self.quality is None else self.quality
+        if not 0 <= quality <= codec.worst_quality:
+            raise OptionError(
+                f"quality {quality} is out of range; {codec.encoder} takes 0 (best) to {codec.worst_quality}"
+            )
+        options = {**codec.options, "crf": str(quality)}
+        if samples_of(self.pixel_format).subsampling == "420":
+            options["chroma_sample_location"] = self.chroma_location
+        return with_hdr(codec.encoder, options, self.hdr)
 
 
-def _add_stream(
-    container: OutputContainer, info: VideoInfo, size: tuple[int, int], codec: Codec, quality: int
-) -> VideoStream:
-    if not 0 <= quality <= codec.worst_quality:
-        raise OptionError(f"quality {quality} is out of range; {codec.encoder} takes 0 (best) to {codec.worst_quality}")
-    height, width = size
+class SegmentEncoder:
+    """Encodes the pictures of one segment. The first packet is a key frame, and nothing refers to another segment."""
+
+    def __init__(self, settings: EncoderSettings) -> None:
+        """Open the encoder.
+
+        Raises:
+            OptionError: a rate factor that the encoder does not know.
+            MediaError: it does not take frames of this size.
+        """
+        self._time_base = settings.time_base
+        self._durations: dict[int, int] = {}
+        """Of the pictures that were sent and have not come back, by PTS."""
+        encoder = CODECS[settings.codec].encoder
+        self._context = cast("VideoCodecContext", av.CodecContext.create(encoder, "w"))
+        self._context.options = settings.options()
+        self._context.flags |= Flags.global_header
+        self._context.framerate = settings.frame_rate
+        configure(self._context, settings)
+        open_encoder(self._context, settings)
+
+    @property
+    def header(self) -> bytes:
+        """What a decoder needs before the first packet."""
+        return bytes(self._context.extradata or b"")
+
+    def encode(self, picture: VideoFrame, pts: int, duration: int) -> Iterator[Coded]:
+        """Send one picture; the packets that are ready, none at first."""
+        picture.pts, picture.time_base = pts, self._time_base
+        self._durations[pts] = duration
+        return self._receive(self._context.encode(picture))
+
+    def flush(self) -> Iterator[Coded]:
+        """The packets that the encoder still holds.
+
+        Raises:
+            RuntimeError: a picture has not come back.
+        """
+        yield from self._receive(self._context.encode(None))
+        if self._durations:
+            raise RuntimeError(f"the encoder kept {len(self._durations)} frames, one has PTS {min(self._durations)}")
+
+    def _receive(self, packets: list[Packet[Any]]) -> Iterator[Coded]:
+        for packet in packets:
+            if packet.pts not in self._durations:
+                raise RuntimeError(f"the encoder returned PTS {packet.pts}, not sent to it or returned before")
+            # Encoders drop the duration.
+            yield Coded(bytes(packet), packet.pts, self._durations.pop(packet.pts), packet.is_keyframe)
+
+
+def add_stream(container: OutputContainer, settings: EncoderSettings, info: VideoInfo) -> VideoStream:
+    """Add a video stream for packets of `SegmentEncoder` to a container whose header is not written.
+
+    Raises:
+        OptionError: a rate factor that the encoder does not know.
+        MediaError: it does not take frames of this size.
+    """
+    codec = CODECS[settings.codec]
     stream = cast(
         "VideoStream",
-        container.add_stream(
-            codec.encoder,
-            rate=info.frame_rate,
-            options={**codec.options, "crf": str(quality)},
-            width=width,
-            height=height,
-            pix_fmt=codec.odd_format if height % 2 or width % 2 else "yuv420p",
-            time_base=info.time_base,
-        ),
+        container.add_stream(codec.encoder, rate=settings.frame_rate, options=settings.options()),
     )
-    context = stream.codec_context
-    colour = info.colour.resolved(info.width, info.height)
-    context.sample_aspect_ratio = info.sample_aspect
-    context.colorspace = colour.matrix
-    context.color_range = FULL_RANGE if colour.full_range else LIMITED_RANGE
-    context.color_primaries = colour.primaries
-    context.color_trc = colour.transfer
+    configure(stream.codec_context, settings)
     if codec.mp4_tag and container.format.name in ("mp4", "mov"):
-        context.codec_tag = codec.mp4_tag
+        stream.codec_context.codec_tag = codec.mp4_tag
     if info.display_matrix:
-        stream.set_display_matrix(_enlarged(info.display_matrix, width / info.width))
+        stream.set_display_matrix(_enlarged(info.display_matrix, settings.width / info.width))
     elif info.rotation:
         stream.set_display_rotation(info.rotation)
+    open_encoder(stream.codec_context, settings)
     return stream
+
+
+def configure(context: VideoCodecContext, settings: EncoderSettings) -> None:
+    """Tell an encoder that is not open yet what the pictures are."""
+    context.width, context.height, context.pix_fmt = settings.width, settings.height, settings.pixel_format
+    context.time_base = settings.time_base
+    context.sample_aspect_ratio = settings.sample_aspect
+    context.colorspace = settings.colour.matrix
+    context.color_range = FULL_RANGE if settings.colour.full_range else LIMITED_RANGE
+    context.color_primaries = settings.colour.primaries
+    context.color_trc = settings.colour.transfer
+
+
+def open_encoder(context: VideoCodecContext, settings: EncoderSettings) -> None:
+    """Open an encoder.
+
+    Raises:
+        MediaError: it does not take frames of this size.
+    """
+    try:
+        context.open()
+    except FFmpegError as error:
+        raise MediaError(
+            f"{settings.codec} cannot encode frames of {settings.width}x{settings.height} {settings.pixel_format}; "
+            "choose another codec or a smaller scale"
+        ) from error
 
 
 def _enlarged(matrix: tuple[int, ...], factor: float) -> tuple[int, ...]:

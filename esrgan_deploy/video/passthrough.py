@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 from av.container import InputContainer, OutputContainer
@@ -17,11 +18,26 @@ from esrgan_deploy.errors import MediaError, OutputError
 from esrgan_deploy.video.probe import VideoInfo
 from esrgan_deploy.video.reading import ffmpeg, fraction, open_clip
 
+if TYPE_CHECKING:
+    from av.container.core import Chapter
+
 FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """Output suffix -> FFmpeg's format. They keep time stamps of any spacing, which others (AVI, for one) do not."""
 _FILE_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands"}
 _OLD_VIDEO_TAGS = {"encoder", "duration", "bps", "number_of_frames", "number_of_bytes"}
 """Tags, in lower case, that are true of the old file or the old video stream only; muxers write their own."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """The part of a clip that is wanted, in seconds of its own clock."""
+
+    start_s: Fraction = Fraction(0)
+    """What the output's clock calls zero; nothing before it is copied, unless it is 0."""
+    end_s: Fraction | None = None
+    """None: the end of the clip."""
+    stop_quietly: bool = False
+    """True: where a stream cannot be read any more, its copy ends; the clip is known to be damaged."""
 
 
 class Passthrough:
@@ -30,14 +46,17 @@ class Passthrough:
     The source is read a second time for this, so that packets need not wait in memory for the pictures around them.
     """
 
-    def __init__(self, source: InputContainer, output: OutputContainer, info: VideoInfo, start_s: Fraction) -> None:
+    def __init__(
+        self, source: InputContainer, output: OutputContainer, info: VideoInfo, start_s: Fraction, span: Span
+    ) -> None:
         """Add streams, chapters and tags of `source` to `output`, whose header is not written yet.
 
         Args:
             source: the clip, at its beginning.
             output: where to.
             info: of the clip.
-            start_s: see `start_of_clock`.
+            start_s: what is taken off all time stamps: the start of the span, and see `start_of_clock`.
+            span: the part to copy.
 
         Raises:
             OutputError: the output format cannot hold one of them; formats that can are named.
@@ -45,12 +64,13 @@ class Passthrough:
         self._output = output
         self._info = info
         self._start_s = start_s
+        self._span = span
         self._targets: dict[int, Stream] = {}
         for stream in source.streams:
             if stream.index != info.stream and not _is_made_by_muxers(stream):
                 self._add(stream)
         output.metadata.update({key: value for key, value in source.metadata.items() if key.lower() not in _FILE_TAGS})
-        output.set_chapters(source.chapters())
+        output.set_chapters(_chapters_within(source.chapters(), span))
         self._packets = self._read(source)
         self._next = next(self._packets, None)
 
@@ -60,19 +80,21 @@ class Passthrough:
             self._output.mux(self._next)
             self._next = next(self._packets, None)
 
-    def copy_rest(self) -> Iterator[None]:
-        """Write all packets that are left, one at each step of the iterator."""
+    def copy_rest(self) -> None:
+        """Write all packets that are left."""
         while self._next is not None:
             self._output.mux(self._next)
             self._next = next(self._packets, None)
-            yield
 
     def _add(self, stream: Stream) -> None:
         name = self._output.format.name
         if not _holds(name, stream):
             path = self._info.path
             able = [suffix for suffix, other in FORMATS.items() if _holds(other, stream)]
-            remedy = f"write {' or '.join(able)}" if able else ffmpeg(path, f"-map 0 -map -0:{stream.index} -c copy")
+            other = f"-map 0 -map -0:{stream.index} -c copy"
+            if stream.type == "audio":
+                other = f"-map 0 -c copy -c:{stream.index} flac"
+            remedy = f"write {' or '.join(able)}" if able else f"make a copy with what fits: {ffmpeg(path, other)}"
             raise OutputError(
                 f"{path}: its stream {stream.index} ({stream.type}, {stream.name}) does not fit into {name}; {remedy}"
             )
@@ -87,7 +109,7 @@ class Passthrough:
     def _add_cover_as_attachment(self, stream: Stream) -> None:
         """Matroska keeps cover art as an attached file, other formats as a video stream of one packet."""
         suffix, kind = ("png", "image/png") if stream.name == "png" else ("jpg", "image/jpeg")
-        with open_clip(self._info.path) as again:
+        with open_clip(self._info.path, self._info.protocols) as again:
             picture = next(again.demux(again.streams[stream.index]))
         tags = stream.metadata
         self._output.add_attachment(tags.get("filename", f"cover.{suffix}"), tags.get("mimetype", kind), bytes(picture))
@@ -100,18 +122,40 @@ class Passthrough:
             for packet in source.demux([source.streams[index] for index in self._targets]):
                 if not packet.size:
                     continue  # the demuxer's sign that a stream has ended
+                end = max(end, due_s(packet))
                 if packet.dts is None and packet.pts is None:
                     packet.pts = packet.dts = 0  # cover art has no time
+                elif not self._is_wanted(packet):
+                    continue
                 else:
                     set_back(packet, self._start_s)
-                end = max(end, due_s(packet))
                 packet.stream = self._targets[packet.stream.index]
                 yield packet
         except FFmpegError as error:
+            if self._span.stop_quietly:
+                return
             raise MediaError(
                 f"{self._info.path}: sound or subtitles cannot be read after {float(end):.2f} s: {error.strerror}; "
                 "get a whole copy"
             ) from error
+
+    def _is_wanted(self, packet: Packet[Any]) -> bool:
+        time_s = (packet.pts if packet.pts is not None else packet.dts or 0) * fraction(packet.time_base)
+        span = self._span
+        return (not span.start_s or time_s >= span.start_s) and (span.end_s is None or time_s < span.end_s)
+
+
+def _chapters_within(chapters: Sequence[Chapter], span: Span) -> list[Chapter]:
+    """Those that begin before the end of the span and end after its start, on the clock of the output."""
+    moved: list[Chapter] = []
+    for chapter in chapters:
+        unit = fraction(chapter["time_base"])
+        start_s, end_s = chapter["start"] * unit - span.start_s, chapter["end"] * unit - span.start_s
+        length_s = None if span.end_s is None else span.end_s - span.start_s
+        if end_s > 0 and (length_s is None or start_s < length_s):
+            end_s = end_s if length_s is None else min(end_s, length_s)
+            moved.append({**chapter, "start": round(max(start_s, Fraction(0)) / unit), "end": round(end_s / unit)})
+    return moved
 
 
 def copy_tags(source: Stream, target: Stream) -> None:
@@ -152,7 +196,7 @@ def start_of_clock(source: InputContainer) -> Fraction:
     The clock of a broadcast starts anywhere, often hours after zero. Its time stamps are all counted in the same unit,
     so that taking off the first one is exact. Other formats start where their author wanted them to.
     """
-    if source.format.name not in ("mpegts", "mpeg"):
+    if source.format.name not in ("mpegts", "mpeg", "hls"):
         return Fraction(0)
     starts = [
         stream.start_time * fraction(stream.time_base) for stream in source.streams if stream.start_time is not None

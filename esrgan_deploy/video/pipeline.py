@@ -1,152 +1,149 @@
-"""Upscale a clip: decode, infer and encode at the same time, each in its own thread."""
+"""Upscale a clip: five stages at the same time, segment after segment, and a journal of those that are finished."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from esrgan_deploy.atomic import replacing, same_file
-from esrgan_deploy.errors import OptionError, OutputError
-from esrgan_deploy.video.decode import Frame, decoded_frames
-from esrgan_deploy.video.encode import CODECS
-from esrgan_deploy.video.mux import Output, open_output
-from esrgan_deploy.video.passthrough import FORMATS
-from esrgan_deploy.video.probe import VideoInfo, count_packets, probe
-from esrgan_deploy.video.stages import Channel, Stages
+from esrgan_deploy.atomic import replacing
+from esrgan_deploy.errors import MediaError
+from esrgan_deploy.video.assemble import assemble
+from esrgan_deploy.video.chain import Chain
+from esrgan_deploy.video.job import Job, VideoOptions, plan
+from esrgan_deploy.video.journal import Journal, open_journal
+from esrgan_deploy.video.preview import Preview
+from esrgan_deploy.video.segments import Segment, SegmentRecord
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from esrgan_deploy.upscaler import Upscaler
 
-_DECODED_AHEAD = 4
-_UPSCALED_AHEAD = 2
-"""Frames that may wait between two stages: enough to even out their pace, few because upscaled frames are large."""
+Progress = Callable[[int, "int | None"], None]
+"""Called with the number of frames done and the number of all, if that is known."""
 
 
 @dataclass(frozen=True)
 class VideoSummary:
-    """What a run did, and which stage set its pace: the one that was busy nearly all the time."""
+    """What a run did, and which stage set its pace."""
 
     frames: int
+    """Of the finished file."""
+    computed: int
+    """Of these, the ones that this run did; the others were finished by a run before it."""
+    reused: int
+    """Of all frames, those that were equal to the one before and did not have to be computed."""
+    tiles_reused: float
+    """Share of the tiles that this run did not have to compute."""
     seconds: float
     """From the start to the finished file."""
-    decode_busy_s: float
-    """Reading, decoding, conversion to RGB."""
-    infer_busy_s: float
-    """Waiting for the network; where decoding is slower than the network, only the part that decoding does not hide."""
-    encode_busy_s: float
-    """Conversion from RGB, encoding, writing, copying other streams."""
+    busy_s: dict[str, float]
+    """Seconds that each stage was at work: decode, to RGB, infer, to YUV, encode."""
 
     @property
     def fps(self) -> float:
         """Frames per second over the whole run."""
-        return self.frames / self.seconds
+        return self.computed / self.seconds
+
+    @property
+    def limit(self) -> str:
+        """The stage that the others waited for."""
+        return max(self.busy_s, key=self.busy_s.__getitem__, default="decode")
 
 
 def upscale_video(
     source: Path,
     target: Path,
     upscaler: Upscaler,
+    options: VideoOptions | None = None,
     *,
-    codec: str = "h264",
-    quality: int | None = None,
-    progress: Callable[[int, int | None], None] | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> VideoSummary:
     """Upscale every frame of `source`; write them with the same time stamps, and all its other streams, to `target`.
 
     Time stamps, pixel shape, rotation and colour tags stay what they are, sound and subtitles are copied packet for
     packet. MP4 and MOV keep time stamps exactly, Matroska rounds to its clock of 1 ms. The target appears when it is
-    finished; after an error or Ctrl-C nothing is left of it.
+    finished. Until then finished segments lie in `TARGET.parts`; after an error, Ctrl-C or a crash, `resume` goes on
+    with them, to the same bytes.
 
     Args:
         source: a clip that `probe` accepts.
         target: .mp4, .mov or .mkv; an existing file is replaced.
         upscaler: gives one frame for each one it gets, in order.
-        codec: a key of `CODECS`.
-        quality: constant rate factor of the encoder, lower is better; None: the codec's default.
-        progress: called after each frame with the number done and the number of all, if that is known.
+        options: what is asked for beside that.
+        resume: go on with the segments that an interrupted run finished, if there are any.
+        progress: called after each frame.
+        note: called with a line that the user should see before the work begins.
 
     Raises:
-        MediaError: the source is no clip, damaged, or of a kind that would suffer.
-        OptionError: an unknown codec or quality.
-        OutputError: the target cannot be written, or its format cannot hold what the source carries.
+        MediaError: the source is no clip, or of a kind that would suffer. Or it is damaged: then the target holds the
+            frames before the damage.
+        OptionError: an option that cannot be right for this clip.
+        OutputError: the target cannot be written, or its format cannot hold what the source carries; or there are
+            segments of another run, or of this one without `resume`.
     """
-    _check_target(source, target, codec)
     begin = time.perf_counter()
-    info = probe(source)
-    size = upscaler.output_size(info.height, info.width)
-    with (
-        replacing(target) as partial,
-        open_output(partial, info, size, codec, quality) as output,
-        Stages() as stages,
-    ):
-        total = count_packets(info)  # reads the whole clip, so everything that is refused at once comes before
-        decoded: Channel[Frame] = stages.channel(_DECODED_AHEAD)
-        upscaled: Channel[Frame] = stages.channel(_UPSCALED_AHEAD)
-        stages.start("decode", lambda: _decode(info, decoded))
-        stages.start("encode", lambda: _encode(upscaled, output, stages))
-        infer_begin = time.perf_counter()
-        frames = 0
-        for frame in _infer(decoded, upscaler):
-            upscaled.put(frame)
-            frames += 1
-            if progress:
-                progress(frames, max(frames, total))
-        upscaled.close()
-        infer_busy_s = time.perf_counter() - infer_begin - stages.waited_s()
-        stages.join()
+    options = options or VideoOptions()
+    job = plan(source, target, options, upscaler.identity(), upscaler.output_size)
+    if job.seen.damage and note:
+        note(f"{job.seen.damage}; the frames before that are written")
+    with open_journal(target, job.identity, resume=resume) as journal:
+        before = sum(record.frames for record in journal.records.values())
+        counts = replace(upscaler.counts)
+        chain = Chain(
+            job,
+            upscaler,
+            journal,
+            progress=(lambda done: progress(before + done, max(before + done, job.frames))) if progress else None,
+            preview=Preview(target, options.preview) if options.preview else None,
+        )
+        chain.run(missing(job, journal))
+        records = finish(job, journal, target)
+    frames = sum(record.frames for record in records)
+    tiles = upscaler.counts.tiles - counts.tiles
     return VideoSummary(
         frames=frames,
+        computed=frames - before,
+        reused=sum(record.reused for record in records),
+        tiles_reused=(upscaler.counts.tiles_reused - counts.tiles_reused) / max(1, tiles),
         seconds=time.perf_counter() - begin,
-        decode_busy_s=stages.busy_s["decode"],
-        infer_busy_s=infer_busy_s,
-        encode_busy_s=stages.busy_s["encode"],
+        busy_s=chain.busy_s,
     )
 
 
-def _check_target(source: Path, target: Path, codec: str) -> None:
-    if codec not in CODECS:
-        raise OptionError(f"codec '{codec}' is unknown; choose one of {', '.join(CODECS)}")
-    if target.is_dir():
-        raise OutputError(f"{target}: is a folder; name a file")
-    if target.suffix.lower() not in FORMATS:
-        raise OutputError(f"{target}: '{target.suffix}' is no video format that is written; use {', '.join(FORMATS)}")
-    if same_file(source, target):
-        raise OutputError(f"{target}: is the input itself; name another file")
+def missing(job: Job, journal: Journal) -> list[Segment]:
+    """The segments that are still to be done. Behind damage there is nothing to do."""
+    damaged = [index for index, record in journal.records.items() if record.damage]
+    return [
+        segment
+        for segment in job.segments
+        if segment.index not in journal.records and segment.index < min(damaged, default=len(job.segments))
+    ]
 
 
-def _decode(info: VideoInfo, decoded: Channel[Frame]) -> None:
-    for frame in decoded_frames(info):
-        decoded.put(frame)
-    decoded.close()
+def finish(job: Job, journal: Journal, target: Path) -> list[SegmentRecord]:
+    """Make the target of the finished segments, and remove them.
 
-
-def _infer(decoded: Channel[Frame], upscaler: Upscaler) -> Iterator[Frame]:
-    """Upscale frames and give each result the time of the frame it was made from."""
-    in_flight: deque[Frame] = deque()
-
-    def pixels() -> Iterator[npt.NDArray[np.uint8]]:
-        for frame in decoded:
-            in_flight.append(frame)
-            yield frame.pixels
-
-    for large in upscaler.map(pixels()):
-        if not in_flight:
-            raise RuntimeError("the upscaler returned more frames than it was given")
-        small = in_flight.popleft()
-        yield Frame(large, small.pts, small.duration)
-    if in_flight:
-        raise RuntimeError(f"the upscaler kept {len(in_flight)} frames")
-
-
-def _encode(upscaled: Channel[Frame], output: Output, stages: Stages) -> None:
-    for frame in upscaled:
-        output.write(frame)
-    for _ in output.finish():
-        stages.check()
+    Raises:
+        MediaError: the source is damaged, and the target holds the frames before that; or there is no frame at all.
+    """
+    damaged = [index for index, record in journal.records.items() if record.damage]
+    records = [journal.records[index] for index in range(min(damaged, default=len(job.segments) - 1) + 1)]
+    damage = records[-1].damage or (str(job.seen.damage) if job.seen.damage else None)
+    frames = sum(record.frames for record in records)
+    if frames:
+        span = replace(job.span, stop_quietly=damage is not None)
+        with replacing(target) as partial:
+            assemble(
+                partial, job.source, job.settings, [(journal.path(record.index), record) for record in records], span
+            )
+    journal.remove()
+    if damage:
+        kept = f"{target} holds the {frames} frames before that" if frames else "no frame comes before that"
+        raise MediaError(f"{damage}; {kept}")
+    if not frames:
+        raise MediaError(f"{job.source.path}: holds no frame in the part that was asked for")
+    return records

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -11,26 +13,28 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.sidedata.sidedata import Type
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from esrgan_deploy.errors import MediaError
-from esrgan_deploy.video.colour import FULL_RANGE, HLG, MATRICES, PQ, RGB, Colour
-from esrgan_deploy.video.reading import cut_off, ffmpeg, fraction, interlaced, open_clip
+from esrgan_deploy.video.colour import BT2020_PRIMARIES, FULL_RANGE, MATRICES, RGB, WEIGHTS, Colour
+from esrgan_deploy.video.formats import samples_of, why_not_read
+from esrgan_deploy.video.hdr import StaticHdr, parse_static_hdr
+from esrgan_deploy.video.reading import encrypted, ffmpeg, fraction, interlaced, open_clip
 
 _SIDE_DATA_LOST = {
     "A53_CC": "closed captions inside the pictures",
     "SPHERICAL": "a 360 degree projection",
     "STEREO3D": "stereo 3D packing",
     "DOVI_METADATA": "Dolby Vision",
+    "DYNAMIC_HDR_PLUS": "HDR10+, brightness scene by scene",
+    "DYNAMIC_HDR_VIVID": "HDR Vivid, brightness scene by scene",
 }
 """Properties of a picture that would not survive: names of `av.sidedata.sidedata.Type`, and what to call them."""
-
-_INDEXED = "mov,mp4,m4a,3gp,3g2,mj2"
-_STATE_DURATION = (_INDEXED, "matroska,webm", "flv")
-"""Formats whose header says how long the clip is: a clip that ends long before that was cut off."""
-_TOLERANCE_S = 1
+_SITING = {(1, 1): "topleft", (1, 2): "left", (2, 1): "top", (2, 2): "center"}
+"""Matroska's ChromaSitingHorz and ChromaSitingVert -> a key of `chroma.LOCATIONS`."""
 
 
 @dataclass(frozen=True)
@@ -64,108 +68,133 @@ class VideoInfo:
     """The nine numbers behind `rotation`, in FFmpeg's layout; None: not given or not readable."""
     others: tuple[str, ...]
     """Kinds of all other streams: "audio", "subtitle", "video" (cover art), "attachment", "data"."""
+    chroma_location: str = "left"
+    """Where subsampled chroma sits: a key of `chroma.LOCATIONS`; "left" where the clip does not say."""
+    hdr: StaticHdr | None = None
+    """What the first picture says of the display that it was graded on and of its brightness; None: nothing."""
+    deinterlace: bool = False
+    """Wanted: pictures of two fields become pictures of one moment."""
+    protocols: tuple[str, ...] = ()
+    """What a playlist may reach beside local files, for instance "https", "tls", "tcp"."""
+
+    @property
+    def bits(self) -> int:
+        """Per sample."""
+        return samples_of(self.pixel_format).bits
+
+    @property
+    def usual_duration(self) -> int:
+        """Of a frame, in units of the time base, by the mean rate."""
+        return max(1, round(1 / (self.frame_rate * self.time_base)))
 
 
-def probe(path: Path) -> VideoInfo:
+def probe(
+    path: Path, *, stream: int | None = None, deinterlace: bool = False, protocols: tuple[str, ...] = ()
+) -> VideoInfo:
     """Open `path`, decode its first picture and describe the clip.
 
-    Raises:
-        MediaError: no such file, not a video, or a kind that this version would damage: more than 8 bits per sample,
-            HDR, interlaced, an alpha channel, an unknown matrix, several video streams. The message says what to do.
-    """
-    with open_clip(path) as clip:
-        stream = _picture_stream(clip, path)
-        first = _first_picture(clip, stream, path)
-        _refuse_what_would_suffer(first, path)
-        matrix = _side_data(first, "DISPLAYMATRIX")
-        rate = fraction(stream.average_rate) or fraction(stream.guessed_rate) or Fraction(25)
-        time_base = fraction(stream.time_base)
-        duration = stream.duration * time_base if stream.duration else Fraction(clip.duration or 0, av.time_base)
-        return VideoInfo(
-            path=path,
-            container=clip.format.name,
-            stream=stream.index,
-            codec=stream.codec_context.name,
-            width=first.width,
-            height=first.height,
-            pixel_format=first.format.name,
-            frames=stream.frames or round(duration * rate) or None,
-            frame_rate=rate,
-            duration_s=float(duration) or None,
-            time_base=time_base,
-            colour=picture_colour(first),
-            sample_aspect=fraction(stream.sample_aspect_ratio) or Fraction(1),
-            rotation=first.rotation,
-            display_matrix=tuple(np.frombuffer(matrix, np.int32).tolist()) if matrix else None,
-            others=tuple(other.type for other in clip.streams if other.index != stream.index),
-        )
-
-
-def count_packets(info: VideoInfo) -> int:
-    """Read the clip once without decoding it, and make sure that it is whole.
-
-    This costs seconds where upscaling costs hours, so a clip that was cut off is refused before the first frame.
-
-    Returns:
-        Packets of the picture stream: the number of frames, but for codecs with hidden frames and for edit lists.
+    Args:
+        path: the file.
+        stream: index of the video stream that is meant, as ffprobe counts; None: there has to be just one.
+        deinterlace: accept interlaced pictures; they will be deinterlaced.
+        protocols: what a playlist may reach beside local files.
 
     Raises:
-        MediaError: the clip ends before its index or header says, or a packet is damaged; frame and time are named.
+        MediaError: no such file, not a video, or a kind that this version would damage: more than 12 bits per sample,
+            Dolby Vision, interlaced, an alpha channel, an unknown matrix, several video streams. The message says what
+            to do.
     """
-    count = 0
-    end = Fraction(0)
-    with open_clip(info.path) as clip:
-        stream = clip.streams[info.stream]
-        # A fragmented MP4 states no number of frames, and its index grows while it is read.
-        indexed = len(stream.index_entries) if info.container == _INDEXED and stream.frames else None
-        try:
-            for packet in clip.demux():
-                if packet.pts is not None and packet.size:
-                    end = max(end, (packet.pts + (packet.duration or 0)) * fraction(packet.time_base))
-                if packet.stream_index == info.stream and packet.size:
-                    if packet.is_corrupt:
-                        raise cut_off(info.path, count, end, "a packet is damaged or incomplete")
-                    count += 1
-        except FFmpegError as error:
-            raise cut_off(info.path, count, end, error.strerror) from error
-        stated = Fraction(clip.duration or 0, av.time_base)
-        if indexed is not None and count < indexed:
-            raise cut_off(info.path, count, end, f"its index lists {indexed} frames")
-        if indexed is None and info.container in _STATE_DURATION and end < stated - _TOLERANCE_S:
-            raise cut_off(info.path, count, end, f"its header states {float(stated):.2f} s")
-    return count
+    with open_clip(path, protocols) as clip:
+        chosen = _picture_stream(clip, path, stream)
+        first = _first_picture(clip, chosen, path)
+        return describe(clip, chosen, first, path, deinterlace=deinterlace, protocols=protocols)
+
+
+def describe(
+    clip: InputContainer,
+    stream: VideoStream,
+    first: VideoFrame,
+    path: Path,
+    *,
+    deinterlace: bool = False,
+    protocols: tuple[str, ...] = (),
+) -> VideoInfo:
+    """Describe an open clip by its picture stream and the first picture of that.
+
+    Raises:
+        MediaError: see `probe`.
+    """
+    _refuse_what_would_suffer(first, path)
+    if first.interlaced_frame and not deinterlace:
+        raise interlaced(path)
+    matrix = _side_data(first, "DISPLAYMATRIX")
+    rate = fraction(stream.average_rate) or fraction(stream.guessed_rate) or Fraction(25)
+    time_base = fraction(stream.time_base)
+    duration = stream.duration * time_base if stream.duration else Fraction(clip.duration or 0, av.time_base)
+    return VideoInfo(
+        path=path,
+        container=clip.format.name,
+        stream=stream.index,
+        codec=stream.codec_context.name,
+        width=first.width,
+        height=first.height,
+        pixel_format=first.format.name,
+        frames=stream.frames or round(duration * rate) or None,
+        frame_rate=rate,
+        duration_s=float(duration) or None,
+        time_base=time_base,
+        colour=picture_colour(first),
+        sample_aspect=fraction(stream.sample_aspect_ratio) or Fraction(1),
+        rotation=first.rotation,
+        display_matrix=tuple(np.frombuffer(matrix, np.int32).tolist()) if matrix else None,
+        others=tuple(other.type for other in clip.streams if other.index != stream.index),
+        chroma_location=_chroma_location(stream),
+        hdr=parse_static_hdr(_side_data(first, "MASTERING_DISPLAY_METADATA"), _side_data(first, "CONTENT_LIGHT_LEVEL")),
+        deinterlace=deinterlace,
+        protocols=protocols,
+    )
 
 
 def picture_colour(picture: VideoFrame) -> Colour:
     """The colour tags of a decoded picture."""
-    is_rgb = picture.format.is_rgb
+    name = picture.format.name
+    family = samples_of(name).family
+    # FFmpeg's convention: grey that says nothing comes from stills, and uses all values.
+    full_by_kind = family == "rgb" or name.startswith("yuvj") or (family == "grey" and picture.color_range == 0)
     return Colour(
-        matrix=RGB if is_rgb else picture.colorspace,
-        full_range=is_rgb or picture.format.name.startswith("yuvj") or picture.color_range == FULL_RANGE,
+        matrix=RGB if family == "rgb" else picture.colorspace,
+        full_range=full_by_kind or picture.color_range == FULL_RANGE,
         primaries=picture.color_primaries,
         transfer=picture.color_trc,
     )
 
 
-def _picture_stream(clip: InputContainer, path: Path) -> VideoStream:
+def _picture_stream(clip: InputContainer, path: Path, wanted: int | None) -> VideoStream:
     pictures = [stream for stream in clip.streams.video if not stream.disposition & Disposition.attached_pic]
     if not pictures:
         kinds = sorted({stream.type for stream in clip.streams})
         raise MediaError(f"{path}: holds no video, only {', '.join(kinds) or 'nothing'}")
-    if len(pictures) > 1:
+    indices = [stream.index for stream in pictures]
+    if wanted is None and len(pictures) > 1:
         raise MediaError(
-            f"{path}: holds {len(pictures)} video streams, this version upscales one; "
-            f"take one out: {ffmpeg(path, '-map 0:v:0 -map 0:a? -c copy')}"
+            f"{path}: holds {len(pictures)} video streams; choose one with --stream {' or '.join(map(str, indices))}, "
+            "the others are copied as they are"
         )
-    if pictures[0].codec_context is None:
+    if wanted is not None and wanted not in indices:
+        raise MediaError(f"{path}: stream {wanted} is no video; its video is stream {' and '.join(map(str, indices))}")
+    chosen = pictures[0 if wanted is None else indices.index(wanted)]
+    if chosen.codec_context is None:
         raise MediaError(f"{path}: FFmpeg has no decoder for its video; convert it with the program that made it")
-    return pictures[0]
+    return chosen
 
 
 def _first_picture(clip: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
     try:
-        for picture in clip.decode(stream):
-            return picture
+        for packet in clip.demux(stream):
+            if packet.has_sidedata("encryption_info"):
+                raise encrypted(path)
+            for picture in packet.decode():
+                return picture
     except FFmpegError as error:
         raise MediaError(f"{path}: its first picture cannot be decoded: {error.strerror}; get a whole copy") from error
     raise MediaError(f"{path}: holds a video stream without a single picture")
@@ -177,27 +206,18 @@ def _refuse_what_would_suffer(picture: VideoFrame, path: Path) -> None:
     def refuse(what: str, arguments: str) -> MediaError:
         return MediaError(f"{path}: {what}; convert it: {ffmpeg(path, f'{arguments} -crf 10 -c:a copy')}")
 
-    components = picture.format.components
-    name = picture.format.name
     colour = picture_colour(picture)
-    if colour.transfer in (PQ, HLG):
-        raise MediaError(f"{path}: is HDR, which this version would flatten; tone-map a copy to SDR")
-    if any(component.is_alpha for component in components):
-        raise refuse(f"has an alpha channel ({name}), which video output cannot keep", "-pix_fmt yuv444p")
-    if any(component.bits != 8 for component in components):
-        raise refuse(f"is {name}, this version reads 8 bits per sample", "-pix_fmt yuv420p")
-    if picture.format.has_palette or len(components) != 3:
-        raise refuse(f"is {name}, which is neither YUV nor RGB", "-pix_fmt yuv420p")
+    if complaint := why_not_read(picture.format.name):
+        raise refuse(*complaint)
     if colour.matrix not in MATRICES:
+        filtered, tag = ("2020_ncl", "bt2020nc") if colour.primaries == BT2020_PRIMARIES else ("709", "bt709")
         raise refuse(
-            f"has colour matrix {colour.matrix}, this version knows BT.601 and BT.709",
-            "-vf scale=out_color_matrix=bt709 -colorspace bt709",
+            f"has colour matrix {colour.matrix} of H.273, this version knows {', '.join(map(str, sorted(WEIGHTS)))}",
+            f"-vf zscale=matrix={filtered} -colorspace {tag}",
         )
-    if picture.interlaced_frame:
-        raise interlaced(path)
     for kind, words in _SIDE_DATA_LOST.items():
         if _side_data(picture, kind):
-            raise refuse(f"carries {words}, which would be lost", "-vf sidedata=delete")
+            raise refuse(f"carries {words}, which would be lost", f"-vf sidedata=delete:{Type[kind].value}")
 
 
 def _side_data(picture: VideoFrame, kind: str) -> bytes | None:
@@ -207,3 +227,21 @@ def _side_data(picture: VideoFrame, kind: str) -> bytes | None:
     except ValueError:  # before version 19, PyAV gives up when there is one kind that it has no name for, such as EXIF
         return None
     return None if data is None else bytes(data)
+
+
+def _chroma_location(stream: VideoStream) -> str:
+    """Where the chroma of a stream sits: a key of `chroma.LOCATIONS`.
+
+    PyAV does not tell. FFmpeg tells in the header of a Matroska file, so one is written for the stream: its elements
+    ChromaSitingHorz and ChromaSitingVert are 1 for level with the first luma sample, 2 for halfway to the next one.
+    They are missing where nothing is known, and for level with the second line, which fields of interlaced video have.
+    """
+    header = io.BytesIO()
+    try:
+        with av.open(header, "w", format="matroska") as container:
+            container.add_stream_from_template(stream, opaque=True)
+            container.start_encoding()
+    except (FFmpegError, ValueError):  # a codec that Matroska cannot hold
+        return "left"
+    siting = re.search(rb"\x55\xb7\x81(.)\x55\xb8\x81(.)", header.getvalue(), re.DOTALL)
+    return _SITING.get((siting[1][0], siting[2][0]), "left") if siting else "left"

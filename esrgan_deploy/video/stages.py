@@ -10,7 +10,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -60,6 +60,13 @@ class Stages:
         with self.changed:
             self._running += 1
         thread.start()
+
+    @contextlib.contextmanager
+    def here(self, name: str) -> Iterator[None]:
+        """The body of this `with` is the stage `name`, in the calling thread."""
+        begin, waited_s = time.perf_counter(), self.waited_s()
+        yield
+        self.busy_s[name] = time.perf_counter() - begin - (self.waited_s() - waited_s)
 
     def join(self) -> None:
         """Wait until all threads are done.
@@ -154,6 +161,16 @@ class Channel(Generic[Item]):
             self._stages.wait(lambda: len(self._items) < self._capacity)
             self._items.append(item)
             self._stages.changed.notify_all()
+
+    def put_all(self, items: Iterable[Item]) -> None:
+        """Append `items` one after the other, then close.
+
+        Raises:
+            Stopped: the run was stopped.
+        """
+        for item in items:
+            self.put(item)
+        self.close()
 
     def close(self) -> None:
         """Say that nothing more comes."""

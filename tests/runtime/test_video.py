@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clips import TICKS, copied_packets, nearest, numbered, picture, planes, read_frames, times, write_clip
-from esrgan_deploy.video import CODECS, probe, upscale_video
+from esrgan_deploy.reuse import Counts
+from esrgan_deploy.video import CODECS, VideoOptions, probe, upscale_video
 from esrgan_deploy.video.colour import BT601, BT709, Colour
 
 BUNNY = Path(__file__).parent.parent / "data" / "bigbuckbunny.mp4"
@@ -33,7 +34,7 @@ def reordered(path):
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_real_clip_keeps_frames_times_sound_and_tags(tmp_path, codec):
     out = tmp_path / "out.mp4"
-    summary = upscale_video(BUNNY, out, nearest(2), codec=codec)
+    summary = upscale_video(BUNNY, out, nearest(2), VideoOptions(codec=codec))
     assert reordered(BUNNY), "the excerpt is there to test B-frames"
     assert reordered(out) is (codec != "av1"), "which hides its reordering inside packets"
     assert times(out) == times(BUNNY) == [Fraction(n, 25) for n in range(50)]
@@ -87,7 +88,7 @@ def test_times_of_any_spacing_are_kept_exactly(gaps, start, time_base, options, 
     with tempfile.TemporaryDirectory() as folder:
         source = write_clip(Path(folder) / "in.mp4", pts, time_base=time_base, options=options)
         out = Path(folder) / "out.mp4"
-        upscale_video(source, out, nearest(1), codec=codec)
+        upscale_video(source, out, nearest(1), VideoOptions(codec=codec))
         frames = read_frames(out)
         assert [number for _, number, _ in frames] == list(range(len(pts)))
         assert [time for time, _, _ in frames] == times(source)
@@ -97,7 +98,7 @@ def test_times_of_any_spacing_are_kept_exactly(gaps, start, time_base, options, 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
 def test_the_shortest_clips_are_complete(tmp_path, codec, count):
     source = write_clip(tmp_path / "in.mp4", range(0, 512 * count, 512))
-    upscale_video(source, tmp_path / "out.mp4", nearest(2), codec=codec)
+    upscale_video(source, tmp_path / "out.mp4", nearest(2), VideoOptions(codec=codec))
     assert times(tmp_path / "out.mp4") == [Fraction(n, 25) for n in range(count)]
 
 
@@ -107,7 +108,7 @@ def test_a_long_last_frame_stays_long(tmp_path, codec, count):
     pts = range(0, 512 * count, 512)
     options = {"bf": "0", "preset": "fast"}  # a preset with a delay: the last packet comes when flushing
     source = write_clip(tmp_path / "in.mp4", pts, options=options, last_duration=12800)
-    upscale_video(source, tmp_path / "out.mp4", nearest(1), codec=codec)
+    upscale_video(source, tmp_path / "out.mp4", nearest(1), VideoOptions(codec=codec))
     expected = float(Fraction(count - 1, 25) + 1)
     assert probe(source).duration_s == expected
     assert probe(tmp_path / "out.mp4").duration_s == pytest.approx(expected, abs=0.001)
@@ -265,7 +266,7 @@ def test_pixel_shape_rotation_and_colour_tags_survive(tmp_path, codec):
     source = write_clip(
         tmp_path / "in.mp4", tags={**tags, "sample_aspect_ratio": Fraction(128, 117)}, rotation=-90, rate=24
     )
-    upscale_video(source, tmp_path / "out.mp4", nearest(2), codec=codec)
+    upscale_video(source, tmp_path / "out.mp4", nearest(2), VideoOptions(codec=codec))
     before, after = probe(source), probe(tmp_path / "out.mp4")
     assert before.colour == Colour(5, True, 5, 6)
     assert after.colour == before.colour
@@ -327,7 +328,7 @@ def test_solid_colours_come_back_as_they_were(tmp_path, codec, matrix, full):
         codec="ffv1",
         tags=tags,
     )
-    upscale_video(source, tmp_path / "out.mkv", nearest(2), codec=codec, quality=1)
+    upscale_video(source, tmp_path / "out.mkv", nearest(2), VideoOptions(codec=codec, quality=1))
     for (_, _, frame), colour in zip(read_frames(tmp_path / "out.mkv"), colours, strict=True):
         for plane, value in zip(planes(frame), colour, strict=True):
             assert np.abs(plane - value).max() <= 2
@@ -341,7 +342,7 @@ def test_rgb_becomes_limited_range_yuv_of_the_same_colour(tmp_path):
         codec="ffv1",
         pixel_format="bgr0",
     )
-    upscale_video(source, tmp_path / "out.mp4", nearest(2), quality=1)
+    upscale_video(source, tmp_path / "out.mp4", nearest(2), VideoOptions(quality=1))
     assert probe(tmp_path / "out.mp4").colour == Colour(BT601, False, 2, 2)
     expected = (117, 90, 180)  # 16 + 219 Y, 128 + 224 Cb, 128 + 224 Cr of BT.601, by hand
     for plane, value in zip(planes(read_frames(tmp_path / "out.mp4")[5][2]), expected, strict=True):
@@ -351,9 +352,9 @@ def test_rgb_becomes_limited_range_yuv_of_the_same_colour(tmp_path):
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("scale", [1, 3])
 def test_odd_sizes_lose_no_row_and_no_column(tmp_path, codec, scale):
-    source = write_clip(tmp_path / "in.mkv", codec="ffv1", size=(49, 67), pixel_format="yuv444p",
-                        draw=lambda index, size: picture(np.full(size, 90), 128, 128, "yuv444p"))  # fmt: skip
-    upscale_video(source, tmp_path / "out.mp4", nearest(scale), codec=codec)
+    source = write_clip(tmp_path / "in.mkv", codec="ffv1", size=(49, 67),
+                        draw=lambda index, size: picture(np.full(size, 90), 128, 128))  # fmt: skip
+    upscale_video(source, tmp_path / "out.mp4", nearest(scale), VideoOptions(codec=codec))
     after = probe(tmp_path / "out.mp4")
     assert (after.height, after.width) == (49 * scale, 67 * scale)
 
@@ -361,7 +362,7 @@ def test_odd_sizes_lose_no_row_and_no_column(tmp_path, codec, scale):
 def test_quality_decides_the_size(tmp_path):
     sizes = []
     for quality in (8, 40):
-        upscale_video(BUNNY, tmp_path / "out.mp4", nearest(1), quality=quality)
+        upscale_video(BUNNY, tmp_path / "out.mp4", nearest(1), VideoOptions(quality=quality))
         sizes.append((tmp_path / "out.mp4").stat().st_size)
     assert sizes[0] > 3 * sizes[1]
 
@@ -376,8 +377,13 @@ def test_the_summary_shows_the_stage_that_limits(tmp_path):
     class Slow:
         """Stands for a slow network; what it returns does not matter."""
 
+        counts = Counts()
+
         def output_size(self, height, width):
             return height, width
+
+        def identity(self):
+            return {}
 
         def map(self, frames):
             import time
@@ -388,8 +394,9 @@ def test_the_summary_shows_the_stage_that_limits(tmp_path):
 
     source = write_clip(tmp_path / "in.mp4", range(0, 30 * 512, 512))
     summary = upscale_video(source, tmp_path / "out.mp4", Slow())
-    assert summary.infer_busy_s >= 0.6
-    assert summary.infer_busy_s > 2 * max(summary.decode_busy_s, summary.encode_busy_s)
+    assert summary.limit == "infer"
+    assert summary.busy_s["infer"] >= 0.6
+    assert all(summary.busy_s["infer"] > 2 * seconds for stage, seconds in summary.busy_s.items() if stage != "infer")
     assert summary.fps == pytest.approx(30 / summary.seconds)
 
 
@@ -400,7 +407,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path):
         source = write_clip(tmp_path / f"{count}.mp4", range(0, count * 512, 512), size=(320, 448))
         code = (
             "import resource, sys; from pathlib import Path; from clips import nearest;"
-            "from esrgan_deploy.video import upscale_video;"
+            "from esrgan_deploy.video import VideoOptions, upscale_video;"
             f"upscale_video(Path({str(source)!r}), Path({str(tmp_path / 'out.mp4')!r}), nearest(2));"
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
         )

@@ -1,64 +1,116 @@
-"""The account of frames that go through an encoder."""
+"""Decoding times and the end of a stream, from display times alone."""
 
-import av
-import numpy as np
+import json
+import subprocess
+from itertools import permutations
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esrgan_deploy.video.decode import Frame
-from esrgan_deploy.video.timeline import Timeline, trusted_dts
-
-PIXELS = np.zeros((2, 2, 3), np.uint8)
+from esrgan_deploy.video.timeline import closing_duration, decoding_times
+from odd_clips import ffmpeg, needs_programs
 
 
-def packet(pts, dts):
-    made = av.Packet(4)
-    made.pts, made.dts = pts, dts
-    return made
+@st.composite
+def decoding_orders(draw, longest=24):
+    """Display times in an order that an encoder could send them: no packet comes many places late."""
+    gaps = draw(st.lists(st.integers(1, 1000), min_size=1, max_size=longest))
+    start = draw(st.integers(-5000, 5000))
+    shown = [start + sum(gaps[:index]) for index in range(len(gaps))]
+    late = draw(st.lists(st.integers(0, 4), min_size=len(shown), max_size=len(shown)))
+    return [time for _, time in sorted(zip((place + by for place, by in enumerate(late)), shown, strict=True))]
 
 
-def timeline_of(*times):
-    timeline = Timeline()
-    for pts, duration in times:
-        timeline.send(Frame(PIXELS, pts, duration))
-    return timeline
+@given(decoding_orders())
+def test_decoding_times_increase_and_never_come_after_display(pts):
+    dts = decoding_times(pts)
+    assert all(early < late for early, late in zip(dts, dts[1:], strict=False))
+    assert all(decoded <= shown for decoded, shown in zip(dts, pts, strict=True))
 
 
-@given(st.lists(st.integers(1, 1000), min_size=1, max_size=30), st.integers(-5000, 5000))
-def test_packets_come_back_once_with_their_durations(durations, start):
-    pts = [start + sum(durations[:index]) for index in range(len(durations))]
-    timeline = timeline_of(*zip(pts, durations, strict=True))
-    got = [*timeline.receive(packet(time, time) for time in pts), *timeline.end()]
-    assert [(p.pts, p.dts, p.duration) for p in got] == list(zip(pts, pts, durations, strict=True))
+@given(decoding_orders(longest=9))
+def test_no_packet_could_be_decoded_one_place_later(pts):
+    """With one place less of delay, some packet would be decoded after it is shown."""
+    shown = sorted(pts)
+    delay = sum(time < shown[0] for time in decoding_times(pts))
+    assert decoding_times(pts)[delay:] == shown[: len(pts) - delay]
+    if delay:
+        later = shown[: len(pts) - delay + 1]
+        assert any(decoded > time for decoded, time in zip(later, pts[delay - 1 :], strict=True))
 
 
-@pytest.mark.parametrize("returned", [[0, 0], [0, 3]], ids=["twice", "never sent"])
-def test_a_packet_too_many_is_an_error(returned):
-    timeline = timeline_of((0, 1), (1, 1))
-    with pytest.raises(RuntimeError, match=f"returned PTS {returned[1]}, not sent to it or returned before"):
-        list(timeline.receive(packet(time, time) for time in returned))
+@given(st.lists(decoding_orders(longest=6), min_size=2, max_size=4), st.data())
+def test_where_segments_end_does_not_matter(groups, data):
+    """Times follow from the whole list of packets, so that a cut where no packet crosses it changes nothing."""
+    pts, end = [], 0
+    for group in groups:
+        shift = end - min(group) + 1
+        pts += [time + shift for time in group]
+        end = max(pts)
+    assert decoding_times(pts) == decoding_times(list(pts))
+    longest = max(groups, key=lambda group: len([time for time in decoding_times(group) if time < min(group)]))
+    places = len([time for time in decoding_times(pts) if time < min(pts)])
+    assert places == len([time for time in decoding_times(longest) if time < min(longest)])
 
 
-def test_a_packet_too_few_is_an_error():
-    timeline = timeline_of((0, 1), (1, 1))
-    assert list(timeline.receive([packet(0, 0)])) == []
-    with pytest.raises(RuntimeError, match="kept 1 frames, one has PTS 1"):
-        list(timeline.end())
-
-
-def test_the_last_packet_lasts_until_the_end_of_the_clip():
-    """Shown I B P, decoded I P B: the P lasts 500 units, but MP4 ends with the B."""
-    timeline = timeline_of((0, 10), (10, 10), (20, 500))
-    *_, last = [*timeline.receive([packet(0, -10), packet(20, 0), packet(10, 10)]), *timeline.end()]
-    assert last.pts == 10
-    assert (last.dts - -10) + last.duration == 520
+@given(st.integers(1, 7), st.integers(1, 500), st.integers(-900, 900))
+def test_without_reordering_decoding_is_display(count, gap, start):
+    pts = [start + index * gap for index in range(count)]
+    assert decoding_times(pts) == pts
 
 
 @pytest.mark.parametrize(
-    ("dts", "expected"),
-    [(-2048, -2048), (0, 0), (512, 512), (None, 512), (-2049, 512), (-(2**62), 512), (2**62, 512), (513, 512)],
+    ("pts", "dts"),
+    [
+        ([7], [7]),
+        ([0, 2, 1], [-1, 0, 1]),
+        ([0, 4, 2, 1, 3], [-2, -1, 0, 1, 2]),
+        ([0, 1000, 10, 20], [-10, 0, 10, 20]),
+        ([100, 300, 150, 1300, 400], [50, 100, 150, 300, 400]),
+    ],
 )
-def test_a_dts_that_cannot_be_true_is_replaced(dts, expected):
-    """x265 returns what was in memory for clips of two frames: seen were -244813135929 and -4409931549575161904."""
-    assert trusted_dts(dts, pts=512, first_pts=0, last_pts=2048) == expected
+def test_times_worked_out_by_hand(pts, dts):
+    """The packets before the clock begins lie at the distances with which it goes on."""
+    assert decoding_times(pts) == dts
+
+
+@needs_programs
+@pytest.mark.parametrize(
+    "settings", ["bframes=0", "bframes=1", "bframes=3:b-pyramid=none", "bframes=5:b-pyramid=normal:open-gop=1"]
+)
+def test_x264_gives_the_same_decoding_times(tmp_path, settings):
+    picture = "-f lavfi -i testsrc2=size=64x48:rate=25 -frames:v 30"
+    encoder = f"-c:v libx264 -preset veryfast -x264-params keyint=12:{settings}"
+    ffmpeg(f"{picture} {encoder} -enc_time_base 1/25 clip.mp4", tmp_path)
+    show = ["ffprobe", "-v", "error", "-show_entries", "packet=pts,dts", "-print_format", "json", "clip.mp4"]
+    packets = json.loads(subprocess.run(show, cwd=tmp_path, capture_output=True, check=True).stdout)["packets"]
+    assert decoding_times([int(packet["pts"]) for packet in packets]) == [int(packet["dts"]) for packet in packets]
+
+
+@given(decoding_orders(), st.integers(1, 100_000), st.integers(1, 1000))
+def test_the_end_is_kept_as_far_as_it_can_be(pts, last, usual):
+    """A sum of decoding distances and the closing one is what MP4 calls the duration."""
+    durations = [last if time == max(pts) else usual for time in pts]
+    dts = decoding_times(pts)
+    closing = closing_duration(pts, dts, durations)
+    end = max(pts) + last
+    lasts = dts[-1] - dts[0] + closing
+    assert closing >= durations[-1]
+    assert pts[-1] + closing <= max(end, pts[-1] + durations[-1])
+    assert lasts >= end - min(pts) or pts[-1] + closing == max(end, pts[-1] + durations[-1])
+
+
+def test_a_long_last_frame_with_b_frames():
+    """Shown I B P, decoded I P B: the P lasts 500 units, and MP4 ends with the B, which is decoded last."""
+    pts, durations = [0, 20, 10], [10, 500, 10]
+    dts = decoding_times(pts)
+    assert dts == [-10, 0, 10]
+    assert (dts[-1] - dts[0]) + closing_duration(pts, dts, durations) == 520
+
+
+def test_every_order_of_four_frames_has_valid_times():
+    for pts in permutations([0, 10, 20, 35]):
+        dts = decoding_times(pts)
+        assert sorted(set(dts)) == dts
+        assert all(decoded <= shown for decoded, shown in zip(dts, pts, strict=True))
