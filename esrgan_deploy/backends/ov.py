@@ -57,6 +57,8 @@ class OpenVinoSession(ThreadedSession):
         self._config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if threads:
             self._config["INFERENCE_NUM_THREADS"] = threads
+            # OpenVINO binds threads to cores, from the first one on: two processes of one thread would share a core.
+            self._config["ENABLE_CPU_PINNING"] = False
         if cache:
             self._config["CACHE_DIR"] = str(cache)
         self._requests = {"uint8": self._compile(graph, "uint8")}

@@ -157,8 +157,8 @@ class _YuvToRgb:
             planes = [plane[: len(part)] for plane in self._planes]
             planes[0][:] = luma[top:bottom]
             if self._reader:
-                chroma = self._reader.lines(top, bottom)[:, : len(part), : part.shape[1]]
-                planes[1:] = chroma if chroma.dtype == self._yuv.dtype else chroma.astype(self._yuv.dtype)
+                read = self._reader.lines(top, bottom)[:, : len(part), : part.shape[1]]
+                planes[1:] = read.astype(self._yuv.dtype, copy=False)
             rgb = self._rgb[: len(part)]
             cv2.transform(cv2.merge(planes, self._yuv[: len(part)]), self._matrix, rgb)
             clamp(rgb, self._peak)

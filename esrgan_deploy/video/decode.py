@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 
+import av
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
@@ -130,60 +131,73 @@ def _checked(
 def _pictures(
     info: VideoInfo, seen: Survey, start: Callable[[InputContainer, VideoStream], None] | None
 ) -> Iterator[VideoFrame]:
-    """The decoder's output, its errors mapped. All pictures that are shown before the damage come before the error."""
+    """The decoder's output, its errors mapped. All pictures that are shown before the damage come before the error.
+
+    Decoding in threads is quick, but pictures that were on their way are lost with a damaged one, and whether one is
+    marked as damaged is left to chance. So at the first doubt the decoder begins again, with one thread, which decides.
+    """
     count = 0
     end = Fraction(0)
-    try:
-        for picture in _decode(info, start):
-            if picture.is_corrupt:
-                raise cut_off(info.path, None if start else count, end, "a frame cannot be decoded completely")
-            yield picture
-            pts = seen.times[min(count, len(seen.times) - 1)] if seen.by_number else picture.pts or 0
-            end = (pts + (picture.duration or info.usual_duration)) * info.time_base
-            count += 1
-    except FFmpegError as error:
-        # Threads work on several packets at a time, and pictures before the damaged one are lost with it.
-        rest = _decode(info, start, stop_at_damage=True)
-        for picture in islice(rest, count, None):
-            if picture.is_corrupt:
-                break
-            yield picture
-            count += 1
-        raise cut_off(info.path, None if start else count, end, error.strerror) from error
+    for careful in (False, True):
+        done = count
+        try:
+            for picture in islice(_decode(info, start, careful=careful), done, None):
+                if picture.is_corrupt:
+                    raise av.InvalidDataError(0, "a frame cannot be decoded completely")
+                yield picture
+                pts = seen.times[min(count, len(seen.times) - 1)] if seen.by_number else picture.pts or 0
+                end = (pts + (picture.duration or info.usual_duration)) * info.time_base
+                count += 1
+            return
+        except FFmpegError as error:
+            if careful:
+                raise cut_off(info.path, None if start else count, end, error.strerror) from error
 
 
 def _decode(
-    info: VideoInfo, start: Callable[[InputContainer, VideoStream], None] | None, *, stop_at_damage: bool = False
+    info: VideoInfo, start: Callable[[InputContainer, VideoStream], None] | None, *, careful: bool
 ) -> Iterator[VideoFrame]:
     """Pictures of a clip from `start` on.
 
     Args:
         info: of the clip.
         start: moves the clip to where decoding begins; None: the beginning.
-        stop_at_damage: use one thread, and end quietly with the last picture before the first one that is damaged.
+        careful: use one thread, conceal small errors, and before an error give all pictures that are shown before it;
+            False: use many, and take every error seriously.
 
     Raises:
-        FFmpegError: damage, unless `stop_at_damage`.
+        FFmpegError: damage.
     """
     with open_clip(info.path, info.protocols) as clip:
         stream = clip.streams[info.stream]
         assert isinstance(stream, VideoStream)
-        stream.thread_type = "NONE" if stop_at_damage else "AUTO"
+        if careful:
+            stream.thread_type = "NONE"
+        else:
+            stream.thread_type = "AUTO"
+            stream.codec_context.options = {"err_detect": "explode"}
         if start:
             start(clip, stream)
+        sent = received = 0
         damaged_pts: int | None = None
         try:
             for packet in clip.demux(stream):
                 damaged_pts = packet.pts
-                if packet.size or packet.pts is None:  # an empty one with a time is Theora's: the picture before stays
-                    yield from packet.decode()
+                if not packet.size and packet.pts is not None:
+                    continue  # Theora's way to say that the picture before stays
+                pictures = packet.decode()
+                sent += bool(packet.size) and not packet.is_discard
+                received += len(pictures)
+                if not (packet.size or careful) and received < sent:
+                    raise av.InvalidDataError(0, "a frame is missing")  # at the end, errors of threads are not reported
+                yield from pictures
         except FFmpegError:
-            if not stop_at_damage:
-                raise
-            with contextlib.suppress(FFmpegError):
-                for picture in stream.codec_context.decode(None):
-                    if damaged_pts is None or picture.pts is None or picture.pts < damaged_pts:
-                        yield picture
+            if careful:
+                with contextlib.suppress(FFmpegError):
+                    for picture in stream.codec_context.decode(None):
+                        if damaged_pts is None or picture.pts is None or picture.pts < damaged_pts:
+                            yield picture
+            raise
 
 
 def _refuse_change(info: VideoInfo, picture: VideoFrame, where: str) -> None:

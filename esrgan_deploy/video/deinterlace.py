@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 import av
 from av.video.frame import VideoFrame
 
+from esrgan_deploy.errors import MediaError
 from esrgan_deploy.video.probe import VideoInfo
 from esrgan_deploy.video.reading import fraction
 
@@ -17,6 +18,9 @@ def deinterlaced(pictures: Iterable[tuple[VideoFrame, int]], info: VideoInfo) ->
     Args:
         pictures: with their PTS, in units of the clip's time base. A picture depends on its two neighbours.
         info: of the clip.
+
+    Raises:
+        MediaError: `pictures` did; all pictures before that have come out.
     """
     graph = av.filter.Graph()
     graph.link_nodes(
@@ -30,10 +34,15 @@ def deinterlaced(pictures: Iterable[tuple[VideoFrame, int]], info: VideoInfo) ->
         graph.add("buffersink"),
     )
     graph.configure()
-    for picture, pts in pictures:
-        picture.pts, picture.time_base = pts, info.time_base
-        graph.vpush(picture)
+    try:
+        for picture, pts in pictures:
+            picture.pts, picture.time_base = pts, info.time_base
+            graph.vpush(picture)
+            yield from _ready(graph, info)
+    except MediaError:  # damage; the picture before it is still in the filter
+        graph.vpush(None)
         yield from _ready(graph, info)
+        raise
     graph.vpush(None)
     yield from _ready(graph, info)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import av
 
+from esrgan_deploy import __version__
 from esrgan_deploy.atomic import same_file
 from esrgan_deploy.errors import OptionError, OutputError
 from esrgan_deploy.video.assemble import check_header
@@ -115,6 +116,7 @@ def plan(
             "frames": options.frames,
             "duration": options.duration_s,
             "segment": options.segment_frames,
+            "esrgan-deploy": __version__,
             "FFmpeg": ".".join(map(str, av.library_versions["libavcodec"])),
         },
     )

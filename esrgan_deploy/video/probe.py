@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 
 from esrgan_deploy.errors import MediaError
 from esrgan_deploy.video.colour import BT2020_PRIMARIES, FULL_RANGE, MATRICES, RGB, WEIGHTS, Colour
+from esrgan_deploy.video.cropping import cropping
 from esrgan_deploy.video.formats import samples_of, why_not_read
 from esrgan_deploy.video.hdr import StaticHdr, parse_static_hdr
 from esrgan_deploy.video.reading import encrypted, ffmpeg, fraction, interlaced, open_clip
@@ -107,6 +108,12 @@ def probe(
     with open_clip(path, protocols) as clip:
         chosen = _picture_stream(clip, path, stream)
         first = _first_picture(clip, chosen, path)
+        if crop := cropping(chosen):
+            width, height = first.width - crop.left - crop.right, first.height - crop.top - crop.bottom
+            raise MediaError(
+                f"{path}: its container hides the edges of the picture ({crop}), which would come to light; cut them "
+                f"off: {ffmpeg(path, f'-vf crop={width}:{height}:{crop.left}:{crop.top} -crf 10 -c:a copy')}"
+            )
         return describe(clip, chosen, first, path, deinterlace=deinterlace, protocols=protocols)
 
 
@@ -173,7 +180,8 @@ def _picture_stream(clip: InputContainer, path: Path, wanted: int | None) -> Vid
     pictures = [stream for stream in clip.streams.video if not stream.disposition & Disposition.attached_pic]
     if not pictures:
         kinds = sorted({stream.type for stream in clip.streams})
-        raise MediaError(f"{path}: holds no video, only {', '.join(kinds) or 'nothing'}")
+        only = f"no video, only {', '.join(kinds)}" if kinds else "nothing at all"
+        raise MediaError(f"{path}: holds {only}")
     indices = [stream.index for stream in pictures]
     if wanted is None and len(pictures) > 1:
         raise MediaError(

@@ -77,7 +77,10 @@ def ffmpeg(path: Path, arguments: str) -> str:
 def cut_off(path: Path, frames: int | None, end: Fraction, reason: str | None) -> MediaError:
     """The error for a clip that is damaged at `end` seconds, after `frames` frames if that is known."""
     place = f"{float(end):.2f} s" if frames is None else f"frame {frames} ({float(end):.2f} s)"
-    return MediaError(f"{path}: is cut off or damaged after {place}: {reason}; get a whole copy")
+    conceal = ffmpeg(path, "-crf 10 -c:a copy")
+    return MediaError(
+        f"{path}: is cut off or damaged after {place}: {reason}; get a whole copy, or one that hides it: {conceal}"
+    )
 
 
 def interlaced(path: Path) -> MediaError:
@@ -110,6 +113,8 @@ def _check_playlist(path: Path, protocols: Sequence[str]) -> None:
 
 def _parts(path: Path) -> Iterator[tuple[Path, str]]:
     """(playlist, name of a part) for each file that a playlist leads to; nothing for any other file."""
+    if not path.is_file():  # the caller says so; and a pipe can be read once only
+        return
     try:
         with path.open("rb") as file:
             if file.read(7) != b"#EXTM3U":

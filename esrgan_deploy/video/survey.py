@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -84,6 +85,8 @@ def _read(clip: InputContainer, packets: _Packets, log: list[tuple[int, str, str
     except FFmpegError as error:
         return packets.cut_off(error.strerror)
     if indexed is not None and packets.count < indexed:
+        if info.container == "avi":
+            packets.keep_those_like([(entry.timestamp, entry.size) for entry in listed])
         return packets.cut_off(f"its index lists {indexed} frames")
     if packets.ends_incomplete:
         return packets.cut_off("its last packet is incomplete")
@@ -116,6 +119,7 @@ class _Packets:
     """The last packet of all, of whichever stream, is not whole."""
     _pts: list[int | None] = field(default_factory=list)
     _dts: list[int | None] = field(default_factory=list)
+    _sizes: list[int] = field(default_factory=list)
     _keys: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -138,6 +142,7 @@ class _Packets:
             if not packet.is_discard:
                 self._pts.append(packet.pts)
                 self._dts.append(packet.dts)
+                self._sizes.append(packet.size)
                 if packet.is_keyframe and packet.pts is not None:
                     self._keys.append(packet.pts)
         if packet.pts is not None:
@@ -152,6 +157,13 @@ class _Packets:
             self._pts, self._dts = [self._pts[index] for index in before], [self._dts[index] for index in before]
             self.count = len(before)
             self.end_s = pts * self.info.time_base
+
+    def keep_those_like(self, listed: Sequence[tuple[int, int]]) -> None:
+        """Forget the packets from the first one on whose time or size is not listed; behind it, AVI counts wrongly."""
+        pairs = enumerate(zip(zip(self._dts, self._sizes, strict=True), listed, strict=False))
+        self.count = next((index for index, (found, entry) in pairs if found != entry), self.count)
+        self.end_s = listed[self.count][0] * self.info.time_base
+        self._dts, self._pts = self._dts[: self.count], self._pts[: self.count]
 
     def cut_off(self, reason: str | None) -> MediaError:
         """The error that says that there are no more packets."""

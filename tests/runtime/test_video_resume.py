@@ -235,6 +235,14 @@ def test_two_processes_do_not_write_one_target(tmp_path):
         assert parts_of(target).exists(), "the other process's"
 
 
+def test_an_unwritable_journal(tmp_path):
+    target = tmp_path / "out.mp4"
+    parts_of(target).write_bytes(b"a file where the folder should be")
+    with pytest.raises(OutputError, match=r"out\.mp4\.parts: finished segments cannot be kept there: File exists"):
+        upscale_video(BUNNY, target, nearest(2), OPTIONS)
+    assert not target.exists()
+
+
 def test_the_journal_is_written_after_its_segment(tmp_path):
     """At every moment: what the journal lists is on the disk, whole."""
     target = tmp_path / "out.mp4"
