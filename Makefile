@@ -35,6 +35,9 @@ bench: .venv/dev.done           ## the figures of the README, side by side; see 
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/cpu_backends.py
 	$(BIN)/python benchmarks/video_pipeline.py
+	$(BIN)/python benchmarks/crash.py
+	$(BIN)/python benchmarks/reuse.py
+	$(BIN)/python benchmarks/cluster.py
 	$(BIN)/python benchmarks/training.py
 
 clean:
@@ -49,7 +52,7 @@ clean:
 	@touch $@
 
 .venv/dev.done: .venv/bin/python pyproject.toml
-	$(PIP) install --group dev -e ".[cpu,train]"
+	$(PIP) install --group dev -e ".[cpu,train,ray]"
 	@touch $@
 
 .venv-3.10/done: pyproject.toml

@@ -94,6 +94,25 @@ def test_readme_from_top_to_bottom(folder, monkeypatch):
         exec(program, {})
 
 
+@pytest.mark.slow
+def test_the_page_of_clips(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    for name, *arguments in commands("docs/video.md"):
+        assert COMMANDS[name](arguments) == 0, arguments
+    for program in blocks("docs/video.md", "python"):
+        exec(program, {})
+    counted = {name: len(read_frames(name)) for name in ("clip_x4.mp4", "part.mp4", "start.mkv", "four.mp4")}
+    assert counted == {"clip_x4.mp4": 12, "part.mp4": 10, "start.mkv": 10, "four.mp4": 4}
+    assert len(list((folder / "start.mkv.preview").iterdir())) == 2
+
+
+def read_frames(name):
+    import av
+
+    with av.open(name) as clip:
+        return [frame.pts for frame in clip.decode(video=0)]
+
+
 @pytest.mark.parametrize(
     "page", ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
 )

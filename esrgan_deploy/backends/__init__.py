@@ -19,6 +19,7 @@ def open_session(
     *,
     precision: CpuPrecision = "auto",
     threads: int | None = None,
+    streams: int = 1,
     cache: Path | None = None,
     allow_cpu_fallback: bool = False,
 ) -> Session:
@@ -30,6 +31,7 @@ def open_session(
             and works, else openvino, else ort.
         precision: what openvino computes in; see `OpenVinoSession`.
         threads: CPU threads; None: one per core.
+        streams: frames that openvino computes at the same time, for clips; the other backends compute one.
         cache: folder where openvino keeps compiled models.
         allow_cpu_fallback: ort-cuda may run on the CPU where there is no usable GPU, instead of raising.
 
@@ -50,17 +52,17 @@ def open_session(
         raise OptionError(f"backend '{backend}' needs a model; name an ONNX file")
     path = Path(model)
     if backend == "auto":
-        return _open_best(path, precision, threads, cache)
+        return _open_best(path, precision, threads, streams, cache)
     if backend == "openvino":
         from esrgan_deploy.backends.ov import OpenVinoSession
 
-        return OpenVinoSession(path, precision=precision, threads=threads, cache=cache)
+        return OpenVinoSession(path, precision=precision, threads=threads, streams=streams, cache=cache)
     from esrgan_deploy.backends.ort import OrtSession
 
     return OrtSession(path, backend, threads=threads, allow_cpu_fallback=allow_cpu_fallback)
 
 
-def _open_best(path: Path, precision: CpuPrecision, threads: int | None, cache: Path | None) -> Session:
+def _open_best(path: Path, precision: CpuPrecision, threads: int | None, streams: int, cache: Path | None) -> Session:
     """The fastest backend that is installed and works; only a missing device or package moves on to the next."""
     from importlib.util import find_spec
 
@@ -74,7 +76,7 @@ def _open_best(path: Path, precision: CpuPrecision, threads: int | None, cache: 
         except MachineError:
             pass  # no usable GPU: the CPU backends are the answer that "auto" asks for
     if find_spec("openvino"):
-        return OpenVinoSession(path, precision=precision, threads=threads, cache=cache)
+        return OpenVinoSession(path, precision=precision, threads=threads, streams=streams, cache=cache)
     if find_spec("onnxruntime"):
         return OrtSession(path, "ort", threads=threads)
     raise BackendMissingError("no backend is installed: pip install 'esrgan-deploy[cpu]' (or [gpu] with an NVIDIA GPU)")

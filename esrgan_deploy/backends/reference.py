@@ -13,4 +13,6 @@ class ReferenceSession(ThreadedSession):
         super().__init__(info or ModelInfo(scale=4, overlap=0), backend="reference", precision="integer")
 
     def _infer(self, frame: Frames) -> Frames:
+        if self.info.scale == 1:
+            return frame
         return frame.repeat(self.info.scale, axis=1).repeat(self.info.scale, axis=2)

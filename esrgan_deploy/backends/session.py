@@ -73,13 +73,14 @@ class Session(ABC):
 
 
 class ThreadedSession(Session):
-    """A Session whose backend computes in the calling thread: one worker thread makes `submit` return at once."""
+    """A Session whose backend computes in the calling thread: worker threads make `submit` return at once."""
 
-    def __init__(self, info: ModelInfo, backend: str, precision: str) -> None:
+    def __init__(self, info: ModelInfo, backend: str, precision: str, streams: int = 1) -> None:
+        """`streams`: batches that are computed at the same time, `_infer` being called from so many threads."""
         self.info = info
         self.backend = backend
         self.precision = precision
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"esrgan-{backend}")
+        self._workers = ThreadPoolExecutor(max_workers=streams, thread_name_prefix=f"esrgan-{backend}")
 
     def submit(self, batch: Frames) -> Future[Frames]:
         """See `Session.submit`."""
@@ -90,11 +91,11 @@ class ThreadedSession(Session):
                 f"the model takes frames of {fixed[1]}x{fixed[0]} only, "
                 f"this one has {batch.shape[2]}x{batch.shape[1]}; export it again without --shape"
             )
-        return self._worker.submit(self._run_padded, batch)
+        return self._workers.submit(self._run_padded, batch)
 
     def close(self) -> None:
         """See `Session.close`."""
-        self._worker.shutdown(wait=True)
+        self._workers.shutdown(wait=True)
 
     @abstractmethod
     def _infer(self, frame: Frames) -> Frames:

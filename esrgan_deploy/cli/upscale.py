@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 CODECS = ("h264", "h265", "av1")
+CLIP_STREAMS = 2
 PIPE = Path("-")
 """Stands for stdin and for stdout."""
 EPILOG = """\
@@ -90,7 +92,10 @@ def _upscale(args: argparse.Namespace) -> None:
     if args.ray:
         _upscale_on_ray(source, target, model, args)
         return
-    session = open_session(model, args.backend, precision=args.precision, threads=args.threads)
+    # Frames of a clip can be computed side by side; a picture should have all threads to itself.
+    clip = source.suffix.lower() not in PICTURES and not source.is_dir()
+    streams = min(CLIP_STREAMS, args.threads or os.cpu_count() or 1) if clip else 1
+    session = open_session(model, args.backend, precision=args.precision, threads=args.threads, streams=streams)
     with Upscaler(
         session,
         tile=args.tile,

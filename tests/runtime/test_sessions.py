@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from esrgan_deploy import BACKENDS, BackendMissingError, MachineError, ModelError, ModelInfo, OptionError, open_session
+from esrgan_deploy.models import BUNDLED
 from tiny_onnx import blur_x2_in_numpy, write_onnx
 
 CPU_BACKENDS = ("openvino", "ort")
@@ -48,6 +49,22 @@ def test_results_survive_the_next_run(blur_x2, rng, backend):
         kept = result.copy()
         session.run(second)
     np.testing.assert_array_equal(result, kept)
+
+
+def test_streams_compute_the_same_side_by_side(rng):
+    """Many frames of two sizes and types at once, on the network that ships."""
+    frames = [
+        rng.integers(0, 256, (1, height, 40, 3)).astype(dtype) * np.array(1 if dtype is np.uint8 else 257, dtype)
+        for height in (24, 33)
+        for dtype in (np.uint8, np.uint16)
+        for _ in range(6)
+    ]
+    with open_session(BUNDLED, "openvino", precision="fp32") as session:
+        alone = [session.run(frame) for frame in frames]
+    with open_session(BUNDLED, "openvino", precision="fp32", streams=2) as session:
+        together = [future.result() for future in [session.submit(frame) for frame in frames]]
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
