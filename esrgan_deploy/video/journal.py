@@ -45,8 +45,7 @@ class Journal:
         """
         _sync_folder(self.folder)  # the new name of the segment's file, before anything speaks of it
         try:
-            os.write(self._file, _line(record.to_json()))
-            os.fsync(self._file)
+            _append(self._file, _line(record.to_json()))
         except OSError as error:
             raise OutputError(f"{self.folder / _NAME}: cannot be written: {error.strerror}") from error
         self.records[record.index] = record
@@ -122,8 +121,7 @@ def _read(
         os.ftruncate(file, sum(map(len, lines)))  # a line that a power cut tore
     else:
         os.ftruncate(file, 0)
-        os.write(file, _line(identity))
-        os.fsync(file)
+        _append(file, _line(identity))
         _sync_folder(folder)
         _sync_folder(folder.parent)
     kept = {_NAME, *(f"{index:06}.packets" for index in records)}
@@ -180,6 +178,13 @@ def _is_whole(folder: Path, record: SegmentRecord) -> bool:
 
 def _line(values: Mapping[str, Any]) -> bytes:
     return json.dumps(values, separators=(",", ":")).encode() + b"\n"
+
+
+def _append(file: int, data: bytes) -> None:
+    """Put all of `data` on the disk; a nearly full one takes a part first, and then says so."""
+    while data:
+        data = data[os.write(file, data) :]
+    os.fsync(file)
 
 
 def _sync_folder(folder: Path) -> None:
