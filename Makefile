@@ -4,14 +4,18 @@ PYTHON310 ?= python3.10
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test test-fast test-all test-runtime-3.10 lint format bench clean
+.PHONY: demo test test-rest test-train test-fast test-all test-runtime-3.10 lint format bench clean
 
 demo: .venv/demo.done           ## upscale a real clip with the network that comes with the package; needs no torch
 	$(BIN)/python demo.py
 
-test: .venv/dev.done lint       ## everything that CI runs
+test: lint test-rest test-train ## everything that CI runs
+
+test-rest: .venv/dev.done
 	$(BIN)/python -m pytest --ignore=tests/train
-	$(BIN)/python -m pytest tests/train  # apart: among the native threads of every backend the interpreter crashed once
+
+test-train: .venv/dev.done      ## apart: among the native threads of every backend the interpreter crashed once
+	$(BIN)/python -m pytest tests/train
 
 test-fast: .venv/dev.done       ## without the tests that take more than ten seconds
 	$(BIN)/python -m pytest -m "not slow"

@@ -1,12 +1,13 @@
-"""What stands still in a clip is computed once: the time of `Upscaler.map` beside that of computing everything.
+"""What stands still in a clip is computed once: the time from file to file beside that of computing everything.
 
-The same frames go through the same code twice; in one of the two, no tile ever passes for unchanged. All frames that
-come out are compared. The network is the bundled compact one.
+The same clip, without loss, goes through the same code twice; in one of the two, no tile ever passes for unchanged. The
+two files are compared. The network is the bundled compact one.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -23,8 +24,10 @@ from side_by_side import interleaved, ratio, save
 
 from esrgan_deploy import Session, Upscaler, open_session
 from esrgan_deploy.backends import Frames
+from esrgan_deploy.cli.upscale import CLIP_STREAMS
 from esrgan_deploy.models import BUNDLED
 from esrgan_deploy.reuse import TileResult
+from esrgan_deploy.video import upscale_video
 
 SOURCE = Path(__file__).parent.parent / "tests/data/bigbuckbunny.mp4"
 """320x180, 50 frames, no two alike."""
@@ -47,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="timed runs of each clip and each way (default: 5)")
     rounds = parser.parse_args().rounds
-    with open_session(BUNDLED) as session:
+    with open_session(BUNDLED, streams=CLIP_STREAMS) as session:
         print(f"{'clip':15} {'frames':>7} {'reused tiles':>13} {'times as fast':>14}")
         static = measure_gain("static camera", static_camera(STATIC_FRAMES), session, TILE, STATIC_TARGET, rounds)
         drawn = repeated(pictures(DRAWINGS), REPEATED)
@@ -81,32 +84,31 @@ def repeated(frames: list[Frames], times: int) -> list[Frames]:
 
 
 def measure_gain(
-    name: str, clip: list[Frames], session: Session, tile: int, target: float, rounds: int
+    name: str, frames: list[Frames], session: Session, tile: int, target: float, rounds: int
 ) -> dict[str, Any]:
     """How many times as fast a clip is with reuse, and whether the results are equal."""
     upscaler = Upscaler(session, tile=tile)
-    expected = compute_everything(upscaler, clip)
-    upscaler = Upscaler(session, tile=tile)
-    results = list(upscaler.map(clip))
-    counts = upscaler.counts
-    equal = all(np.array_equal(*pair) for pair in zip(results, expected, strict=True))
-    ways: dict[str, Callable[[], object]] = {
-        "everything": partial(compute_everything, upscaler, clip),
-        "reuse": lambda: list(upscaler.map(clip)),
-    }
-    share = counts.tiles_reused / counts.tiles
-    seconds = interleaved(ways, rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        clip, reused, everything = (Path(folder) / name for name in ("clip.mkv", "reused.mp4", "everything.mp4"))
+        write_lossless(clip, frames)
+        summary = upscale_video(clip, reused, upscaler)
+        ways: dict[str, Callable[[], object]] = {
+            "everything": partial(compute_everything, clip, everything, upscaler),
+            "reuse": partial(upscale_video, clip, reused, upscaler),
+        }
+        seconds = interleaved(ways, rounds)
+        equal = reused.read_bytes() == everything.read_bytes()
     gain = ratio(seconds["everything"], seconds["reuse"])
     met = equal and gain >= target
     print(
-        f"{name:15} {len(clip):7} {share:13.3f} {gain:14.2f}  target {target:g}: {'met' if met else 'missed'}; "
-        f"results {'equal' if equal else 'DIFFER'}"
+        f"{name:15} {len(frames):7} {summary.tiles_reused:13.3f} {gain:14.2f}  target {target:g}: "
+        f"{'met' if met else 'missed'}; files {'equal' if equal else 'DIFFER'}",
+        flush=True,
     )
     return {
-        "frames": len(clip),
+        "frames": len(frames),
         "tile": tile,
-        "tiles": counts.tiles,
-        "tiles_reused": counts.tiles_reused,
+        "tiles_reused": summary.tiles_reused,
         "seconds": seconds,
         "gain": gain,
         "equal": equal,
@@ -115,10 +117,22 @@ def measure_gain(
     }
 
 
-def compute_everything(upscaler: Upscaler, clip: list[Frames]) -> list[Frames]:
-    """`Upscaler.map` as it would be if nothing ever stood still."""
+def compute_everything(clip: Path, target: Path, upscaler: Upscaler) -> None:
+    """`upscale_video` as it would be if nothing ever stood still."""
     with patch.object(TileResult, "holds_for", lambda _self, _tile: False):
-        return list(upscaler.map(clip))
+        upscale_video(clip, target, upscaler)
+
+
+def write_lossless(path: Path, frames: list[Frames]) -> None:
+    """A clip whose decoded frames are these very ones."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25, width=frames[0].shape[1], height=frames[0].shape[0])
+        stream.pix_fmt = "bgr0"
+        for index, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = index, 1 / stream.codec_context.framerate
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
 
 
 def measure_comparing(clip: list[Frames], session: Session, rounds: int) -> dict[str, Any]:
