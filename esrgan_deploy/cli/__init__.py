@@ -42,7 +42,7 @@ def run(parser: Parser, command: Callable[[argparse.Namespace], None], argv: Seq
     try:
         command(args)
     except KeyboardInterrupt as error:
-        print(f"{parser.prog}: interrupted; {error or 'nothing was left half-written'}", file=sys.stderr)
+        print(f"{parser.prog}: interrupted; {str(error) or 'nothing was left half-written'}", file=sys.stderr)
         return INTERRUPTED
     except EsrganError as error:
         if args.debug:
