@@ -35,8 +35,8 @@ TILE = 190
 """Two tiles for 320x180, side by side."""
 FIRST_MOVING_COLUMN = TILE
 """The first column that belongs to the right tile alone."""
-STATIC_FRAMES = 30
-DRAWINGS = 4
+STATIC_FRAMES = 48
+DRAWINGS = 10
 REPEATED = 4
 MOVING_FRAMES = 16
 
