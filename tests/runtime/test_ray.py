@@ -284,13 +284,13 @@ def test_a_killed_worker_costs_no_frame(cluster, clip, tmp_path):
 def test_an_interrupted_run_goes_on_without_ray(cluster, clip, tmp_path, kind):
     expected = alone(clip, tmp_path / "alone.mp4")
     target = tmp_path / "ray.mp4"
-    before = set(Path(tempfile.gettempdir()).glob("esrgan-*"))
+    before = set(Path(tempfile.gettempdir()).glob("esrgan-segment-*"))
     run = Run(cluster, clip, target, delay=0.2).start()
     run.wait_for(2 * SEGMENT + 1)
     os.killpg(run.process.pid, kind)  # as a terminal does
     assert run.fail()[0] == 130
     until(lambda: not cluster.at_work())
-    assert set(Path(tempfile.gettempdir()).glob("esrgan-*")) <= before
+    assert set(Path(tempfile.gettempdir()).glob("esrgan-segment-*")) <= before
     finished = len(list(parts_of(target).glob("*.packets")))
     assert 1 <= finished < SEGMENTS
     with UpscalerRecipe(None, "reference").open() as upscaler:

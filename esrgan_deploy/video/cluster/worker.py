@@ -239,7 +239,7 @@ class _Worker:
         begin = time.perf_counter()
         job = replace(self._job[1], source=replace(self._job[1].source, path=source))
         counts = replace(self.upscaler.counts)
-        with tempfile.TemporaryDirectory(prefix="esrgan-", ignore_cleanup_errors=True) as folder:
+        with tempfile.TemporaryDirectory(prefix="esrgan-segment-", ignore_cleanup_errors=True) as folder:
             shelf = _Shelf(Path(folder))
             chain = Chain(job, self.upscaler, shelf, progress=progress)
             chain.run([segment])
