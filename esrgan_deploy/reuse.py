@@ -6,9 +6,10 @@ result is the exact one; nothing is estimated.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
 
 import numpy as np
@@ -36,6 +37,18 @@ class Counts:
         self.frames_reused += reused == tiles
         self.tiles += tiles
         self.tiles_reused += reused
+
+    @property
+    def share_reused(self) -> float:
+        """Of the tiles; 0 where there is none."""
+        return self.tiles_reused / max(1, self.tiles)
+
+    def since(self, before: Counts) -> Counts:
+        """What was added since these counts were equal to `before`."""
+        return Counts(*map(operator.sub, astuple(self), astuple(before)))
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*map(operator.add, astuple(self), astuple(other)))
 
 
 class TileResult:

@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from esrgan_deploy import cli
 from esrgan_deploy.atomic import same_file
@@ -96,14 +96,7 @@ def _upscale(args: argparse.Namespace) -> None:
     clip = source.suffix.lower() not in PICTURES and not source.is_dir()
     streams = min(CLIP_STREAMS, args.threads or os.cpu_count() or 1) if clip else 1
     session = open_session(model, args.backend, precision=args.precision, threads=args.threads, streams=streams)
-    with Upscaler(
-        session,
-        tile=args.tile,
-        overlap=args.overlap,
-        batch=args.batch,
-        outscale=args.outscale,
-        tolerance=args.tolerance,
-    ) as upscaler:
+    with Upscaler(session, **_upscaler_options(args)) as upscaler:
         name = model.name if model else "nearest neighbour"
         print(f"{name} x{session.info.scale}, {session.backend} in {session.precision}", file=sys.stderr)
         if PIPE in (source, target):
@@ -197,11 +190,7 @@ def _upscale_on_ray(source: Path, target: Path, model: Path | None, args: argpar
         backend=args.backend,
         precision=args.precision,
         threads=args.threads,
-        tile=args.tile,
-        overlap=args.overlap,
-        batch=args.batch,
-        outscale=args.outscale,
-        tolerance=args.tolerance,
+        **_upscaler_options(args),
     )
     with _resumable(target), Progress("frame") as progress:
         summary = upscale_on_ray(
@@ -232,6 +221,11 @@ def _upscale_pipe(source: Path, target: Path, upscaler: Upscaler, args: argparse
             note=_note,
         )
     print(_clip_lines(target, summary), file=sys.stderr)
+
+
+def _upscaler_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What `Upscaler` and `UpscalerRecipe` are both given by name."""
+    return {name: getattr(args, name) for name in ("tile", "overlap", "batch", "outscale", "tolerance")}
 
 
 def _options(args: argparse.Namespace) -> VideoOptions:

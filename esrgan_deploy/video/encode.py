@@ -78,7 +78,7 @@ class EncoderSettings:
     """What an encoder has to know before the first picture; the same settings give the same packets."""
 
     codec: str
-    """A key of `CODECS`."""
+    """A key of `CODECS`, or `formats.Y4M`."""
     quality: int | None
     """Constant rate factor; None: the codec's default."""
     width: int

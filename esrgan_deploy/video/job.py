@@ -116,10 +116,14 @@ def plan(
             "frames": options.frames,
             "duration": options.duration_s,
             "segment": options.segment_frames,
-            "esrgan-deploy": __version__,
-            "FFmpeg": ".".join(map(str, av.library_versions["libavcodec"])),
+            **versions(),
         },
     )
+
+
+def versions() -> dict[str, str]:
+    """Of everything here that decides the bytes of a result beside the Upscaler."""
+    return {"esrgan-deploy": __version__, "FFmpeg": ".".join(map(str, av.library_versions["libavcodec"]))}
 
 
 def encoder_settings(

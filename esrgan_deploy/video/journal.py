@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from esrgan_deploy.errors import OutputError
-from esrgan_deploy.video.segments import SegmentRecord
+from esrgan_deploy.video.segments import SegmentRecord, packets_path
 
 FORMAT = 1
 _NAME = "journal.jsonl"
@@ -26,16 +26,15 @@ _NAME = "journal.jsonl"
 class Journal:
     """The folder of one run; made by `open_journal`, which holds its lock."""
 
-    def __init__(self, folder: Path, target: Path, file: int, records: dict[int, SegmentRecord]) -> None:
+    def __init__(self, folder: Path, file: int, records: dict[int, SegmentRecord]) -> None:
         self.folder = folder
         self.records = records
         """Finished segments by index."""
-        self._target = target
         self._file = file
 
     def path(self, index: int) -> Path:
         """The file of packets of a segment."""
-        return self.folder / f"{index:06}.packets"
+        return packets_path(self.folder, index)
 
     def add(self, record: SegmentRecord) -> None:
         """List a segment whose file is complete.
@@ -88,7 +87,7 @@ def open_journal(target: Path, identity: Mapping[str, Any], *, resume: bool) -> 
     try:
         _lock(file, target)
         records = _read(folder, file, target, identity, resume=resume)
-        journal = Journal(folder, target, file, records)
+        journal = Journal(folder, file, records)
         yield journal
     finally:
         if journal is not None and not journal.records:
@@ -124,9 +123,9 @@ def _read(
         _append(file, _line(identity))
         _sync_folder(folder)
         _sync_folder(folder.parent)
-    kept = {_NAME, *(f"{index:06}.packets" for index in records)}
+    kept = {folder / _NAME, *(packets_path(folder, index) for index in records)}
     for path in folder.iterdir():
-        if path.name not in kept:
+        if path not in kept:
             path.unlink()
     return records
 
@@ -166,7 +165,7 @@ def _check_same_run(
 
 
 def _is_whole(folder: Path, record: SegmentRecord) -> bool:
-    path = folder / f"{record.index:06}.packets"
+    path = packets_path(folder, record.index)
     if not path.exists() or path.stat().st_size != record.bytes:
         return False
     digest = hashlib.sha256()

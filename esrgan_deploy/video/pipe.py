@@ -22,7 +22,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from esrgan_deploy.atomic import replacing
-from esrgan_deploy.errors import MediaError, OutputError
+from esrgan_deploy.errors import MediaError, OptionError, OutputError
 from esrgan_deploy.video.decode import Picture, decoded_pictures
 from esrgan_deploy.video.deinterlace import deinterlaced
 from esrgan_deploy.video.encode import EncoderSettings, add_stream, configure
@@ -63,12 +63,14 @@ def upscale_pipe(
     Raises:
         MediaError: the source is no clip or no YUV4MPEG2, or of a kind that would suffer. Or it is damaged: then the
             frames before the damage were written.
-        OptionError: an option that cannot be right.
+        OptionError: an option that cannot be right, or one of files when the target is a pipe.
         OutputError: the target cannot be written, or its reader has gone away.
     """
     begin = time.perf_counter()
     options = options or VideoOptions()
     check_options(options)
+    if not isinstance(target, Path):
+        _refuse_options_of_files(options)
     counts = replace(upscaler.counts)
     with contextlib.ExitStack() as stack:
         pictures = _from_file(source, options) if isinstance(source, Path) else _from_pipe(stack, source, options)
@@ -90,20 +92,27 @@ def upscale_pipe(
             if note:
                 note(_what_a_pipe_loses(pictures))
             flow.run(pictures, lambda codings: _to_pipe(codings, target, settings))
-        frames = upscaler.counts.frames - counts.frames
-        if not frames:
+        done = upscaler.counts.since(counts)
+        if not done.frames:
             raise pictures.damage or MediaError(f"{info.path}: holds no frame in the part that was asked for")
     if pictures.damage:
-        raise MediaError(f"{pictures.damage}; the {frames} frames before that are written")
+        raise MediaError(f"{pictures.damage}; the {done.frames} frames before that are written")
     return VideoSummary(
-        frames=frames,
-        computed=frames,
-        reused=upscaler.counts.frames_reused - counts.frames_reused,
-        tiles_reused=(upscaler.counts.tiles_reused - counts.tiles_reused)
-        / max(1, upscaler.counts.tiles - counts.tiles),
+        frames=done.frames,
+        computed=done.frames,
+        reused=done.frames_reused,
+        tiles_reused=done.share_reused,
         seconds=time.perf_counter() - begin,
         busy_s=flow.busy_s,
     )
+
+
+def _refuse_options_of_files(options: VideoOptions) -> None:
+    for name, value in (("preview", options.preview), ("codec", options.codec), ("crf", options.quality)):
+        if value is not None:
+            raise OptionError(
+                f"--{name}: a pipe gets uncompressed pictures and nothing beside; leave it out, or name a file"
+            )
 
 
 class _Pictures:

@@ -103,12 +103,11 @@ def upscale_video(
         chain.run(missing(job, journal))
         records = finish(job, journal, target)
     frames = sum(record.frames for record in records)
-    tiles = upscaler.counts.tiles - counts.tiles
     return VideoSummary(
         frames=frames,
         computed=frames - before,
         reused=sum(record.reused for record in records),
-        tiles_reused=(upscaler.counts.tiles_reused - counts.tiles_reused) / max(1, tiles),
+        tiles_reused=upscaler.counts.since(counts).share_reused,
         seconds=time.perf_counter() - begin,
         busy_s=chain.busy_s,
     )
@@ -116,12 +115,13 @@ def upscale_video(
 
 def missing(job: Job, journal: Journal) -> list[Segment]:
     """The segments that are still to be done. Behind damage there is nothing to do."""
-    damaged = [index for index, record in journal.records.items() if record.damage]
-    return [
-        segment
-        for segment in job.segments
-        if segment.index not in journal.records and segment.index < min(damaged, default=len(job.segments))
-    ]
+    return [segment for segment in job.segments[: _last(job, journal) + 1] if segment.index not in journal.records]
+
+
+def _last(job: Job, journal: Journal) -> int:
+    """Index of the last segment that the target gets, as far as damage is known."""
+    damaged = (index for index, record in journal.records.items() if record.damage)
+    return min(damaged, default=len(job.segments) - 1)
 
 
 def finish(job: Job, journal: Journal, target: Path) -> list[SegmentRecord]:
@@ -130,8 +130,7 @@ def finish(job: Job, journal: Journal, target: Path) -> list[SegmentRecord]:
     Raises:
         MediaError: the source is damaged, and the target holds the frames before that; or there is no frame at all.
     """
-    damaged = [index for index, record in journal.records.items() if record.damage]
-    records = [journal.records[index] for index in range(min(damaged, default=len(job.segments) - 1) + 1)]
+    records = [journal.records[index] for index in range(_last(job, journal) + 1)]
     damage = records[-1].damage or (str(job.seen.damage) if job.seen.damage else None)
     frames = sum(record.frames for record in records)
     if frames:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -20,9 +19,9 @@ from av.video.stream import VideoStream
 
 from esrgan_deploy.errors import MediaError
 from esrgan_deploy.video.colour import BT2020_PRIMARIES, FULL_RANGE, MATRICES, RGB, WEIGHTS, Colour
-from esrgan_deploy.video.cropping import cropping
 from esrgan_deploy.video.formats import samples_of, why_not_read
 from esrgan_deploy.video.hdr import StaticHdr, parse_static_hdr
+from esrgan_deploy.video.matroska import elements, picture_header
 from esrgan_deploy.video.reading import encrypted, ffmpeg, fraction, interlaced, open_clip
 
 _SIDE_DATA_LOST = {
@@ -34,7 +33,11 @@ _SIDE_DATA_LOST = {
     "DYNAMIC_HDR_VIVID": "HDR Vivid, brightness scene by scene",
 }
 """Properties of a picture that would not survive: names of `av.sidedata.sidedata.Type`, and what to call them."""
-_SITING = {(1, 1): "topleft", (1, 2): "left", (2, 1): "top", (2, 2): "center"}
+_PIXEL_CROP = (0x54BB, 0x54AA, 0x54CC, 0x54DD)
+"""Matroska's elements for what is not shown: rows at the top and at the bottom, columns on the left and on the right.
+FFmpeg tells of MP4's clean aperture in them as well."""
+_COLOUR, _SITING_HORZ, _SITING_VERT = 0x55B0, 0x55B7, 0x55B8
+_SITING = {(b"\1", b"\1"): "topleft", (b"\1", b"\2"): "left", (b"\2", b"\1"): "top", (b"\2", b"\2"): "center"}
 """Matroska's ChromaSitingHorz and ChromaSitingVert -> a key of `chroma.LOCATIONS`."""
 
 
@@ -108,12 +111,6 @@ def probe(
     with open_clip(path, protocols) as clip:
         chosen = _picture_stream(clip, path, stream)
         first = _first_picture(clip, chosen, path)
-        if crop := cropping(chosen):
-            width, height = first.width - crop.left - crop.right, first.height - crop.top - crop.bottom
-            raise MediaError(
-                f"{path}: its container hides the edges of the picture ({crop}), which would come to light; cut them "
-                f"off: {ffmpeg(path, f'-vf crop={width}:{height}:{crop.left}:{crop.top} -crf 10 -c:a copy')}"
-            )
         return describe(clip, chosen, first, path, deinterlace=deinterlace, protocols=protocols)
 
 
@@ -131,6 +128,8 @@ def describe(
     Raises:
         MediaError: see `probe`.
     """
+    header = picture_header(stream)
+    _refuse_hidden_edges(header, first, path)
     _refuse_what_would_suffer(first, path)
     if first.interlaced_frame and not deinterlace:
         raise interlaced(path)
@@ -155,7 +154,7 @@ def describe(
         rotation=first.rotation,
         display_matrix=tuple(np.frombuffer(matrix, np.int32).tolist()) if matrix else None,
         others=tuple(other.type for other in clip.streams if other.index != stream.index),
-        chroma_location=_chroma_location(stream),
+        chroma_location=_chroma_location(header),
         hdr=parse_static_hdr(_side_data(first, "MASTERING_DISPLAY_METADATA"), _side_data(first, "CONTENT_LIGHT_LEVEL")),
         deinterlace=deinterlace,
         protocols=protocols,
@@ -208,6 +207,16 @@ def _first_picture(clip: InputContainer, stream: VideoStream, path: Path) -> Vid
     raise MediaError(f"{path}: holds a video stream without a single picture")
 
 
+def _refuse_hidden_edges(header: Mapping[int, bytes], picture: VideoFrame, path: Path) -> None:
+    top, bottom, left, right = (int.from_bytes(header.get(name, b""), "big") for name in _PIXEL_CROP)
+    if top or bottom or left or right:
+        crop = f"{picture.width - left - right}:{picture.height - top - bottom}:{left}:{top}"
+        raise MediaError(
+            f"{path}: its container hides the edges of the picture (top {top}, bottom {bottom}, left {left}, right "
+            f"{right}), which would come to light; cut them off: {ffmpeg(path, f'-vf crop={crop} -crf 10 -c:a copy')}"
+        )
+
+
 def _refuse_what_would_suffer(picture: VideoFrame, path: Path) -> None:
     """Raise MediaError for a kind of picture that would come out damaged."""
 
@@ -237,19 +246,11 @@ def _side_data(picture: VideoFrame, kind: str) -> bytes | None:
     return None if data is None else bytes(data)
 
 
-def _chroma_location(stream: VideoStream) -> str:
-    """Where the chroma of a stream sits: a key of `chroma.LOCATIONS`.
+def _chroma_location(header: Mapping[int, bytes]) -> str:
+    """Where the chroma of a picture sits: a key of `chroma.LOCATIONS`.
 
-    PyAV does not tell. FFmpeg tells in the header of a Matroska file, so one is written for the stream: its elements
-    ChromaSitingHorz and ChromaSitingVert are 1 for level with the first luma sample, 2 for halfway to the next one.
-    They are missing where nothing is known, and for level with the second line, which fields of interlaced video have.
+    Matroska's elements are 1 for level with the first luma sample, 2 for halfway to the next one. They are missing
+    where nothing is known, and for level with the second line, which fields of interlaced video have.
     """
-    header = io.BytesIO()
-    try:
-        with av.open(header, "w", format="matroska") as container:
-            container.add_stream_from_template(stream, opaque=True)
-            container.start_encoding()
-    except (FFmpegError, ValueError):  # a codec that Matroska cannot hold
-        return "left"
-    siting = re.search(rb"\x55\xb7\x81(.)\x55\xb8\x81(.)", header.getvalue(), re.DOTALL)
-    return _SITING.get((siting[1][0], siting[2][0]), "left") if siting else "left"
+    colour = dict(elements(header.get(_COLOUR, b"")))
+    return _SITING.get((colour.get(_SITING_HORZ, b""), colour.get(_SITING_VERT, b"")), "left")

@@ -139,6 +139,11 @@ class SegmentWriter:
         self._partial.unlink(missing_ok=True)
 
 
+def packets_path(folder: Path, index: int) -> Path:
+    """Where the packets of a finished segment lie in the folder of a run."""
+    return folder / f"{index:06}.packets"
+
+
 def read_packets(path: Path, record: SegmentRecord) -> Iterator[Packet[VideoStream]]:
     """The packets of a finished segment, with PTS, duration and key flag; DTS and stream are the caller's."""
     keys = set(record.keys)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import BinaryIO
 
+from esrgan_deploy.video.matroska import number
+
 _EBML = b"\x1a\x45\xdf\xa3"
 _RIFF = b"RIFF"
 _FLV = b"FLV"
@@ -82,21 +84,9 @@ def _matroska_end(file: BinaryIO) -> int:
     end = 0
     for _ in range(2):
         file.seek(end)
-        _number(file, keep_marker=True)
-        length = _number(file)
+        number(file, keep_marker=True)
+        length = number(file)
         if length is None:
             return 0
         end = file.tell() + length
     return end
-
-
-def _number(file: BinaryIO, *, keep_marker: bool = False) -> int | None:
-    """An EBML number of variable length: the leading zeros of its first byte count the bytes that follow it."""
-    first = file.read(1)
-    if not first or not first[0]:
-        return None
-    following = 8 - first[0].bit_length()
-    marker = 0x80 >> following
-    value = int.from_bytes(bytes([first[0] if keep_marker else first[0] & (marker - 1)]) + file.read(following), "big")
-    unknown = (marker << 8 * following) - 1
-    return None if value == unknown and not keep_marker else value

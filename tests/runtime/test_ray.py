@@ -416,6 +416,19 @@ def test_a_node_that_lacks_something_is_named(cluster, clip, blur_x2, tmp_path, 
     assert code == 3
 
 
+def test_a_node_of_another_version_is_named(cluster, clip, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import esrgan_deploy\nesrgan_deploy.__version__ = '0.0.0'\n")
+    node = cluster.start(environment={"PYTHONPATH": str(tmp_path)})
+    try:
+        code, line = Run(cluster, clip, tmp_path / "ray.mp4", delay=1.0).start().fail()
+    finally:
+        cluster.kill(node)
+    assert re.search(r"node .*: its esrgan-deploy is 0\.0\.0, that of the run .*, so the pieces would not fit", line), (
+        line
+    )
+    assert code == 3
+
+
 def test_a_run_starts_and_stops_a_cluster_of_its_own(clip, tmp_path):
     expected = alone(clip, tmp_path / "alone.mp4")
     run = Run(None, clip, tmp_path / "ray.mp4").start()

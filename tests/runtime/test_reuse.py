@@ -1,6 +1,7 @@
 """What stands still is computed once, and nobody can tell from the pixels."""
 
 import weakref
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from esrgan_deploy import MachineError, ModelInfo, OptionError, Upscaler, open_session
 from esrgan_deploy.backends.reference import ReferenceSession
+from esrgan_deploy.reuse import Counts
 
 
 class CountingBlur(ReferenceSession):
@@ -322,3 +324,16 @@ def test_what_the_session_raises_reaches_the_caller(rng):
 def test_impossible_tolerance_is_refused(tolerance):
     with open_session(None, "reference") as session, pytest.raises(OptionError, match=f"tolerance {tolerance} is"):
         Upscaler(session, tolerance=tolerance)
+
+
+def test_counts_of_a_run_among_others():
+    counts = Counts()
+    counts.add(tiles=4, reused=1)
+    before = replace(counts)
+    counts.add(tiles=4, reused=4)
+    counts.add(tiles=1, reused=0)
+    run = counts.since(before)
+    assert run == Counts(frames=2, frames_reused=1, tiles=5, tiles_reused=4)
+    assert run.share_reused == 0.8
+    assert before + run == counts
+    assert counts.since(counts).share_reused == 0

@@ -129,6 +129,9 @@ def test_a_reader_that_goes_away(tmp_path):
         (["-", "-o", "out.png"], "- stands for the frames of a clip"),
         (["photo.png", "-o", "-"], "- stands for the frames of a clip"),
         (["-", "-o", "out.mp4", "--resume"], "--resume: a pipe cannot be read again"),
+        (["-", "-o", "-", "--preview", "5"], "--preview: a pipe gets uncompressed pictures"),
+        ([BUNNY, "-o", "-", "--codec", "h264"], "--codec: a pipe gets uncompressed pictures"),
+        ([BUNNY, "-o", "-", "--crf", "0"], "--crf: a pipe gets uncompressed pictures"),
         (["-", "-o", "out.avi"], "'.avi' is no video format that is written"),
         (["-", "-o", "out.mp4", "--frames", "7"], "'7' is not FIRST:END"),
     ],
@@ -139,6 +142,20 @@ def test_what_a_pipe_cannot_do(tmp_path, monkeypatch, arguments, says):
     run = upscale(*arguments, stdin=b"YUV4MPEG2 W16 H16 F25:1\nFRAME\n" + bytes(384))
     assert run.returncode == 2
     assert says in run.stderr.decode().splitlines()[-1]
+    assert run.stdout == b""
+
+
+@needs_ffmpeg
+def test_what_a_file_from_a_pipe_can_be_asked_for(tmp_path):
+    out = tmp_path / "out.mp4"
+    run = upscale("-", "-o", out, "--codec", "h265", "--crf", "51", "--preview", "40", stdin=y4m(BUNNY))
+    assert run.returncode == 0, run.stderr
+    assert [path.name for path in sorted((tmp_path / "out.mp4.preview").iterdir())] == [
+        "frame_000000.png",
+        "frame_000040.png",
+    ]
+    assert copied_packets(out) == []
+    assert out.stat().st_size < BUNNY.stat().st_size
 
 
 def test_a_part_begins_at_zero_with_its_sound(tmp_path):

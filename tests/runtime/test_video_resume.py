@@ -18,7 +18,10 @@ from esrgan_deploy.backends.reference import ReferenceSession
 from esrgan_deploy.errors import MediaError, OutputError
 from esrgan_deploy.model import ModelInfo
 from esrgan_deploy.video import VideoOptions, parts_of, upscale_video
+from esrgan_deploy.video.job import plan
 from esrgan_deploy.video.journal import open_journal
+from esrgan_deploy.video.pipeline import missing
+from esrgan_deploy.video.segments import SegmentRecord
 
 BUNNY = Path(__file__).parent.parent / "data" / "bigbuckbunny.mp4"
 SEGMENT = 8
@@ -294,6 +297,20 @@ def test_damage_is_remembered(tmp_path):
     with pytest.raises(MediaError, match="damaged after"):
         upscale_video(source, target, nearest(2), OPTIONS, resume=True)
     assert target.read_bytes() == kept
+
+
+def test_behind_the_first_damage_there_is_nothing_to_do(tmp_path):
+    """Workers side by side can each meet damage, the later one first."""
+    target = tmp_path / "out.mp4"
+    job = plan(BUNNY, target, OPTIONS, {}, lambda height, width: (height, width))
+    done = SegmentRecord(1, frames=8, bytes=0, sha256="", header="", sizes=[], pts=[], durations=[], keys=[])
+    with open_journal(target, job.identity, resume=False) as journal:
+        assert [segment.index for segment in missing(job, journal)] == list(range(7))
+        journal.records[1] = done
+        assert [segment.index for segment in missing(job, journal)] == [0, 2, 3, 4, 5, 6]
+        for index in (5, 3):
+            journal.records[index] = dataclasses.replace(done, index=index, damage="is cut off")
+        assert [segment.index for segment in missing(job, journal)] == [0, 2]
 
 
 def test_ctrl_c_of_the_command_says_how_to_go_on(tmp_path):

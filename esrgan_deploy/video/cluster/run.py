@@ -14,6 +14,7 @@ import numpy as np
 
 from esrgan_deploy.atomic import replacing
 from esrgan_deploy.errors import MachineError, MediaError, ModelError, OptionError, OutputError
+from esrgan_deploy.reuse import Counts
 from esrgan_deploy.video.cluster import worker
 from esrgan_deploy.video.cluster.connection import Demand, connected, demand, slots
 from esrgan_deploy.video.cluster.recipe import UpscalerRecipe
@@ -91,7 +92,7 @@ def upscale_on_ray(
         frames=frames,
         computed=frames - before,
         reused=sum(record.reused for record in records),
-        tiles_reused=work.tiles_reused / max(1, work.tiles),
+        tiles_reused=work.counts.share_reused,
         seconds=time.perf_counter() - begin,
         busy_s=dict(work.busy_s),
     )
@@ -168,8 +169,7 @@ class _Work:
         self._looked = self._had_slots = -float("inf")
         self.busy_s: Counter[str] = Counter()
         """Seconds of all workers together."""
-        self.tiles = 0
-        self.tiles_reused = 0
+        self.counts = Counts()
 
     def run(self, segments: Sequence[Segment]) -> None:
         """Finish `segments`, but for those behind damage of the source.
@@ -241,8 +241,7 @@ class _Work:
         _write(self._journal.path(segment.index), result.packets)
         self._journal.add(record)
         self.busy_s.update(result.busy_s)
-        self.tiles += result.tiles
-        self.tiles_reused += result.tiles_reused
+        self.counts += result.counts
         if record.damage:
             self._waiting = deque(other for other in self._waiting if other.index < segment.index)
             self._cancel(lambda other: other.index > segment.index)

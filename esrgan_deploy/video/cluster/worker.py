@@ -15,14 +15,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import av
 import numpy as np
 
 from esrgan_deploy.errors import EsrganError, MachineError, OutputError
+from esrgan_deploy.reuse import Counts
 from esrgan_deploy.video.chain import Chain
 from esrgan_deploy.video.cluster.recipe import UpscalerRecipe
-from esrgan_deploy.video.job import Job
-from esrgan_deploy.video.segments import Segment, SegmentRecord
+from esrgan_deploy.video.job import Job, versions
+from esrgan_deploy.video.segments import Segment, SegmentRecord, packets_path
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -87,8 +87,8 @@ class Finished:
     """From the start of the chain to the finished file."""
     busy_s: dict[str, float]
     """See `Chain.busy_s`."""
-    tiles: int
-    tiles_reused: int
+    counts: Counts
+    """What the Upscaler did for it."""
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ class _Worker:
         if self._job and self._job[0] == job:
             return
         fetched: Job = job.fetch()
-        here = {**self.upscaler.identity(), "FFmpeg": ".".join(map(str, av.library_versions["libavcodec"]))}
+        here = {**self.upscaler.identity(), **versions()}
         for name, value in here.items():
             if fetched.identity[name] != value:
                 raise MachineError(
@@ -238,7 +238,7 @@ class _Worker:
         assert self._job is not None
         begin = time.perf_counter()
         job = replace(self._job[1], source=replace(self._job[1].source, path=source))
-        counts = replace(self.upscaler.counts)
+        before = replace(self.upscaler.counts)
         with tempfile.TemporaryDirectory(prefix="esrgan-segment-", ignore_cleanup_errors=True) as folder:
             shelf = _Shelf(Path(folder))
             chain = Chain(job, self.upscaler, shelf, progress=progress)
@@ -251,8 +251,7 @@ class _Worker:
             node=_node(),
             seconds=time.perf_counter() - begin,
             busy_s=chain.busy_s,
-            tiles=self.upscaler.counts.tiles - counts.tiles,
-            tiles_reused=self.upscaler.counts.tiles_reused - counts.tiles_reused,
+            counts=self.upscaler.counts.since(before),
         )
 
 
@@ -264,7 +263,7 @@ class _Shelf:
         self.records: list[SegmentRecord] = []
 
     def path(self, index: int) -> Path:
-        return self._folder / f"{index:06}.packets"
+        return packets_path(self._folder, index)
 
     def add(self, record: SegmentRecord) -> None:
         self.records.append(record)
