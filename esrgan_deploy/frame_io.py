@@ -16,13 +16,15 @@ FrameType = Literal["uint8", "uint16"]
 LARGEST: dict[str, float] = {"uint8": 255.0, "uint16": 65535.0}
 
 
-def attach_frame_io(model: onnx.ModelProto, frame_type: FrameType) -> onnx.ModelProto:
-    """A copy of `model` whose input and output `frames` are (N, H, W, 3) integers of `frame_type`.
+def attach_frame_io(model: onnx.ModelProto, frame_type: FrameType, *, byte_pairs: bool = False) -> onnx.ModelProto:
+    """A copy of `model` whose input `frames_in` and output `frames_out` are (N, H, W, 3) integers of `frame_type`.
 
     in:  y = transpose(x / largest), cast to the network's type
     out: x = round(clip(transpose(y), 0, 1) * largest), half to even, like numpy.rint
 
-    N, H and W become symbolic where the network leaves them so; a network with N = 1 keeps N = 1.
+    With `byte_pairs` (of uint16) the integers enter and leave as (N, H, W, 6) uint8, little-endian pairs, for engines
+    that have no uint16; results are the same. N, H and W become symbolic where the network leaves them so; a network
+    with N = 1 keeps N = 1.
     """
     import onnx
     from onnx import TensorProto, helper
@@ -34,14 +36,12 @@ def attach_frame_io(model: onnx.ModelProto, frame_type: FrameType) -> onnx.Model
     source = next(value for value in graph.input if value.name not in initialisers)
     result = graph.output[0]
     compute = source.type.tensor_type.elem_type
-    integer = TensorProto.UINT8 if frame_type == "uint8" else TensorProto.UINT16
-    largest = LARGEST[frame_type]
-
-    def constant(name: str, value: float) -> onnx.TensorProto:
-        return helper.make_tensor(name, TensorProto.FLOAT, [], [value])
-
+    integer = TensorProto.UINT16 if frame_type == "uint16" and not byte_pairs else TensorProto.UINT8
+    received, sent = (
+        ("frame_io/in_pairs", "frame_io/out_pairs") if byte_pairs else ("frame_io/float", "frame_io/pixels")
+    )
     before = [
-        helper.make_node("Cast", ["frames_in"], ["frame_io/float"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["frames_in"], [received], to=TensorProto.FLOAT),
         helper.make_node("Mul", ["frame_io/float", "frame_io/down"], ["frame_io/unit"]),
         helper.make_node("Transpose", ["frame_io/unit"], ["frame_io/planes"], perm=[0, 3, 1, 2]),
         helper.make_node("Cast", ["frame_io/planes"], [source.name], to=compute),
@@ -52,25 +52,73 @@ def attach_frame_io(model: onnx.ModelProto, frame_type: FrameType) -> onnx.Model
         helper.make_node("Mul", ["frame_io/clipped", "frame_io/up"], ["frame_io/scaled"]),
         helper.make_node("Round", ["frame_io/scaled"], ["frame_io/rounded"]),
         helper.make_node("Transpose", ["frame_io/rounded"], ["frame_io/pixels"], perm=[0, 2, 3, 1]),
-        helper.make_node("Cast", ["frame_io/pixels"], ["frames_out"], to=integer),
+        helper.make_node("Cast", [sent], ["frames_out"], to=integer),
     ]
+    if byte_pairs:
+        joining, splitting, indices = _byte_pairs(received, "frame_io/float", "frame_io/pixels", sent)
+        before[1:1], after[-1:-1] = joining, splitting
+        graph.initializer.extend(indices)
     nodes = [*before, *graph.node, *after]
     del graph.node[:]
     graph.node.extend(nodes)
-    graph.initializer.extend(
-        [
-            constant("frame_io/down", 1.0 / largest),
-            constant("frame_io/up", largest),
-            constant("frame_io/zero", 0.0),
-            constant("frame_io/one", 1.0),
-        ]
-    )
+    for name, value in frame_constants(frame_type, byte_pairs=byte_pairs).items():
+        graph.initializer.append(helper.make_tensor(name, TensorProto.FLOAT, [], [value]))
     n, _, height, width = (dim.dim_value or dim.dim_param for dim in source.type.tensor_type.shape.dim)
     others = [value for value in graph.input if value is not source]
     del graph.input[:]
     del graph.output[:]
+    channels = 6 if byte_pairs else 3
     graph.input.extend(
-        [helper.make_tensor_value_info("frames_in", integer, [n or "N", height or "H", width or "W", 3]), *others]
+        [
+            helper.make_tensor_value_info("frames_in", integer, [n or "N", height or "H", width or "W", channels]),
+            *others,
+        ]
     )
-    graph.output.append(helper.make_tensor_value_info("frames_out", integer, [n or "N", "H_out", "W_out", 3]))
+    graph.output.append(helper.make_tensor_value_info("frames_out", integer, [n or "N", "H_out", "W_out", channels]))
     return framed
+
+
+def frame_constants(frame_type: FrameType, *, byte_pairs: bool = False) -> dict[str, float]:
+    """What the conversion computes with, by the names of its float32 scalars in the graph."""
+    largest = LARGEST[frame_type]
+    constants = {"down": 1.0 / largest, "up": largest, "zero": 0.0, "one": 1.0}
+    pairs = {"256": 256.0, "256th": 1 / 256} if byte_pairs else {}
+    return {f"frame_io/{name}": value for name, value in {**constants, **pairs}.items()}
+
+
+def _byte_pairs(
+    pairs_in: str, joined: str, whole: str, pairs_out: str
+) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Nodes for low + 256 * high, nodes for the way back, and the indices of both; exact in float32."""
+    from onnx import TensorProto, helper
+
+    def integers(name: str, *values: int) -> onnx.TensorProto:
+        return helper.make_tensor(f"frame_io/{name}", TensorProto.INT64, [len(values)], values)
+
+    indices = [
+        integers("low_start", 0),
+        integers("high_start", 1),
+        integers("end", 6),
+        integers("channel_axis", 3),
+        integers("two", 2),
+        integers("one_each", 0, 0, 0, 3, 1),  # 0: the size that is there
+        integers("six", 0, 0, 0, 6),
+    ]
+    every_other = ["frame_io/end", "frame_io/channel_axis", "frame_io/two"]
+    joining = [
+        helper.make_node("Slice", [pairs_in, "frame_io/low_start", *every_other], ["frame_io/in_low"]),
+        helper.make_node("Slice", [pairs_in, "frame_io/high_start", *every_other], ["frame_io/in_high"]),
+        helper.make_node("Mul", ["frame_io/in_high", "frame_io/256"], ["frame_io/in_high_256"]),
+        helper.make_node("Add", ["frame_io/in_low", "frame_io/in_high_256"], [joined]),
+    ]
+    splitting = [
+        helper.make_node("Mul", [whole, "frame_io/256th"], ["frame_io/out_quotient"]),
+        helper.make_node("Floor", ["frame_io/out_quotient"], ["frame_io/out_high"]),
+        helper.make_node("Mul", ["frame_io/out_high", "frame_io/256"], ["frame_io/out_high_256"]),
+        helper.make_node("Sub", [whole, "frame_io/out_high_256"], ["frame_io/out_low"]),
+        helper.make_node("Reshape", ["frame_io/out_low", "frame_io/one_each"], ["frame_io/out_low_5d"]),
+        helper.make_node("Reshape", ["frame_io/out_high", "frame_io/one_each"], ["frame_io/out_high_5d"]),
+        helper.make_node("Concat", ["frame_io/out_low_5d", "frame_io/out_high_5d"], ["frame_io/out_5d"], axis=4),
+        helper.make_node("Reshape", ["frame_io/out_5d", "frame_io/six"], [pairs_out]),
+    ]
+    return joining, splitting, indices

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
 UNMEASURED_OVERLAP = 32
 """Input pixels of context for a model that does not say what it needs."""
-LARGEST_UNTILED = 512 * 512
-"""With automatic tiling, a frame of more input pixels is tiled. RRDBNet x4 takes 11 kB of memory for each of them in
-OpenVINO and 15 kB in ONNX Runtime (measured at 256x256), so this is 3 to 4 GB."""
 AUTO_TILE = 384
 
 
@@ -163,7 +160,7 @@ class Upscaler:
         """Side of a tile for a frame of this size; 0: do not tile."""
         if self._tile is not None:
             return self._tile
-        if height * width <= LARGEST_UNTILED:
+        if height * width <= self.session.largest_untiled:
             return 0
         return max(AUTO_TILE, 4 * self.overlap)
 
@@ -183,11 +180,13 @@ class _Work:
         Raises:
             OptionError: no uint8 or uint16 (H, W, 3), or a size that the model is not made for.
         """
-        check_batch(frame[None])
-        if self._kind != (frame.shape, frame.dtype):
-            self._submit_waiting()  # a batch has one shape and type
-            self._kind, self._last = (frame.shape, frame.dtype), None
+        frame_type = check_batch(frame[None])
         cut, join = self._upscaler._cut(frame)
+        kind = (frame.shape, frame.dtype, self._upscaler.session.model_sha256)  # the last changes with alpha
+        if self._kind != kind:
+            self._submit_waiting()  # a batch has one shape and type
+            self._kind, self._last = kind, None
+            self._upscaler.session.prepare((self._upscaler.batch, *cut[0].shape[:2]), frame_type)
         known = self._last.tiles if self._last else [None] * len(cut)
         tiles = [
             result if result and result.holds_for(tile) else self._new_tile(tile, alone=len(cut) == 1)

@@ -8,9 +8,9 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
 from esrgan_deploy.backends.session import Frames, ThreadedSession
+from esrgan_deploy.dial import load_at
 from esrgan_deploy.errors import BackendMissingError, MachineError, ModelError, OptionError
 from esrgan_deploy.frame_io import FrameType, attach_frame_io
-from esrgan_deploy.model import load_onnx
 
 if TYPE_CHECKING:
     import onnx
@@ -39,8 +39,7 @@ class OpenVinoSession(ThreadedSession):
                 bf16's eight significant bits would lose what they hold more than 8-bit ones.
             threads: None: OpenVINO's choice, one per core.
             streams: frames that are computed at the same time, each by its share of the threads, which need not wait
-                for each other so often. Two gave 6 % more frames per second on two cores; but each takes longer, and
-                has buffers of its own.
+                for each other so often: more frames per second, but each takes longer, and has buffers of its own.
             cache: folder for compiled models, which load faster; None: compile each time.
 
         Raises:
@@ -53,15 +52,15 @@ class OpenVinoSession(ThreadedSession):
         except ImportError as error:
             raise BackendMissingError("-b openvino needs OpenVINO: pip install 'esrgan-deploy[cpu]'") from error
         self._path = model
-        graph, info = load_onnx(model)
+        self._alpha: float | None = None
+        graph, info = load_at(model, self._alpha)
         self._core = openvino.Core()
         has_bf16 = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision == "bf16" and not has_bf16:
             raise OptionError("--precision bf16: this CPU has no bf16 instructions; use --precision fp32")
         chosen = ("bf16" if has_bf16 else "fp32") if precision == "auto" else precision
         super().__init__(info, "openvino", "int8" if info.precision == "int8" else chosen, streams)
-        self._streams = streams
-        # Threads that are bound to cores wait where decoders and encoders are at work: clips were 5 % slower. And two
+        # Threads that are bound to cores wait where decoders and encoders are at work, and clips are slower. And two
         # processes of one thread each would share the first core.
         self._config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False}
         if streams > 1:
@@ -71,7 +70,16 @@ class OpenVinoSession(ThreadedSession):
         if cache:
             self._config["CACHE_DIR"] = str(cache)
         self._compiling = Lock()
-        self._requests = {"uint8": self._compile(graph, "uint8")}
+        self._requests: dict[FrameType, SimpleQueue[Any]] = {"uint8": self._compile(graph, "uint8")}
+
+    def set_alpha(self, alpha: float) -> None:
+        """See `Session.set_alpha`. The model is compiled anew, while the old one still computes; then they change."""
+        if alpha == self.info.alpha:
+            return
+        graph, info = load_at(self._path, alpha)
+        requests = {frame_type: self._compile(graph, frame_type) for frame_type in tuple(self._requests)}
+        with self._paused():
+            self.info, self._alpha, self._requests = info, alpha, requests
 
     def _compile(self, graph: onnx.ModelProto, frame_type: FrameType) -> SimpleQueue[Any]:
         """As many infer requests as there are streams; whoever takes one puts it back."""
@@ -92,7 +100,7 @@ class OpenVinoSession(ThreadedSession):
         frame_type: FrameType = "uint8" if frame.dtype.name == "uint8" else "uint16"
         with self._compiling:
             if frame_type not in self._requests:
-                self._requests[frame_type] = self._compile(load_onnx(self._path)[0], frame_type)
+                self._requests[frame_type] = self._compile(load_at(self._path, self._alpha)[0], frame_type)
         request = self._requests[frame_type].get()
         try:
             request.infer({"frames_in": frame}, share_inputs=True)

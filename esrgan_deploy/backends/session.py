@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Barrier, Event, Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from esrgan_deploy.errors import OptionError
+from esrgan_deploy.frame_io import FrameType
 from esrgan_deploy.model import ModelInfo
 
 if TYPE_CHECKING:
@@ -34,6 +38,9 @@ class Session(ABC):
     """Name for `open_session`, for instance "openvino"."""
     precision: str
     """The type that the device really computes in: it may be wider than the file's."""
+    largest_untiled: int = 512 * 512
+    """With automatic tiling, a frame of more input pixels is tiled. In main memory RRDBNet x4 takes 11 kB for each of
+    them in OpenVINO and 15 kB in ONNX Runtime (measured at 256x256), so this is 3 to 4 GB."""
 
     @property
     def model_sha256(self) -> str | None:
@@ -59,6 +66,24 @@ class Session(ABC):
         """Upscale `batch` and wait for it; see `submit`."""
         return self.submit(batch).result()
 
+    def prepare(self, shape: tuple[int, int, int], frame_type: FrameType) -> None:  # noqa: B027  # a default
+        """Announce the largest batch that will come, so that what depends on shapes is made once; never required.
+
+        Args:
+            shape: (N, H, W), N the most frames that are submitted together.
+            frame_type: "uint8" or "uint16".
+        """
+
+    def set_alpha(self, alpha: float) -> None:
+        """Take another share of the GAN for all that is submitted from now on.
+
+        theta = (1 - alpha) * PSNR + alpha * GAN, Wang et al. 2018 (ESRGAN), section 3.4.
+
+        Raises:
+            OptionError: alpha is not in [0, 1], or the model came without the weights of both ends.
+        """
+        raise OptionError(f"the {self.backend} session cannot set alpha {alpha:g}; export the model with that alpha")
+
     @abstractmethod
     def close(self) -> None:
         """Wait for the work in flight and give back what the device holds."""
@@ -80,6 +105,8 @@ class ThreadedSession(Session):
         self.info = info
         self.backend = backend
         self.precision = precision
+        self._streams = streams
+        self._pausing = Lock()
         self._workers = ThreadPoolExecutor(max_workers=streams, thread_name_prefix=f"esrgan-{backend}")
 
     def submit(self, batch: Frames) -> Future[Frames]:
@@ -97,23 +124,47 @@ class ThreadedSession(Session):
         """See `Session.close`."""
         self._workers.shutdown(wait=True)
 
+    @contextmanager
+    def _paused(self) -> Iterator[None]:
+        """Wait for everything submitted so far; what is submitted from now on starts when the block has ended."""
+        with self._pausing:  # two pauses at a time would each hold some workers, and wait for the others'
+            parked, resume = Barrier(self._streams + 1), Event()
+
+            def park() -> None:
+                parked.wait()
+                resume.wait()
+
+            for _ in range(self._streams):
+                self._workers.submit(park)
+            try:
+                parked.wait()
+                yield
+            finally:
+                resume.set()
+                parked.abort()  # where Ctrl-C ended the wait, let the workers go
+
     @abstractmethod
     def _infer(self, frame: Frames) -> Frames:
-        """Upscale (1, H, W, 3), H and W multiples of `info.multiple_of`, contiguous."""
+        """Upscale (n, H, W, 3), n at most `_together`, H and W multiples of `info.multiple_of`, contiguous."""
+
+    def _together(self, batch: Frames) -> int:
+        """How many frames of a batch `_infer` takes at once. On a CPU more than one gain nothing."""
+        return 1
 
     def _run_padded(self, batch: Frames) -> Frames:
-        """Run frame by frame: on a CPU a larger batch gains nothing, and results cannot depend on it."""
+        """Run in pieces whose size is the same for every batch of this shape, so that results cannot depend on it."""
         height, width = batch.shape[1:3]
         extra = [-size % self.info.multiple_of for size in (height, width)]
         if any(extra):
             batch = np.pad(batch, ((0, 0), (0, extra[0]), (0, extra[1]), (0, 0)), mode="edge")
-        results = [self._infer(np.ascontiguousarray(frame[None])) for frame in batch]
+        step = self._together(batch)
+        results = [self._infer(np.ascontiguousarray(batch[at : at + step])) for at in range(0, len(batch), step)]
         joined = results[0] if len(results) == 1 else np.concatenate(results)
         return joined[:, : height * self.info.scale, : width * self.info.scale]
 
 
-def check_batch(batch: Frames) -> None:
-    """Refuse what is not a batch of integer RGB frames.
+def check_batch(batch: Frames) -> FrameType:
+    """Refuse what is not a batch of integer RGB frames; tell which integers they are.
 
     Raises:
         OptionError: the message gives the type and shape received.
@@ -122,3 +173,4 @@ def check_batch(batch: Frames) -> None:
         raise OptionError(
             f"a batch is uint8 or uint16 of shape (N, H, W, 3); received {batch.dtype} of shape {batch.shape}"
         )
+    return "uint8" if batch.dtype == np.uint8 else "uint16"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -57,3 +57,51 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+class BuildProgress:
+    """Told of the build of an engine: a bar on a terminal, a plain line now and then otherwise.
+
+    Phases nest: the bar is that of the outermost, the one under way stands behind it. A phase without a total is a
+    message, which is always shown.
+    """
+
+    def __init__(self) -> None:
+        self._outermost = ""
+        self._bar: Any = None
+        self._last_line = float("-inf")
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        """Show that `done` of `total` steps of `phase` are complete; with a total of 0, the message `phase`."""
+        if not total:
+            print(phase, file=sys.stderr, flush=True)
+        elif sys.stderr.isatty():
+            self._draw(phase, done, total)
+        elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            print(f"{phase}: step {done} of {total}", file=sys.stderr, flush=True)
+
+    def _draw(self, phase: str, done: int, total: int) -> None:
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._outermost = phase
+            self._bar = tqdm(total=total, desc=phase, unit="step", leave=False, dynamic_ncols=True)
+        if phase == self._outermost:
+            self._bar.update(done - self._bar.n)
+            if done == total:
+                self._close()
+        else:
+            self._bar.set_postfix_str(f"{phase} {done}/{total}", refresh=False)
+            self._bar.update(0)  # draws it, if the last time was long enough ago
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from esrgan_deploy import cli
 from esrgan_deploy.atomic import same_file
 from esrgan_deploy.backends import BACKENDS, open_session
-from esrgan_deploy.cli.progress import Progress
+from esrgan_deploy.cli.progress import BuildProgress, Progress
 from esrgan_deploy.errors import MediaError, OptionError, OutputError
 from esrgan_deploy.models import BUNDLED
 from esrgan_deploy.upscaler import Upscaler
@@ -45,6 +45,7 @@ def _parser() -> cli.Parser:
     add("-o", "--output", type=Path, required=True, help="file, folder that mirrors a folder, or - for YUV4MPEG2")
     add("-m", "--model", type=Path, help="ONNX file, as esrgan-export makes them (default: the compact one, alpha 0.8)")
     add("-b", "--backend", default="auto", choices=BACKENDS, help="what runs the network (default: the fastest here)")
+    add("--alpha", type=float, metavar="A", help="the GAN's share, 0 to 1, of a model exported with --refit")
     add("-s", "--outscale", type=float, help="enlargement, if other than the network's")
     add("-t", "--tile", type=int, metavar="PX", help="side of a tile; 0: never tile (default: tile large frames)")
     add("--overlap", type=int, metavar="PX", help="context of a tile on each side (default: what the model needs)")
@@ -95,8 +96,18 @@ def _upscale(args: argparse.Namespace) -> None:
     # Frames of a clip can be computed side by side; a picture should have all threads to itself.
     clip = source.suffix.lower() not in PICTURES and not source.is_dir()
     streams = min(CLIP_STREAMS, args.threads or os.cpu_count() or 1) if clip else 1
-    session = open_session(model, args.backend, precision=args.precision, threads=args.threads, streams=streams)
+    session = open_session(
+        model,
+        args.backend,
+        precision=args.precision,
+        threads=args.threads,
+        streams=streams,
+        refit=args.alpha is not None,
+        progress=BuildProgress(),
+    )
     with Upscaler(session, **_upscaler_options(args)) as upscaler:
+        if args.alpha is not None:
+            session.set_alpha(args.alpha)
         name = model.name if model else "nearest neighbour"
         print(f"{name} x{session.info.scale}, {session.backend} in {session.precision}", file=sys.stderr)
         if PIPE in (source, target):
@@ -185,6 +196,10 @@ def _upscale_on_ray(source: Path, target: Path, model: Path | None, args: argpar
 
     if PIPE in (source, target) or source.is_dir() or source.suffix.lower() in PICTURES:
         raise OptionError("--ray shares the segments of a clip; leave it out for pictures and pipes")
+    if args.alpha is not None:
+        raise OptionError(
+            f"--ray sends the model's file alone; export it with --alpha {args.alpha:g}, and leave it out here"
+        )
     recipe = UpscalerRecipe(
         model=model,
         backend=args.backend,

@@ -1,14 +1,18 @@
-"""One network becomes one verified ONNX file, with its report beside it."""
+"""One network becomes one verified ONNX file, with its report beside it, and what it needs to be turned."""
 
 from __future__ import annotations
 
 import dataclasses
+from contextlib import ExitStack
 from pathlib import Path
 
 import onnx
 
 from esrgan_deploy.atomic import replacing
+from esrgan_deploy.dial import Ends, ends_path
 from esrgan_deploy.model import ModelInfo
+from esrgan_export.checkpoint import Checkpoint
+from esrgan_export.ends import check_refittable, make_ends, measure_ends
 from esrgan_export.networks import Network
 from esrgan_export.report import Report
 from esrgan_export.to_onnx import export_onnx, set_info
@@ -22,9 +26,10 @@ def export_artefact(
     *,
     dynamic_batch: bool = False,
     static_shape: tuple[int, int] | None = None,
+    pair: tuple[Checkpoint, Checkpoint] | None = None,
     progress: Progress = lambda _: None,
 ) -> Report:
-    """Export `network` in `info.precision`, verify it, and write `path` and `path` with the suffix .report.json.
+    """Export `network` in `info.precision`, verify it, and write `path`, its report, and its ends where asked for.
 
     Args:
         network: in fp32, on the CPU; is put into evaluation mode.
@@ -32,32 +37,40 @@ def export_artefact(
         path: ends in .onnx.
         dynamic_batch: see `export_onnx`.
         static_shape: see `export_onnx`.
+        pair: the PSNR network and the GAN that `network` was interpolated from: their weights are written to
+            `ends_path(path)`, so that alpha can be set where the model runs; None: they are not.
         progress: called with one line before each long step.
 
     Raises:
-        FidelityError: the artefact differs too much from the network; nothing was written.
+        FidelityError: the artefact differs too much from the network, or would after a refit; nothing was written.
         ModelError: the network itself gives NaNs.
-        OptionError: `static_shape` does not fit the network.
+        OptionError: `static_shape` does not fit the network, or its alpha cannot be set afterwards.
         OutputError: `path` cannot be written.
     """
+    if pair:
+        check_refittable(network, info.precision)
     progress("tracing the network")
     fp32 = export_onnx(network, info, dynamic_batch=dynamic_batch, static_shape=static_shape)
     reference = measure(network, fp32, progress=progress)
-    model, report = convert_verified(reference, info.precision, path.name, progress)
-    write_artefact(model, report, info, path)
+    turned = measure_ends(*pair, fp32, info, progress) if pair else None
+    model, report = convert_verified(reference, info.precision, path.name, progress, turned)
+    write_artefact(model, report, info, path, make_ends(*pair, model, info) if pair else None)
     return report
 
 
-def write_artefact(model: onnx.ModelProto, report: Report, info: ModelInfo, path: Path) -> None:
-    """Write `model`, with `info` and the overlap of `report` as metadata, and the report beside it; both or neither.
+def write_artefact(model: onnx.ModelProto, report: Report, info: ModelInfo, path: Path, ends: Ends | None) -> None:
+    """Write `model`, with `info` and the overlap of `report` as metadata, its report and its ends; all or none.
 
     Raises:
         OutputError: `path` cannot be written.
     """
     set_info(model, dataclasses.replace(info, precision=report.precision, overlap=report.overlap))
-    with replacing(report_path(path)) as report_file, replacing(path) as model_file:
+    with ExitStack() as files:
+        report_file, model_file = (files.enter_context(replacing(target)) for target in (report_path(path), path))
         model_file.write_bytes(model.SerializeToString())
         report_file.write_text(report.to_json(), encoding="utf-8")
+        if ends:
+            files.enter_context(replacing(ends_path(path))).write_bytes(ends.to_bytes())
 
 
 def report_path(path: Path) -> Path:

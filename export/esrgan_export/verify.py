@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,7 +110,11 @@ def verify(model: onnx.ModelProto, precision: str, reference: Reference, kept: M
 
 
 def convert_verified(
-    reference: Reference, precision: str, label: str, progress: Progress = lambda _: None
+    reference: Reference,
+    precision: str,
+    label: str,
+    progress: Progress = lambda _: None,
+    turned: Mapping[float, Reference] | None = None,
 ) -> tuple[onnx.ModelProto, Report]:
     """The artefact in `precision`, and the report of a verification that it passed.
 
@@ -121,23 +126,43 @@ def convert_verified(
         precision: "fp32", "fp16" or "bf16".
         label: what errors call the artefact.
         progress: called with one line before each long step.
+        turned: what the network becomes at other alphas that can be set where it runs. The artefact has to be exact at
+            each of them too; the report then has the seams of that network whose seams are widest.
 
     Raises:
         FidelityError: the artefact differs too much from the network, whatever was tried.
     """
-    if precision == "fp32":
-        return reference.model, _passed(verify(reference.model, "fp32", reference, {}), label)
-    kept = overflowing_nodes(reference.model, reference.peaks) if precision == "fp16" else {}
-    progress(f"ONNX {precision} on the same photos")
-    model = to_precision(reference.model, precision, kept)
-    report = verify(model, precision, reference, kept)
-    if not report.passed and precision == "fp16":
-        kept = {**underflowing_nodes(reference.model, reference.peaks), **kept}
-        if len(kept) > len(report.kept_fp32):
-            progress(f"{report.worst.psnr_db:.1f} dB is too little: once more with {len(kept)} layers in fp32")
-            model = to_precision(reference.model, precision, kept)
-            report = verify(model, precision, reference, kept)
-    return model, _passed(report, label)
+    labels = [label, *(f"{label} at alpha {alpha:g}" for alpha in turned or {})]
+    references = [reference, *(turned or {}).values()]
+    kept = _merged(overflowing_nodes, references) if precision == "fp16" else {}
+    if precision != "fp32":
+        progress(f"ONNX {precision} on the same photos")
+    model, reports = _converted(references, precision, kept)
+    if precision == "fp16" and not all(report.passed for report in reports):
+        more = {**_merged(underflowing_nodes, references), **kept}
+        if len(more) > len(kept):
+            worst = min(report.worst.psnr_db for report in reports)
+            progress(f"{worst:.1f} dB is too little: once more with {len(more)} layers in fp32")
+            model, reports = _converted(references, precision, more)
+    report, *_ = (_passed(report, label) for report, label in zip(reports, labels, strict=True))
+    widest = max(references, key=lambda each: (each.seams[-1].overlap, each.seams[-1].error))
+    return model, dataclasses.replace(report, seams=widest.seams)
+
+
+def _merged(
+    find: Callable[[onnx.ModelProto, Mapping[str, float]], Mapping[str, str]], references: Sequence[Reference]
+) -> dict[str, str]:
+    """The layers that `find` names for any of the networks; reasons are those of the first one."""
+    return {name: reason for each in reversed(references) for name, reason in find(each.model, each.peaks).items()}
+
+
+def _converted(
+    references: Sequence[Reference], precision: str, kept: Mapping[str, str]
+) -> tuple[onnx.ModelProto, list[Report]]:
+    """The first network in `precision`, and the verification of each."""
+    models = [each.model if precision == "fp32" else to_precision(each.model, precision, kept) for each in references]
+    reports = [verify(model, precision, each, kept) for model, each in zip(models, references, strict=True)]
+    return models[0], reports
 
 
 def _passed(report: Report, label: str) -> Report:

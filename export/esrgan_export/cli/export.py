@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esrgan_deploy import __version__, cli
-from esrgan_deploy.errors import BackendMissingError, OptionError, OutputError
+from esrgan_deploy.cli.progress import BuildProgress
+from esrgan_deploy.errors import BackendMissingError, EsrganError, OptionError, OutputError
 from esrgan_export.models import GAN, PSNR
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def _parser() -> cli.Parser:
     precision = parser.add_mutually_exclusive_group()
     precision.add_argument("--fp16", action="store_true", help="compute in fp16 (default: fp32)")
     precision.add_argument("--bf16", action="store_true", help="compute in bf16")
+    add("--refit", action="store_true", help="also write the weights of both ends, so that alpha can be set later")
     add("--dynamic-batch", action="store_true", help="leave the batch size open (default: 1, as many hosts ask for)")
     add("--shape", type=_shape, metavar="WxH", help="fix the input's size (default: any size)")
     add("-o", "--output", type=Path, default=Path(), metavar="DIR", help="folder for the files (default: this one)")
@@ -114,8 +116,12 @@ def _check_options(args: argparse.Namespace) -> None:
         other = next((alpha for alpha in args.alpha or [] if alpha != own), None)
         if other is not None:
             raise OptionError(f"--alpha {other:g} needs a second checkpoint to blend with: {missing}")
-        if args.comparison:
-            raise OptionError(f"--comparison needs a second checkpoint to compare with: {missing}")
+        for asked, option, purpose in (
+            (args.comparison, "--comparison", "compare"),
+            (args.refit, "--refit", "blend"),
+        ):
+            if asked:
+                raise OptionError(f"{option} needs a second checkpoint to {purpose} with: {missing}")
     if args.name is not None and (not args.name or Path(args.name).name != args.name):
         raise OptionError(f"--name '{args.name}' is no file name; name the folder with -o")
 
@@ -156,6 +162,7 @@ def _export_one(
     args: argparse.Namespace,
     progress: Callable[[str], None],
 ) -> Path:
+    from esrgan_deploy.dial import ends_path
     from esrgan_deploy.model import ModelInfo
     from esrgan_export.artefact import export_artefact, report_path
 
@@ -172,10 +179,38 @@ def _export_one(
     name = args.name or (args.gan or args.psnr).stem.removesuffix(f"_x{network.scale}")
     path: Path = args.output / _file_name(name, info, args.dynamic_batch, args.shape)
     report = export_artefact(
-        network, info, path, dynamic_batch=args.dynamic_batch, static_shape=args.shape, progress=progress
+        network,
+        info,
+        path,
+        dynamic_batch=args.dynamic_batch,
+        static_shape=args.shape,
+        pair=(psnr, gan) if args.refit and psnr and gan else None,
+        progress=progress,
     )
     print(f"{path}\n{report}\nreport: {report_path(path)}")
+    if args.refit:
+        print(f"both ends: {ends_path(path)}")
+    print(f"engine: {_build_engine(path, args.refit)}")
     return path
+
+
+def _build_engine(model: Path, refit: bool) -> str:
+    """The engine of an export, where a GPU and TensorRT are; elsewhere, why there is none and what to do."""
+    from esrgan_deploy.cuda.probe import probe
+    from esrgan_deploy.engine.cache import EngineCache
+    from esrgan_deploy.engine.here import find_here, free_memory
+    from esrgan_deploy.engine.options import EngineOptions, default_profile
+    from esrgan_deploy.model import load_onnx
+
+    try:
+        probe()  # an export is no place for portable engines, which need no GPU
+        library, facts = find_here()
+        options = EngineOptions(default_profile(load_onnx(model)[1]), refit=refit)
+        with BuildProgress() as progress:
+            memory = free_memory(facts)
+            return str(EngineCache().get(library, facts, model, options, free_memory=memory, progress=progress).path)
+    except EsrganError as error:
+        return f"not built, {error}; the export itself is whole. Where it will run: esrgan-engine {model}"
 
 
 def _file_name(name: str, info: ModelInfo, dynamic_batch: bool, shape: tuple[int, int] | None) -> str:
