@@ -5,9 +5,22 @@ import subprocess
 import pytest
 from hypothesis import settings
 
+from esrgan_deploy.errors import MachineError
+
 # A slow machine must not fail a property: nothing is timed in a test.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+def pytest_runtest_setup(item):
+    """Tests marked `gpu` skip where the driver says that there is no GPU, and for no other reason."""
+    if item.get_closest_marker("gpu"):
+        from esrgan_deploy.cuda.probe import probe
+
+        try:
+            probe()
+        except MachineError as error:
+            pytest.skip(f"needs a GPU: {error}")
 
 
 @pytest.fixture

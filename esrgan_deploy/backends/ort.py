@@ -1,61 +1,55 @@
-"""ONNX Runtime, on the CPU or on an NVIDIA GPU."""
+"""ONNX Runtime on the CPU, and what it needs to be installed."""
 
 from __future__ import annotations
 
+import re
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from esrgan_deploy.backends.session import Frames, ThreadedSession
+from esrgan_deploy.dial import load_at
 from esrgan_deploy.errors import BackendMissingError, MachineError, ModelError
 from esrgan_deploy.frame_io import FrameType, attach_frame_io
-from esrgan_deploy.model import load_onnx
 
 if TYPE_CHECKING:
     import onnx
-
-PROVIDERS = {"ort": "CPUExecutionProvider", "ort-cuda": "CUDAExecutionProvider"}
 
 
 class OrtSession(ThreadedSession):
     """One ONNX Runtime session per frame type, made when the first frame of that type arrives."""
 
-    def __init__(
-        self, model: Path, backend: str = "ort", *, threads: int | None = None, allow_cpu_fallback: bool = False
-    ) -> None:
-        """Load `model` for `backend`, "ort" (CPU) or "ort-cuda".
+    def __init__(self, model: Path, *, threads: int | None = None) -> None:
+        """Load `model`.
 
         Args:
             model: an ONNX file that `load_onnx` accepts.
-            backend: a key of `PROVIDERS`.
             threads: threads inside an operator; None: ONNX Runtime's choice.
-            allow_cpu_fallback: accept a CPU session where the GPU cannot be used, instead of `MachineError`.
 
         Raises:
             BackendMissingError: onnxruntime is not installed, or onnxruntime and onnxruntime-gpu both are.
             ModelError: not a model that this backend runs.
-            MachineError: the GPU cannot be used.
         """
-        check_installed(backend)
-        import onnxruntime
-
-        self._provider = PROVIDERS[backend]
-        if self._provider not in onnxruntime.get_available_providers() and not allow_cpu_fallback:
-            raise BackendMissingError(
-                f"-b {backend} needs an ONNX Runtime with {self._provider}: "
-                "pip uninstall -y onnxruntime && pip install 'esrgan-deploy[gpu]'"
-            )
+        check_installed("ort")
         self._path = model
-        graph, info = load_onnx(model)
+        self._alpha: float | None = None
+        graph, info = load_at(model, self._alpha)
         if info.precision == "bf16":
             raise ModelError(
                 f"{model}: is bf16, which ONNX Runtime cannot compute; use -b openvino, or export it as fp32 or fp16"
             )
         self._threads = threads
-        self._allow_cpu_fallback = allow_cpu_fallback
-        on_cpu = backend == "ort"
-        super().__init__(info, backend, precision="fp32" if on_cpu and info.precision == "fp16" else info.precision)
-        self._sessions = {"uint8": self._open(graph, "uint8")}
+        super().__init__(info, "ort", precision="fp32" if info.precision == "fp16" else info.precision)
+        self._sessions: dict[FrameType, Any] = {"uint8": self._open(graph, "uint8")}
+
+    def set_alpha(self, alpha: float) -> None:
+        """See `Session.set_alpha`. The model is loaded anew, while the old one still computes; then they change."""
+        if alpha == self.info.alpha:
+            return
+        graph, info = load_at(self._path, alpha)
+        sessions = {frame_type: self._open(graph, frame_type) for frame_type in tuple(self._sessions)}
+        with self._paused():
+            self.info, self._alpha, self._sessions = info, alpha, sessions
 
     def _open(self, graph: onnx.ModelProto, frame_type: FrameType):  # type: ignore[no-untyped-def]  # noqa: ANN202  # onnxruntime has no types
         import onnxruntime
@@ -66,27 +60,20 @@ class OrtSession(ThreadedSession):
             options.intra_op_num_threads = self._threads
         data = attach_frame_io(graph, frame_type).SerializeToString()
         try:
-            session = onnxruntime.InferenceSession(data, options, providers=[self._provider])
+            return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exception classes differ by version
-            raise ModelError(f"{self._path}: ONNX Runtime cannot load it: {_first_line(error)}") from error
-        used = session.get_providers()[0]
-        if used != self._provider and not self._allow_cpu_fallback:
-            raise MachineError(
-                f"{self.backend}: {self._provider} cannot be used here, ONNX Runtime fell back to {used}; "
-                "check the NVIDIA driver and CUDA libraries, or choose -b ort"
-            )
-        return session
+            raise ModelError(f"{self._path}: ONNX Runtime cannot load it: {first_line(error)}") from error
 
     def _infer(self, frame: Frames) -> Frames:
         frame_type: FrameType = "uint8" if frame.dtype.name == "uint8" else "uint16"
         if frame_type not in self._sessions:
-            self._sessions[frame_type] = self._open(load_onnx(self._path)[0], frame_type)
+            self._sessions[frame_type] = self._open(load_at(self._path, self._alpha)[0], frame_type)
         try:
             result: Frames = self._sessions[frame_type].run(None, {"frames_in": frame})[0]
         except Exception as error:
             raise MachineError(
                 f"{self._path}: ONNX Runtime failed on a {frame.shape[2]}x{frame.shape[1]} frame: "
-                f"{_first_line(error)}; a smaller --tile needs less memory"
+                f"{first_line(error)}; a smaller --tile needs less memory"
             ) from error
         return result
 
@@ -100,7 +87,7 @@ def check_installed(backend: str) -> None:
     Raises:
         BackendMissingError: the message names the extra to install or the package to remove.
     """
-    extra = "gpu" if backend == "ort-cuda" else "cpu"
+    extra = "cpu" if backend == "ort" else "gpu"
     found = [name for name in ("onnxruntime", "onnxruntime-gpu") if installed(name)]
     if len(found) == 2:
         raise BackendMissingError(
@@ -120,5 +107,7 @@ def installed(distribution: str) -> bool:
     return True
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]
+def first_line(error: Exception) -> str:
+    """What ONNX Runtime says in the first of its lines, without code and place; the others are a stack."""
+    line = str(error).strip().split("\n", 1)[0].rstrip(".")
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : |^/onnxruntime_src/\S+:\d+ .*?\) ", "", line)

@@ -17,7 +17,8 @@ CPU_FEATURES = (
 """What decides the speed of convolutions, by the kernel's names: x86 in the first two rows, ARM in the third."""
 PACKAGES = (
     *("esrgan-deploy", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "ncnn"),
-    *("av", "opencv-python-headless"),
+    *("av", "opencv-python-headless", "tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx-cu13"),
+    *("cuda-bindings", "pycuda"),
 )
 _PROC = Path("/proc")
 _CGROUP = Path("/sys/fs/cgroup")

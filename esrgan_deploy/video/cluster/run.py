@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from esrgan_deploy.atomic import replacing
+from esrgan_deploy.backends import ON_GPU
 from esrgan_deploy.errors import MachineError, MediaError, ModelError, OptionError, OutputError
 from esrgan_deploy.reuse import Counts
 from esrgan_deploy.video.cluster import worker
@@ -112,7 +113,7 @@ class _Crew:
         self._model = worker.Stored(_put(_bytes_of(recipe.model))) if recipe.model else None
         self._equip(demand(recipe.backend, recipe.threads))
         self.identity = self._ask()
-        if self.demand.gpus and self.identity["backend"] != "ort-cuda":  # "auto", and the GPU is of no use to it
+        if self.demand.gpus and self.identity["backend"] not in ON_GPU:  # "auto", and the GPU is of no use to it
             self._equip(demand(self.identity["backend"], recipe.threads))
 
     def _equip(self, wanted: Demand) -> None:

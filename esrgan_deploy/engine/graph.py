@@ -1,0 +1,69 @@
+"""The graph that becomes an engine: the network with frames around it, in the shapes of a profile."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from esrgan_deploy.engine.options import EngineOptions
+from esrgan_deploy.frame_io import attach_frame_io
+
+if TYPE_CHECKING:
+    import onnx
+
+INPUT, OUTPUT, MEAN = "frames_in", "frames_out", "mean"
+CHANNELS = {"uint8": 3, "uint16": 6}
+"""uint8 values of a pixel: TensorRT has no uint16, so such samples go in and come out as little-endian byte pairs."""
+
+
+def frame_graph(model: onnx.ModelProto, options: EngineOptions) -> onnx.ModelProto:
+    """A copy of `model` with integer frames in and out, for `options.profile`.
+
+    in:  `frames_in`, uint8 (N, H, W, C), C = 3 for uint8 frames and 6 for uint16 frames: a uint16 array (N, H, W, 3)
+         in little-endian order, viewed as uint8. N, H, W are literals where the profile has one value, else symbolic.
+    out: `frames_out`, uint8 (N, H * scale, W * scale, C), converted as `attach_frame_io` says;
+         `mean`, float32 (N,): mean of each frame before the network's final Clip. A NaN or infinity of the network
+         shows there, while Clip turns it into an ordinary black or white.
+    """
+    import onnx
+    from onnx import TensorProto, helper
+
+    framed = attach_frame_io(model, options.frames, byte_pairs=options.frames == "uint16")
+    graph = framed.graph
+    unclamped = _before_clip(model.graph)
+    graph.node.append(helper.make_node("Cast", [unclamped], ["mean/float"], name="mean/cast", to=TensorProto.FLOAT))
+    if _opset(framed) >= 18:  # where the axes became an input
+        graph.initializer.append(helper.make_tensor("mean/axes", TensorProto.INT64, [3], [1, 2, 3]))
+        graph.node.append(helper.make_node("ReduceMean", ["mean/float", "mean/axes"], [MEAN], keepdims=0))
+    else:
+        graph.node.append(helper.make_node("ReduceMean", ["mean/float"], [MEAN], axes=[1, 2, 3], keepdims=0))
+    profile = options.profile
+    low, high = profile.min, profile.max
+    sizes = zip((low.batch, low.height, low.width), (high.batch, high.height, high.width), ("N", "H", "W"), strict=True)
+    n, height, width = (least if least == most else symbol for least, most, symbol in sizes)
+    channels = CHANNELS[options.frames]
+    del graph.input[:]
+    del graph.output[:]
+    del graph.value_info[:]  # they may hold the N = 1 that was there before
+    graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.UINT8, [n, height, width, channels]))
+    graph.output.extend(
+        [
+            helper.make_tensor_value_info(OUTPUT, TensorProto.UINT8, [n, "H_out", "W_out", channels]),
+            helper.make_tensor_value_info(MEAN, TensorProto.FLOAT, [n]),
+        ]
+    )
+    onnx.checker.check_model(framed)
+    return framed
+
+
+def _before_clip(graph: onnx.GraphProto) -> str:
+    """The tensor that the final Clip reads, also where a Cast follows it; the output itself where there is no Clip."""
+    producers = {name: node for node in graph.node for name in node.output}
+    result: str = graph.output[0].name
+    last = producers[result]
+    if last.op_type == "Cast":
+        last = producers[last.input[0]]
+    return last.input[0] if last.op_type == "Clip" else result
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))

@@ -1,0 +1,36 @@
+"""Print what `esrgan_deploy.engine.library.TensorRT` makes of a module, and how it fails without a driver, as JSON."""
+
+import importlib
+import json
+import sys
+
+from esrgan_deploy.engine.library import TensorRT
+from esrgan_deploy.engine.options import EngineOptions, Profile
+from esrgan_deploy.errors import EsrganError
+
+SETTINGS = {"optimization_level": 4, "tiling": "fast", "aux_streams": 1, "workspace_mib": 64, "refit": True}
+
+
+def failure(call, *arguments):
+    try:
+        call(*arguments)
+    except EsrganError as error:
+        return [type(error).__name__, str(error)]
+    return None
+
+
+def refusal(setting):
+    return failure(library.check, EngineOptions(Profile.fixed(1, 64, 64), **{setting: SETTINGS[setting]}))
+
+
+library = TensorRT(importlib.import_module(sys.argv[1]))
+report = {
+    "name": library.name,
+    "version": library.version,
+    "strongly typed": library.strongly_typed,
+    "portable": library.portable,
+    "refused": {setting: refusal(setting) for setting in SETTINGS if refusal(setting)},
+    "builder": failure(library.create_builder),
+    "runtime": failure(library.create_runtime),
+}
+print(json.dumps(report))  # noqa: T201  # read by test_adapter.py
