@@ -4,7 +4,7 @@ PYTHON310 ?= python3.10
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test test-rest test-train test-fast test-all test-runtime-3.10 lint format bench clean
+.PHONY: demo test test-rest test-train test-fast test-all test-runtime-3.10 lint format bench gpu-check clean
 
 demo: .venv/demo.done           ## upscale a real clip with the network that comes with the package; needs no torch
 	$(BIN)/python demo.py
@@ -23,7 +23,7 @@ test-fast: .venv/dev.done       ## without the tests that take more than ten sec
 test-all: test test-runtime-3.10
 
 test-runtime-3.10: .venv-3.10/done  ## the runtime on the Python of Ubuntu 22.04 and JetPack 6
-	.venv-3.10/bin/python -m pytest tests/runtime -m "not slow"
+	.venv-3.10/bin/python -m pytest tests/runtime tests/tensorrt_api -m "not slow"
 
 lint: .venv/dev.done
 	$(BIN)/ruff check
@@ -43,6 +43,11 @@ bench: .venv/dev.done           ## the figures of the README, side by side; see 
 	$(BIN)/python benchmarks/reuse.py
 	$(BIN)/python benchmarks/cluster.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/engine_build.py
+
+# TENSORRT_PYTHON: the interpreter that has TensorRT, where it is not this one; its packages are its own affair.
+gpu-check: .venv/dev.done       ## every test and figure that needs a GPU, in eight minutes, where there is one
+	$(BIN)/python benchmarks/gpu_check.py $(if $(TENSORRT_PYTHON),--tensorrt-python $(TENSORRT_PYTHON))
 
 clean:
 	rm -rf .venv .venv-3.10 demo dist

@@ -11,7 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from esrgan_deploy.cli import bench, upscale  # noqa: E402  # torch decides whether this file runs at all
+from esrgan_deploy.cli import bench, engine, upscale  # noqa: E402  # torch decides whether this file runs at all
 from esrgan_export.checkpoint import save_checkpoint  # noqa: E402
 from esrgan_export.cli import eval as evaluate  # noqa: E402
 from esrgan_export.cli import export  # noqa: E402
@@ -22,6 +22,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 COMMANDS = {
     "esrgan-bench": bench.main,
+    "esrgan-engine": engine.main,
     "esrgan-eval": evaluate.main,
     "esrgan-export": export.main,
     "esrgan-train": train.main,
@@ -63,7 +64,9 @@ def folder(tmp_path_factory):
 
 @pytest.mark.slow
 def test_readme_from_top_to_bottom(folder, monkeypatch):
+    pytest.importorskip("tensorrt_rtx")
     monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     ran = []
     for name, *arguments in commands("README.md"):
         if name == "make":
@@ -104,6 +107,23 @@ def test_the_page_of_clips(folder, monkeypatch):
     counted = {name: len(read_frames(name)) for name in ("clip_x4.mp4", "part.mp4", "start.mkv", "four.mp4")}
     assert counted == {"clip_x4.mp4": 12, "part.mp4": 10, "start.mkv": 10, "four.mp4": 4}
     assert len(list((folder / "start.mkv.preview").iterdir())) == 2
+
+
+@pytest.mark.slow
+def test_the_page_of_tensorrt(folder, monkeypatch, capsys):
+    pytest.importorskip("tensorrt_rtx")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    for name, *arguments in commands("docs/tensorrt.md"):
+        assert COMMANDS[name](arguments) == 0, arguments
+    assert capsys.readouterr().out.count("yes\n") == 1  # engines that `--list` calls fit for this machine
+    engines = [path.name for path in (folder / "cache/esrgan-deploy/engines").glob("*.engine")]
+    assert sorted(name.split(".u8_")[1].split(".")[0] for name in engines) == ["1x16x16-1x48x64-1x96x128", "2x48x64"]
+    assert cv2.imread("photo_035.png").shape == (48, 64, 3)
+    given = {"frames": cv2.imread("photo.png")[None]}
+    for program in blocks("docs/tensorrt.md", "python"):
+        exec(program, given)
+    assert given["softer"].shape == (1, 48, 64, 3)
 
 
 def read_frames(name):
