@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def small_heap():
-    """Many of these tests collect garbage, to see what is left; that of whole libraries takes long, and is no concern."""
+    """These tests collect garbage to see what is left; that of whole libraries takes long, and is of no concern."""
     gc.collect()
     gc.freeze()
     yield
