@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -38,6 +41,10 @@ TARGETS = {
     "submit over engine alone, uint8 host frames": 0.95,
     "PSNR of the engine to fp32, least photo": 50.0,
 }
+TESTS = HERE.parent / "tests"
+TENSORRT_TESTS = ("runtime/engines/test_trt_gpu.py", "runtime/engines/test_cuda_probe.py")
+"""Named, since what other files import need not be installed beside TensorRT: then pytest would run no test at all."""
+OTHER_TESTS = ("runtime/engines/test_ort_gpu.py", "export/test_network_session.py")
 MOST = {"refit over build": 0.1, "host copies of run_device": 0.0}
 """Targets from above; those in `TARGETS` are from below."""
 
@@ -55,6 +62,9 @@ class Part:
     rows: list[dict[str, Any]] = field(default_factory=list)
     log: str = ""
     """The end of everything else that it printed."""
+    sm_mhz: float | None = None
+    watts: float | None = None
+    """Medians of the clock and the power while it ran, as nvidia-smi says twice a second."""
 
 
 def main() -> None:
@@ -89,23 +99,24 @@ def plan(networks: Path | None, tensorrt: str, folder: Path) -> list[Part]:
     if networks is None:
         networks = folder / "networks"
         parts.append(Part("networks", [own, str(HERE / "gpu_networks.py"), str(networks)], 90))
-    tests = ["-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", str(HERE.parent / "tests/runtime")]
+    tests = ["-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
     torch = [own, str(HERE / "gpu_torch.py"), str(networks)]
     return [
         *parts,
         Part("GEMM peak", [*torch, "peak"], 40),
         Part("torch eager", [*torch, "eager", *SHAPES], 60),
-        Part("TensorRT", [tensorrt, str(HERE / "gpu_tensorrt.py"), str(networks), *SHAPES], 240),
-        Part("tests", [tensorrt, *tests], 90),
+        Part("TensorRT", [tensorrt, str(HERE / "gpu_tensorrt.py"), str(networks), *SHAPES], 300),
+        Part("tests", [tensorrt, *tests, *(str(TESTS / name) for name in TENSORRT_TESTS)], 150),
         Part("ONNX Runtime", [own, str(HERE / "gpu_onnxruntime.py"), str(networks), *SHAPES], 60),
         Part("torch.compile", [*torch, "compile", *SHAPES[:2]], 120),
+        Part("other tests", [own, *tests, *(str(TESTS / name) for name in OTHER_TESTS)], 60),
     ]
 
 
 def execute(part: Part, limit_s: float) -> None:
     """Run one part; its lines of JSON become rows, also those that it printed before it was stopped."""
     start = time.monotonic()
-    with tempfile.TemporaryFile("w+") as output:
+    with tempfile.TemporaryFile("w+") as output, watched_clocks(part):
         process = subprocess.Popen(part.command, stdout=output, stderr=subprocess.STDOUT, text=True)
         try:
             code = process.wait(limit_s)
@@ -119,6 +130,26 @@ def execute(part: Part, limit_s: float) -> None:
     part.seconds = time.monotonic() - start
     part.rows = [json.loads(line) for line in lines if line.startswith('{"row"')]
     part.log = "\n".join(line for line in lines if not line.startswith('{"row"'))[-4000:]
+
+
+@contextmanager
+def watched_clocks(part: Part) -> Iterator[None]:
+    """Fill in the clock and the power of the block; they stay None where there is no nvidia-smi."""
+    query = ["nvidia-smi", "--query-gpu=clocks.sm,power.draw", "--format=csv,noheader,nounits", "--loop-ms=500"]
+    if shutil.which("nvidia-smi") is None:
+        yield
+        return
+    with tempfile.TemporaryFile("w+") as output:
+        watch = subprocess.Popen(query, stdout=output, stderr=subprocess.DEVNULL)
+        try:
+            yield
+        finally:
+            watch.terminate()
+            watch.wait()
+        output.seek(0)
+        samples = [line.split(", ") for line in output if re.fullmatch(r"[\d.]+, [\d.]+\n", line)]
+    if samples:
+        part.sm_mhz, part.watts = (median(map(float, column)) for column in zip(*samples, strict=True))
 
 
 def judge(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -136,7 +167,7 @@ def judge(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         if name == "engine":
             torch = [r for r in rows if r["row"].startswith(("torch eager", "torch compile"))]
             others = [median(r["ms"]) for r in torch if r["shape"] == shape]
-            if peaks:
+            if peaks and row["tflops"]:
                 add("share of the GEMM peak, engine alone", shape, row["tflops"] / max(peaks))
             if others:
                 add("engine over the better of eager and torch.compile", shape, min(others) / median(row["ms"]))

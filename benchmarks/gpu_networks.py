@@ -20,7 +20,7 @@ import torch
 from gpu_check import ALPHA, NAME
 from side_by_side import ncnn_files
 
-from esrgan_deploy.dial import ends_path
+from esrgan_deploy.dial import ends_path, write_ends
 from esrgan_deploy.model import ModelInfo
 from esrgan_export.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from esrgan_export.ends import make_ends
@@ -55,7 +55,7 @@ def main() -> None:
         path = folder / f"{NAME}_a{alpha:g}_fp16.onnx"
         onnx.save(model, path)
         if alpha == 1.0:
-            ends_path(path).write_bytes(make_ends(psnr, gan, model, info).to_bytes())
+            write_ends(ends_path(path), make_ends(psnr, gan, model, info))
     photos = load_photos()
     references = {name: in_fp32(network, photo) for name, photo in photos.items()}
     np.savez_compressed(folder / "photos.npz", **photos)  # type: ignore[arg-type]  # numpy has a flag among the keywords

@@ -3,7 +3,7 @@
     python benchmarks/gpu_tensorrt.py FOLDER WxH ...
 
 It needs TensorRT and cuda-python or PyCUDA, and no torch. Every row is a line of JSON, printed as soon as it is
-measured; the first shape gets all of them, the others those of speed.
+measured; speed comes first, at every shape, and the rest at the first one.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import json
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -25,21 +25,21 @@ from gpu_check import ALPHA, NAME
 
 from esrgan_deploy.backends.trt import TensorRTSession
 from esrgan_deploy.bench.flops import count_flops
-from esrgan_deploy.cuda import Driver
+from esrgan_deploy.cuda import Driver, Event
 from esrgan_deploy.cuda.drivers import open_driver
-from esrgan_deploy.dial import ends_path
 from esrgan_deploy.engine.cache import EngineCache
 from esrgan_deploy.engine.library import TensorRT, load_tensorrt
 from esrgan_deploy.engine.options import EngineOptions, Profile
 from esrgan_deploy.engine.runtime import Engine, activation_bytes
 from esrgan_deploy.engine.sidecar import EngineFile
+from esrgan_deploy.errors import EsrganError
 from esrgan_deploy.model import load_onnx
 
-RUNS = 20
-SECONDS = 3.0
-"""How long a stream of frames is measured."""
+WARM_UP_S, SECONDS = 0.5, 3.0
+"""How long a stream of frames runs before it is measured, and then."""
 
 Pixels = npt.NDArray[np.uint8]
+Group: TypeAlias = "Callable[[Bench, Pixels], Iterator[dict[str, Any]]]"
 
 
 class Bench:
@@ -77,97 +77,144 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="what gpu_networks.py wrote")
     parser.add_argument("shapes", nargs="+", help="WxH of frames")
     args = parser.parse_args()
+    shapes = [tuple(map(int, shape.split("x"))) for shape in args.shapes]
     driver, library = open_driver(), load_tensorrt()
+    about = {"version": str(library), "cuda": driver.name}
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(library, driver, args.folder, EngineCache(Path(folder)))
-        for index, shape in enumerate(args.shapes):
-            width, height = map(int, shape.split("x"))
-            for row in rows(bench, height, width, everything=index == 0):
-                version = {"version": str(library), "cuda": driver.name}
-                print(json.dumps({**row, "shape": shape, **version}), flush=True)
+        for row in rows(bench, [(height, width) for width, height in shapes]):
+            print(json.dumps({**row, **about}), flush=True)
     driver.close()
 
 
-def rows(bench: Bench, height: int, width: int, *, everything: bool) -> Iterator[dict[str, Any]]:
-    """The rows of one shape; `everything`: the device, the refit and the photos too."""
-    model = bench.model(1.0)
+def rows(bench: Bench, sizes: Sequence[tuple[int, int]]) -> Iterator[dict[str, Any]]:
+    """Speed at each (height, width), then the rest at the first; what fails is a row, and the others go on."""
+    groups: list[tuple[str, tuple[int, int], Group]] = [("speed", size, speed_rows) for size in sizes]
+    groups += [(name, sizes[0], group) for name, group in REST.items()]
+    for name, (height, width), group in groups:
+        shape = {"shape": f"{width}x{height}"}
+        try:
+            for row in group(bench, noise(height, width)):
+                yield {**row, **shape}
+        except EsrganError as error:
+            yield {"row": f"failed: {name}", **shape, "error": str(error)}
+
+
+def noise(height: int, width: int) -> Pixels:
+    """One frame. Zeros would need less power, and let the clock rise."""
+    return np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
+
+
+def speed_rows(bench: Bench, frame: Pixels) -> Iterator[dict[str, Any]]:
+    """The build, the engine alone, and sessions that take the frame from host memory."""
+    model, (height, width) = bench.model(1.0), frame.shape[1:3]
     engine = bench.build(model, height, width)
     made = engine.sidecar
     yield {"row": "build", "seconds": made.seconds, "plan_mib": made.plan_bytes / 2**20, "notes": made.notes}
-    ms, activations = engine_alone_ms(bench, engine)
+    ms, activations = engine_alone_ms(bench, engine, frame)
     flops = count_flops(load_onnx(model)[0], height, width)
     tflops = None if flops is None else flops / median(ms) / 1e9
     yield {"row": "engine", "ms": ms, "tflops": tflops, "activations_mib": activations / 2**20}
-    frame = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
-    for streams in (1, 2):
-        with bench.session(model, streams=streams) as session:
-            session.prepare((1, height, width), "uint8")
-            fps = submitted_fps(session, frame)
-        # The target is for one stream: a second one is another way to use the GPU, and is shown beside it.
-        name = "submit" if streams == 1 else f"submit, {streams} streams"
-        yield {"row": name, "fps": fps, "engine_fps": 1e3 / median(ms)}
-    if everything:
-        yield device_row(bench, model, frame)
-        if ends_path(model).exists():
-            yield refit_row(bench, frame)
-        yield from fidelity_rows(bench, model)
+    fps = submitted_fps(bench, frame, streams=1)
+    # Before and after: clocks fall while the chip grows warm.
+    alone_fps = 1e3 / median(ms + engine_alone_ms(bench, engine, frame)[0])
+    yield {"row": "submit", "fps": fps, "engine_fps": alone_fps}
+    # The target is for one stream: a second one is another way to use the GPU, and is shown beside it.
+    yield {"row": "submit, 2 streams", "fps": submitted_fps(bench, frame, streams=2), "engine_fps": alone_fps}
 
 
-def engine_alone_ms(bench: Bench, file: EngineFile) -> tuple[list[float], int]:
-    """Milliseconds of single runs by CUDA events, frames staying on the device; and the memory of its activations."""
+def engine_alone_ms(bench: Bench, file: EngineFile, frame: Pixels) -> tuple[list[float], int]:
+    """Milliseconds of each run by CUDA events, and the memory of its activations.
+
+    One run comes behind the other, as a CUDA graph where there are graphs, and the frame stays on the device: what a
+    session could reach if copies cost nothing.
+    """
     driver, shape = bench.driver, file.sidecar.options.profile.opt
-    with driver.active():
-        engine = Engine(bench.library, driver, file, contexts=1, buffers=0)
-        sizes, stream = engine.sizes, driver.create_stream()
-        buffers = [driver.allocate(size(shape)) for size in (sizes.frames_in, sizes.frames_out, sizes.mean)]
+    with driver.active(), ExitStack() as stack:
+        engine = Engine(bench.library, driver, file, contexts=1, batches=1)
+        stack.callback(engine.close)
+        stream = driver.create_stream()
+        stack.callback(driver.destroy_stream, stream)
+        buffers = []
+        for size in (engine.sizes.frames_in, engine.sizes.frames_out, engine.sizes.mean):
+            buffers.append(driver.allocate(size(shape)))
+            stack.callback(driver.free, buffers[-1])
+        upload(driver, buffers[0], frame, stream)
         context = engine.create_context(stream)
+        stack.callback(context.close)
         context.set_shape(shape)
-        start, end = driver.create_event(timing=True), driver.create_event(timing=True)
-        times = []
-        for index in range(3 + RUNS):
-            driver.record(start, stream)
+        events = [driver.create_event(timing=True) for _ in range(4)]
+        for event in events:
+            stack.callback(driver.destroy_event, event)
+
+        def run() -> None:
             context.enqueue(buffers[0], buffers[1], buffers[2], stream)
-            driver.record(end, stream)
-            driver.synchronize(end)
-            if index >= 3:  # the first ones warm up
-                times.append(driver.elapsed_ms(start, end))
-        activations = activation_bytes(engine.raw)
-        context.close()
-        engine.close()
-        for buffer in buffers:
-            driver.free(buffer)
-        for event in (start, end):
-            driver.destroy_event(event)
-        driver.destroy_stream(stream)
-    return times, activations
+
+        run()  # settles what depends on the shape
+        driver.synchronize_stream(stream)
+        if driver.has_graphs:
+            driver.begin_capture(stream)
+            run()
+            graph = driver.end_capture(stream)
+            stack.callback(driver.destroy_graph, graph)
+        times = stream_ms(driver, stream, (lambda: driver.launch(graph, stream)) if driver.has_graphs else run, events)
+        return times, activation_bytes(engine.raw)
 
 
-def submitted_fps(session: TensorRTSession, frame: Pixels) -> float:
+def stream_ms(driver: Driver, stream: int, run: Callable[[], None], events: Sequence[Event]) -> list[float]:
+    """Milliseconds from the end of one run to the end of the next, with two more behind it, after a warm-up."""
+    times: list[float] = []
+    start, index = time.perf_counter(), 0
+    while (seconds := time.perf_counter() - start) < WARM_UP_S + SECONDS or not times:
+        run()
+        driver.record(events[index % 4], stream)
+        if index >= 3:
+            before, done = events[(index - 3) % 4], events[(index - 2) % 4]
+            driver.synchronize(done)
+            if seconds > WARM_UP_S:
+                times.append(driver.elapsed_ms(before, done))
+        index += 1
+    driver.synchronize_stream(stream)
+    return times
+
+
+def upload(driver: Driver, address: int, frame: Pixels, stream: int) -> None:
+    """Copy a frame to the device, and wait for it."""
+    staging = driver.allocate_pinned(frame.nbytes)
+    pinned_view(staging, frame.nbytes)[:] = frame.ravel()
+    driver.copy_in(address, staging, frame.nbytes, stream)
+    driver.synchronize_stream(stream)
+    driver.free_pinned(staging)
+
+
+def submitted_fps(bench: Bench, frame: Pixels, *, streams: int) -> float:
     """Frames per second when the host always has eight on their way."""
-    waiting = deque(session.submit(frame) for _ in range(8))
-    for _ in range(8):  # warm-up, graphs are captured
-        waiting.append(session.submit(frame))
-        waiting.popleft().result()
-    start, done = time.perf_counter(), 0
-    while (seconds := time.perf_counter() - start) < SECONDS:
-        waiting.append(session.submit(frame))
-        waiting.popleft().result()
-        done += 1
-    for future in waiting:
-        future.result()
-    return done / seconds
+    with bench.session(bench.model(1.0), streams=streams) as session:
+        session.prepare((1, *frame.shape[1:3]), "uint8")
+        waiting = deque(session.submit(frame) for _ in range(8))
+
+        def flow(wanted_s: float) -> float:
+            start, done = time.perf_counter(), 0
+            while (seconds := time.perf_counter() - start) < wanted_s or not done:
+                waiting.append(session.submit(frame))
+                waiting.popleft().result()
+                done += 1
+            return done / seconds
+
+        flow(WARM_UP_S)
+        fps = flow(SECONDS)
+        for future in waiting:
+            future.result()
+    return fps
 
 
-def device_row(bench: Bench, model: Path, frame: Pixels) -> dict[str, Any]:
+def device_rows(bench: Bench, frame: Pixels) -> Iterator[dict[str, Any]]:
     """Frames that are on the device already: their rate, and how often anything was copied from or to the host."""
     driver = bench.driver
-    with bench.session(model) as session, driver.active():
+    with bench.session(bench.model(1.0)) as session, driver.active():
         expected = session.run(frame)
         stream, source = driver.create_stream(), driver.allocate(frame.nbytes)
-        staging = driver.allocate_pinned(max(frame.nbytes, expected.nbytes))
-        view = pinned_view(staging, max(frame.nbytes, expected.nbytes))
-        view[: frame.nbytes] = frame.ravel()
-        driver.copy_in(source, staging, frame.nbytes, stream)
+        upload(driver, source, frame, stream)
         array = CudaArray(source, frame.shape)
         result = session.run_device(array, stream=stream)
         driver.synchronize_stream(stream)
@@ -179,14 +226,15 @@ def device_row(bench: Bench, model: Path, frame: Pixels) -> dict[str, Any]:
                     done += 1
                 driver.synchronize_stream(stream)
             seconds = time.perf_counter() - start
+        staging = driver.allocate_pinned(expected.nbytes)
         driver.copy_out(staging, result.__cuda_array_interface__["data"][0], expected.nbytes, stream)
         driver.synchronize_stream(stream)
-        same = bool(np.array_equal(view[: expected.nbytes], expected.ravel()))
+        same = bool(np.array_equal(pinned_view(staging, expected.nbytes), expected.ravel()))
         del result
         driver.free(source)
         driver.free_pinned(staging)
         driver.destroy_stream(stream)
-    return {"row": "device", "fps": done / seconds, "host_copies": len(copies), "same_as_submit": same}
+    yield {"row": "device", "fps": done / seconds, "host_copies": len(copies), "same_as_submit": same}
 
 
 class CudaArray:
@@ -223,7 +271,7 @@ def counted_host_copies(driver: Driver) -> Iterator[list[int]]:
         driver.copy_in, driver.copy_out = originals  # type: ignore[method-assign]
 
 
-def refit_row(bench: Bench, frame: Pixels) -> dict[str, Any]:
+def refit_rows(bench: Bench, frame: Pixels) -> Iterator[dict[str, Any]]:
     """The dial is turned, timed, and compared with an engine that was built where it stands now."""
     height, width = frame.shape[1:3]
     build_s = bench.build(bench.model(1.0), height, width, refit=True).sidecar.seconds
@@ -237,7 +285,7 @@ def refit_row(bench: Bench, frame: Pixels) -> dict[str, Any]:
     with bench.session(bench.model(ALPHA)) as session:
         built = session.run(frame)
     difference = np.abs(turned.astype(int) - built.astype(int))
-    return {
+    yield {
         "row": "refit",
         "seconds": seconds,
         "build_seconds": build_s,
@@ -246,15 +294,18 @@ def refit_row(bench: Bench, frame: Pixels) -> dict[str, Any]:
     }
 
 
-def fidelity_rows(bench: Bench, model: Path) -> Iterator[dict[str, Any]]:
-    """PSNR, in dB, of 16-bit frames of the engine to PyTorch's fp32: 8 bits would round the difference away."""
+def fidelity_rows(bench: Bench, _frame: Pixels) -> Iterator[dict[str, Any]]:
+    """PSNR, in dB, of 16-bit photos to PyTorch's fp32: 8 bits would round the difference away."""
     photos = np.load(bench.networks / "photos.npz")
     references = np.load(bench.networks / "references.npz")
-    with bench.session(model) as session:
+    with bench.session(bench.model(1.0)) as session:
         for name in photos.files:
             large = session.run(photos[name][None].astype(np.uint16) * 257)[0] / 65535
             error = np.mean((large - references[name].astype(np.float64)) ** 2)
             yield {"row": "fidelity", "photo": name, "db": float(-10 * np.log10(error))}
+
+
+REST: dict[str, Group] = {"fidelity": fidelity_rows, "device": device_rows, "refit": refit_rows}
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -23,7 +24,7 @@ from esrgan_deploy.model import load_onnx
 from esrgan_export.checkpoint import load_checkpoint
 
 SIDE = 8192
-RUNS = 10
+WARM_UP_S, SECONDS = 0.5, 2.0
 
 
 def main() -> None:
@@ -64,18 +65,24 @@ def gemm_ms() -> list[float]:
 
 
 def event_ms(call: Callable[[], object]) -> list[float]:
-    """Milliseconds of each of `RUNS` runs by CUDA events, after three that warm up."""
-    for _ in range(3):
-        call()
+    """Milliseconds from the end of one run to the end of the next, with two more behind it, after a warm-up.
+
+    As for the engine in gpu_tensorrt.py: the chip is as warm, and its clock as low, as in a long run.
+    """
+    call()
     torch.cuda.synchronize()
-    times = []
-    for _ in range(RUNS):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        start.record()
+    ends: deque[torch.cuda.Event] = deque()
+    times: list[float] = []
+    start = time.perf_counter()
+    while (seconds := time.perf_counter() - start) < WARM_UP_S + SECONDS or not times:
         call()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end))
+        ends.append(torch.cuda.Event(enable_timing=True))  # type: ignore[no-untyped-call]
+        ends[-1].record()
+        if len(ends) == 4:
+            before = ends.popleft()
+            ends[0].synchronize()
+            if seconds > WARM_UP_S:
+                times.append(before.elapsed_time(ends[0]))
     return times
 
 

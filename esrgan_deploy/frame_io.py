@@ -7,13 +7,19 @@ and every backend gets its frame interface here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
 
 FrameType = Literal["uint8", "uint16"]
 LARGEST: dict[str, float] = {"uint8": 255.0, "uint16": 65535.0}
+
+
+def frame_type_of(dtype: np.dtype[Any]) -> FrameType:
+    """The name of a type that is one of the two."""
+    return "uint8" if dtype.name == "uint8" else "uint16"
 
 
 def attach_frame_io(model: onnx.ModelProto, frame_type: FrameType, *, byte_pairs: bool = False) -> onnx.ModelProto:
@@ -35,31 +41,12 @@ def attach_frame_io(model: onnx.ModelProto, frame_type: FrameType, *, byte_pairs
     initialisers = {tensor.name for tensor in graph.initializer}
     source = next(value for value in graph.input if value.name not in initialisers)
     result = graph.output[0]
-    compute = source.type.tensor_type.elem_type
     integer = TensorProto.UINT16 if frame_type == "uint16" and not byte_pairs else TensorProto.UINT8
-    received, sent = (
-        ("frame_io/in_pairs", "frame_io/out_pairs") if byte_pairs else ("frame_io/float", "frame_io/pixels")
-    )
-    before = [
-        helper.make_node("Cast", ["frames_in"], [received], to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["frame_io/float", "frame_io/down"], ["frame_io/unit"]),
-        helper.make_node("Transpose", ["frame_io/unit"], ["frame_io/planes"], perm=[0, 3, 1, 2]),
-        helper.make_node("Cast", ["frame_io/planes"], [source.name], to=compute),
-    ]
-    after = [
-        helper.make_node("Cast", [result.name], ["frame_io/sr"], to=TensorProto.FLOAT),
-        helper.make_node("Clip", ["frame_io/sr", "frame_io/zero", "frame_io/one"], ["frame_io/clipped"]),
-        helper.make_node("Mul", ["frame_io/clipped", "frame_io/up"], ["frame_io/scaled"]),
-        helper.make_node("Round", ["frame_io/scaled"], ["frame_io/rounded"]),
-        helper.make_node("Transpose", ["frame_io/rounded"], ["frame_io/pixels"], perm=[0, 2, 3, 1]),
-        helper.make_node("Cast", [sent], ["frames_out"], to=integer),
-    ]
-    if byte_pairs:
-        joining, splitting, indices = _byte_pairs(received, "frame_io/float", "frame_io/pixels", sent)
-        before[1:1], after[-1:-1] = joining, splitting
-        graph.initializer.extend(indices)
+    before, after = _conversions(source, result, integer, byte_pairs)
     nodes = [*before, *graph.node, *after]
     del graph.node[:]
+    if byte_pairs:
+        graph.initializer.extend(_byte_pair_indices())
     graph.node.extend(nodes)
     for name, value in frame_constants(frame_type, byte_pairs=byte_pairs).items():
         graph.initializer.append(helper.make_tensor(name, TensorProto.FLOAT, [], [value]))
@@ -86,24 +73,41 @@ def frame_constants(frame_type: FrameType, *, byte_pairs: bool = False) -> dict[
     return {f"frame_io/{name}": value for name, value in {**constants, **pairs}.items()}
 
 
-def _byte_pairs(
-    pairs_in: str, joined: str, whole: str, pairs_out: str
-) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """Nodes for low + 256 * high, nodes for the way back, and the indices of both; exact in float32."""
+def _conversions(
+    source: onnx.ValueInfoProto, result: onnx.ValueInfoProto, integer: int, byte_pairs: bool
+) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto]]:
+    """Nodes from `frames_in` to the network's input, and from its output to `frames_out`."""
     from onnx import TensorProto, helper
 
-    def integers(name: str, *values: int) -> onnx.TensorProto:
-        return helper.make_tensor(f"frame_io/{name}", TensorProto.INT64, [len(values)], values)
-
-    indices = [
-        integers("low_start", 0),
-        integers("high_start", 1),
-        integers("end", 6),
-        integers("channel_axis", 3),
-        integers("two", 2),
-        integers("one_each", 0, 0, 0, 3, 1),  # 0: the size that is there
-        integers("six", 0, 0, 0, 6),
+    compute = source.type.tensor_type.elem_type
+    received, sent = (
+        ("frame_io/in_pairs", "frame_io/out_pairs") if byte_pairs else ("frame_io/float", "frame_io/pixels")
+    )
+    before = [
+        helper.make_node("Cast", ["frames_in"], [received], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["frame_io/float", "frame_io/down"], ["frame_io/unit"]),
+        helper.make_node("Transpose", ["frame_io/unit"], ["frame_io/planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["frame_io/planes"], [source.name], to=compute),
     ]
+    after = [
+        helper.make_node("Cast", [result.name], ["frame_io/sr"], to=TensorProto.FLOAT),
+        helper.make_node("Clip", ["frame_io/sr", "frame_io/zero", "frame_io/one"], ["frame_io/clipped"]),
+        helper.make_node("Mul", ["frame_io/clipped", "frame_io/up"], ["frame_io/scaled"]),
+        helper.make_node("Round", ["frame_io/scaled"], ["frame_io/rounded"]),
+        helper.make_node("Transpose", ["frame_io/rounded"], ["frame_io/pixels"], perm=[0, 2, 3, 1]),
+        helper.make_node("Cast", [sent], ["frames_out"], to=integer),
+    ]
+    if byte_pairs:
+        before[1:1], after[-1:-1] = _byte_pairs(received, "frame_io/float", "frame_io/pixels", sent)
+    return before, after
+
+
+def _byte_pairs(
+    pairs_in: str, joined: str, whole: str, pairs_out: str
+) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto]]:
+    """Nodes for low + 256 * high, and nodes for the way back; exact in float32."""
+    from onnx import helper
+
     every_other = ["frame_io/end", "frame_io/channel_axis", "frame_io/two"]
     joining = [
         helper.make_node("Slice", [pairs_in, "frame_io/low_start", *every_other], ["frame_io/in_low"]),
@@ -121,4 +125,23 @@ def _byte_pairs(
         helper.make_node("Concat", ["frame_io/out_low_5d", "frame_io/out_high_5d"], ["frame_io/out_5d"], axis=4),
         helper.make_node("Reshape", ["frame_io/out_5d", "frame_io/six"], [pairs_out]),
     ]
-    return joining, splitting, indices
+    return joining, splitting
+
+
+def _byte_pair_indices() -> list[onnx.TensorProto]:
+    """What the nodes of `_byte_pairs` index and reshape by."""
+    from onnx import TensorProto, helper
+
+    indices = {
+        "low_start": [0],
+        "high_start": [1],
+        "end": [6],
+        "channel_axis": [3],
+        "two": [2],
+        "one_each": [0, 0, 0, 3, 1],  # 0: the size that is there
+        "six": [0, 0, 0, 6],
+    }
+    return [
+        helper.make_tensor(f"frame_io/{name}", TensorProto.INT64, [len(values)], values)
+        for name, values in indices.items()
+    ]

@@ -1,4 +1,4 @@
-"""Engines that run a network. `open_session` is the one door to all of them."""
+"""Backends that run a network. `open_session` is the one door to all of them."""
 
 from __future__ import annotations
 

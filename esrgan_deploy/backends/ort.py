@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from esrgan_deploy.backends.session import Frames, ThreadedSession
 from esrgan_deploy.dial import load_at
 from esrgan_deploy.errors import BackendMissingError, MachineError, ModelError
-from esrgan_deploy.frame_io import FrameType, attach_frame_io
+from esrgan_deploy.frame_io import FrameType, attach_frame_io, frame_type_of
 
 if TYPE_CHECKING:
     import onnx
@@ -65,7 +65,7 @@ class OrtSession(ThreadedSession):
             raise ModelError(f"{self._path}: ONNX Runtime cannot load it: {first_line(error)}") from error
 
     def _infer(self, frame: Frames) -> Frames:
-        frame_type: FrameType = "uint8" if frame.dtype.name == "uint8" else "uint16"
+        frame_type = frame_type_of(frame.dtype)
         if frame_type not in self._sessions:
             self._sessions[frame_type] = self._open(load_at(self._path, self._alpha)[0], frame_type)
         try:

@@ -14,7 +14,6 @@ import contextlib
 import ctypes
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -89,11 +88,6 @@ class EngineFolder:
         """The timing cache of the engine built last for this machine: what was timed for it need not be again."""
         others = sorted(self.path.parent.glob(f"*/{SUMS}"), key=lambda sums: sums.stat().st_mtime, reverse=True)
         return next((list(sums.parent.glob(TIMING)) for sums in others if is_whole(sums.parent)), [])
-
-
-def default_root() -> Path:
-    """$XDG_CACHE_HOME or ~/.cache, /esrgan-deploy/ort-tensorrt."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "esrgan-deploy" / "ort-tensorrt"
 
 
 def machine_key(facts: DeviceFacts, onnxruntime_version: str) -> str:

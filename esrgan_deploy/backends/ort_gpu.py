@@ -7,6 +7,7 @@ into the one and out of the other, and nothing else crosses the bus.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -15,14 +16,17 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import numpy as np
+
 from esrgan_deploy.backends import ort_engines, ort_libraries
 from esrgan_deploy.backends.ort import check_installed, first_line
 from esrgan_deploy.backends.session import Frames, ThreadedSession
 from esrgan_deploy.cuda import DeviceFacts
 from esrgan_deploy.cuda.probe import check_driver, probe
 from esrgan_deploy.dial import load_at
+from esrgan_deploy.engine.folder import user_folder
 from esrgan_deploy.errors import BackendMissingError, EsrganError, MachineError, ModelError
-from esrgan_deploy.frame_io import FrameType, attach_frame_io
+from esrgan_deploy.frame_io import FrameType, attach_frame_io, frame_type_of
 
 if TYPE_CHECKING:
     import onnx
@@ -35,6 +39,7 @@ _CUDA_OPTIONS = {
     "use_tf32": "0",  # a model that says fp32 means it
     "cudnn_conv_algo_search": "HEURISTIC",  # a search by stopwatch ends differently each time, and so do the last bits
 }
+_LOG = logging.getLogger(__name__)
 _NO_GRAPHS = re.compile(r"cannot use the (graph capture|CUDA Graph) feature")
 
 
@@ -59,7 +64,7 @@ class OrtGpuSession(ThreadedSession):
             model: an ONNX file that `load_onnx` accepts.
             backend: "ort-cuda", or "ort-tensorrt": TensorRT, and CUDA for what TensorRT does not take.
             device: where the buffers are; "cpu" runs the same path on the CPU provider, without a GPU.
-            cache: folder where "ort-tensorrt" keeps its engines; None: `ort_engines.default_root`.
+            cache: folder where "ort-tensorrt" keeps its engines; None: `user_folder("ort-tensorrt")`.
 
         Raises:
             BackendMissingError: onnxruntime-gpu is not installed, or onnxruntime is installed as well.
@@ -106,12 +111,14 @@ class OrtGpuSession(ThreadedSession):
 
     def _together(self, batch: Frames) -> int:
         """As many frames as were announced for this shape, where the model takes more than one."""
+        if not self._takes_batches:
+            return 1
         count, height, width = batch.shape[:3]
-        return self._announced.setdefault((height, width, _frame_type(batch)), count) if self._takes_batches else 1
+        return self._announced.setdefault((height, width, frame_type_of(batch.dtype)), count)
 
     def _infer(self, frames: Frames) -> Frames:
         count, height, width = frames.shape[:3]
-        bound = self._bound_for(self._key(self._together(frames), height, width, _frame_type(frames)))
+        bound = self._bound_for(self._key(self._together(frames), height, width, frame_type_of(frames.dtype)))
         try:
             return bound.run(frames)
         except Exception as error:  # onnxruntime's exception classes differ by version
@@ -215,17 +222,13 @@ class OrtGpuSession(ThreadedSession):
     @contextmanager
     def _engine_folder(self, data: bytes) -> Iterator[Path]:
         """The folder for the engine of `data`; that there is one in it afterwards shows that TensorRT took part."""
-        import logging
-
         import onnxruntime
 
         assert self._facts is not None
         machine = ort_engines.machine_key(self._facts, onnxruntime.__version__)
-        folder = ort_engines.EngineFolder(
-            self._cache or ort_engines.default_root(), machine, ort_engines.network_key(data)
-        )
-        log = logging.getLogger("esrgan_deploy")
-        with folder.opened(lambda: log.info("%s: another process builds the same engine", folder.path)) as path:
+        root = self._cache or user_folder("ort-tensorrt")
+        folder = ort_engines.EngineFolder(root, machine, ort_engines.network_key(data))
+        with folder.opened(lambda: _LOG.info("%s: another process builds the same engine", folder.path)) as path:
             yield path
             if not any(path.glob(ort_engines.ENGINE)):
                 raise ModelError(f"{self._path}: TensorRT took no part of the network; use -b ort-cuda")
@@ -236,7 +239,6 @@ class _Bound:
 
     def __init__(self, session: Any, framed: onnx.ModelProto, device: Device) -> None:  # noqa: ANN401
         """Allocate the buffers on `device` for the literal shapes of `framed`."""
-        import numpy as np
         from onnx.helper import tensor_dtype_to_np_dtype
         from onnxruntime import OrtValue
 
@@ -316,7 +318,3 @@ def tensorrt_options(folder: Path, graphs: bool) -> dict[str, str]:
 def _precision(backend: str, precision: str) -> str:
     """What is really computed in: the TensorRT provider always lets fp32 become TF32, and has no switch for it."""
     return "tf32" if backend == "ort-tensorrt" and precision == "fp32" else precision
-
-
-def _frame_type(frames: Frames) -> FrameType:
-    return "uint8" if frames.dtype.name == "uint8" else "uint16"

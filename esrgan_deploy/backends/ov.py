@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from esrgan_deploy.backends.session import Frames, ThreadedSession
 from esrgan_deploy.dial import load_at
 from esrgan_deploy.errors import BackendMissingError, MachineError, ModelError, OptionError
-from esrgan_deploy.frame_io import FrameType, attach_frame_io
+from esrgan_deploy.frame_io import FrameType, attach_frame_io, frame_type_of
 
 if TYPE_CHECKING:
     import onnx
@@ -97,7 +97,7 @@ class OpenVinoSession(ThreadedSession):
         return requests
 
     def _infer(self, frame: Frames) -> Frames:
-        frame_type: FrameType = "uint8" if frame.dtype.name == "uint8" else "uint16"
+        frame_type = frame_type_of(frame.dtype)
         with self._compiling:
             if frame_type not in self._requests:
                 self._requests[frame_type] = self._compile(load_at(self._path, self._alpha)[0], frame_type)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from esrgan_deploy.errors import OptionError
-from esrgan_deploy.frame_io import FrameType
+from esrgan_deploy.frame_io import FrameType, frame_type_of
 from esrgan_deploy.model import ModelInfo
 
 if TYPE_CHECKING:
@@ -173,4 +173,4 @@ def check_batch(batch: Frames) -> FrameType:
         raise OptionError(
             f"a batch is uint8 or uint16 of shape (N, H, W, 3); received {batch.dtype} of shape {batch.shape}"
         )
-    return "uint8" if batch.dtype == np.uint8 else "uint16"
+    return frame_type_of(batch.dtype)

@@ -25,9 +25,9 @@ from esrgan_deploy.errors import MachineError, OptionError
 from esrgan_deploy.frame_io import FrameType
 
 if TYPE_CHECKING:
-    from esrgan_deploy.engine.build import Progress
     from esrgan_deploy.engine.cache import EngineCache
     from esrgan_deploy.engine.library import TensorRT
+    from esrgan_deploy.engine.watch import Progress
 
 
 class TensorRTSession(Session):

@@ -106,7 +106,7 @@ def _fastest(model: onnx.ModelProto, side: int, backend: str, setting: CpuPrecis
     with tempfile.TemporaryDirectory(prefix="esrgan-bench-") as folder:
         path = Path(folder) / "gemm.onnx"
         onnx.save(model, path)
-        with open_session(path, backend, precision=setting) as session:
+        with open_session(path, backend, precision=setting, cache=Path(folder)) as session:
             for _ in range(1 + RUNS):  # the first one pays for allocation and code generation, and never wins
                 start = perf_counter()
                 session.run(frame)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -31,23 +30,10 @@ def _parser() -> cli.Parser:
     add = parser.add_argument
     add("-m", "--model", type=Path, nargs="+", action="extend", help="ONNX files (default: the compact network)")
     add("-b", "--backend", nargs="+", action="extend", choices=BACKENDS, help="default: the fastest here")
-    add("--shapes", type=_shape, nargs="+", metavar="WxH", default=[(128, 128)], help="default: 128x128")
-    add("--batch", type=_count, nargs="+", metavar="N", default=[1], help="frames in one run (default: 1)")
+    add("--shapes", type=cli.size, nargs="+", metavar="WxH", default=[(128, 128)], help="default: 128x128")
+    add("--batch", type=cli.count, nargs="+", metavar="N", default=[1], help="frames in one run (default: 1)")
     add("--json", type=Path, metavar="F", help="write all figures and facts of the machine to this file")
     return parser
-
-
-def _shape(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
-    if not match:
-        raise argparse.ArgumentTypeError(f"'{text}' is not WIDTHxHEIGHT in pixels, for instance 1280x720")
-    return int(match[1]), int(match[2])
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch(r"[1-9]\d*", text):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of frames, 1 or more")
-    return int(text)
 
 
 def _bench(args: argparse.Namespace, command: str) -> None:

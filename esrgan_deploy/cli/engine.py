@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,10 +34,16 @@ def _parser() -> cli.Parser:
     parser = cli.Parser("esrgan-engine", "Build a TensorRT engine from an ONNX file, on the machine it is for.", EPILOG)
     add = parser.add_argument
     add("model", type=Path, nargs="?", metavar="MODEL.onnx", help="as esrgan-export makes them")
-    add("--shape", type=_size, metavar="WxH", help="input size (default: the model's own, or 640x360)")
+    add("--shape", type=cli.size, metavar="WxH", help="input size (default: the model's own, or 640x360)")
     for name in ("min", "opt", "max"):
-        add(f"--{name}", type=_size, metavar="WxH", help=f"{name} of a dynamic engine, in place of --shape")
-    add("--batch", type=_count, metavar="N", default=1, help="frames or tiles in one run (default: 1)")
+        add(f"--{name}", type=cli.size, metavar="WxH", help=f"{name} of a dynamic engine, in place of --shape")
+    add(
+        "--batch",
+        type=_batches,
+        metavar="N",
+        default=(1, 1),
+        help="frames in one run, or LEAST:MOST (default: 1)",
+    )
     add("--frames", choices=("uint8", "uint16"), default="uint8", help="type of the samples (default: uint8)")
     add("--refit", action="store_true", help="alpha can be set later; needs an export with --refit")
     builder = parser.add_argument_group("builder")
@@ -55,18 +60,10 @@ def _parser() -> cli.Parser:
     return parser
 
 
-def _size(text: str) -> tuple[int, int]:
-    """'640x360' -> (360, 640)."""
-    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
-    if not match:
-        raise argparse.ArgumentTypeError(f"'{text}' is not WIDTHxHEIGHT in pixels, for instance 1280x720")
-    return int(match[2]), int(match[1])
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch(r"[1-9]\d*", text):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of frames, 1 or more")
-    return int(text)
+def _batches(text: str) -> tuple[int, int]:
+    """'4' -> (4, 4), '1:4' -> (1, 4)."""
+    least, _, most = text.partition(":")
+    return cli.count(least), cli.count(most or least)
 
 
 def _engine(args: argparse.Namespace) -> None:
@@ -115,11 +112,13 @@ def _profile(args: argparse.Namespace, info: ModelInfo) -> Profile:
     from esrgan_deploy.engine.options import Profile, Shape, default_profile
 
     dynamic = (args.min, args.opt, args.max)
-    if not any(dynamic):
-        return Profile.fixed(args.batch, *args.shape) if args.shape else default_profile(info, args.batch)
-    if args.shape or not all(dynamic):
+    if any(dynamic) and (args.shape or not all(dynamic)):
         raise OptionError("a dynamic engine takes --min, --opt and --max, all three, and no --shape")
-    return Profile(*(Shape(args.batch, *size) for size in dynamic))
+    default = default_profile(info).opt
+    sizes = dynamic if any(dynamic) else 3 * (args.shape or (default.width, default.height),)
+    least, most = args.batch
+    batches = (least, most, most)
+    return Profile(*(Shape(n, height, width) for n, (width, height) in zip(batches, sizes, strict=True)))
 
 
 def _list(cache: EngineCache) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from esrgan_deploy import cli
 from esrgan_deploy.atomic import same_file
-from esrgan_deploy.backends import BACKENDS, open_session
+from esrgan_deploy.backends import BACKENDS, Session, open_session
 from esrgan_deploy.cli.progress import BuildProgress, Progress
 from esrgan_deploy.errors import MediaError, OptionError, OutputError
 from esrgan_deploy.models import BUNDLED
@@ -43,7 +43,7 @@ def _parser() -> cli.Parser:
     add = parser.add_argument
     add("input", type=Path, metavar="INPUT", help="picture, folder of pictures, clip, or - for YUV4MPEG2 from stdin")
     add("-o", "--output", type=Path, required=True, help="file, folder that mirrors a folder, or - for YUV4MPEG2")
-    add("-m", "--model", type=Path, help="ONNX file, as esrgan-export makes them (default: the compact one, alpha 0.8)")
+    add("-m", "--model", type=Path, help="ONNX file, or TensorRT engine (default: the compact network, alpha 0.8)")
     add("-b", "--backend", default="auto", choices=BACKENDS, help="what runs the network (default: the fastest here)")
     add("--alpha", type=float, metavar="A", help="the GAN's share, 0 to 1, of a model exported with --refit")
     add("-s", "--outscale", type=float, help="enlargement, if other than the network's")
@@ -93,19 +93,9 @@ def _upscale(args: argparse.Namespace) -> None:
     if args.ray:
         _upscale_on_ray(source, target, model, args)
         return
-    # Frames of a clip can be computed side by side; a picture should have all threads to itself.
-    clip = source.suffix.lower() not in PICTURES and not source.is_dir()
-    streams = min(CLIP_STREAMS, args.threads or os.cpu_count() or 1) if clip else 1
-    session = open_session(
-        model,
-        args.backend,
-        precision=args.precision,
-        threads=args.threads,
-        streams=streams,
-        refit=args.alpha is not None,
-        progress=BuildProgress(),
-    )
-    with Upscaler(session, **_upscaler_options(args)) as upscaler:
+    # Around it all, since a build that fails leaves its bar on the line that the error is printed on.
+    with BuildProgress() as building, Upscaler(_open(model, args, building), **_upscaler_options(args)) as upscaler:
+        session = upscaler.session
         if args.alpha is not None:
             session.set_alpha(args.alpha)
         name = model.name if model else "nearest neighbour"
@@ -118,6 +108,20 @@ def _upscale(args: argparse.Namespace) -> None:
             _upscale_picture(source, target, upscaler)
         else:
             _upscale_clip(source, target, upscaler, args)
+
+
+def _open(model: Path | None, args: argparse.Namespace, building: BuildProgress) -> Session:
+    # Frames of a clip can be computed side by side; a picture should have all threads to itself.
+    clip = args.input.suffix.lower() not in PICTURES and not args.input.is_dir()
+    return open_session(
+        model,
+        args.backend,
+        precision=args.precision,
+        threads=args.threads,
+        streams=min(CLIP_STREAMS, args.threads or os.cpu_count() or 1) if clip else 1,
+        refit=args.alpha is not None,
+        progress=building,
+    )
 
 
 def _check_target(source: Path, target: Path) -> None:

@@ -15,10 +15,10 @@ import numpy as np
 
 from esrgan_deploy.cuda import dlpack
 from esrgan_deploy.errors import OptionError
-from esrgan_deploy.frame_io import FrameType
+from esrgan_deploy.frame_io import FrameType, frame_type_of
 
-LEGACY, PER_THREAD = 1, 2
-"""CU_STREAM_LEGACY, CU_STREAM_PER_THREAD: the default streams, which have fixed numbers."""
+LEGACY = 1
+"""CU_STREAM_LEGACY: the default stream has a fixed number."""
 NO_ORDER = -1
 """DLPack: the consumer orders its work itself."""
 
@@ -40,7 +40,7 @@ class DeviceArray:
     @property
     def frame_type(self) -> FrameType:
         """The dtype by name."""
-        return "uint8" if self.dtype == np.uint8 else "uint16"
+        return frame_type_of(self.dtype)
 
 
 def stream_handle(stream: object) -> int:
@@ -71,7 +71,7 @@ def device_array(frames: object, stream: int, *, role: str = "frames", device: i
     """Find out where `frames` lie, without a copy.
 
     Args:
-        frames: an object with `__cuda_array_interface__`, else with `__dlpack__`.
+        frames: an object with `__cuda_array_interface__` or `__dlpack__`.
         stream: where they will be used; a DLPack producer orders its own work before it.
         role: what to call the array in messages; "out" must be writable.
         device: number of the GPU that it must be on.
@@ -79,10 +79,13 @@ def device_array(frames: object, stream: int, *, role: str = "frames", device: i
     Raises:
         OptionError: not on this GPU, not uint8 or uint16 (N, H, W, 3), not C-contiguous, or read-only.
     """
-    if hasattr(frames, "__cuda_array_interface__"):
-        view, produced_on = _from_interface(frames.__cuda_array_interface__, role)
+    interface = getattr(frames, "__cuda_array_interface__", None)
+    lends = hasattr(frames, "__dlpack__") and hasattr(frames, "__dlpack_device__")
+    # torch's interface, of version 2, does not say which stream its work is in; by DLPack torch sees to the order.
+    if interface is not None and ("stream" in interface or not lends):
+        view, produced_on = _from_interface(interface, role)
         owner = frames
-    elif hasattr(frames, "__dlpack__") and hasattr(frames, "__dlpack_device__"):
+    elif lends:
         view, owner = _from_dlpack(frames, stream, role, device)
         produced_on = None
     else:
@@ -144,7 +147,7 @@ class DeviceFrames:
     PyCUDA's `gpudata`. They order their work after it; with the address alone, use `stream`, or wait for it.
 
     The memory is used again by later calls on the same stream, once this object and all that was made of it by the
-    two protocols are gone.
+    two protocols are gone. So keep one of these until work in *another* stream that reads it is done.
     """
 
     def __init__(

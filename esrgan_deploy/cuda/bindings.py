@@ -1,7 +1,7 @@
 """The driver layer over NVIDIA's own bindings, `cuda.bindings` of the package cuda-python.
 
-Source of the functions: CUDA Driver API, https://docs.nvidia.com/cuda/cuda-driver-api/. cuda.bindings releases the
-GIL in every call.
+Source of the functions: CUDA Driver API, https://docs.nvidia.com/cuda/cuda-driver-api/. From
+version 12.9.1 on cuda.bindings releases the GIL in every call; older ones would stop all threads while one waits.
 """
 
 from __future__ import annotations

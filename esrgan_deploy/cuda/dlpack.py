@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,18 +99,29 @@ _lent: dict[int, _Lent] = {}
 _lending = threading.Lock()
 
 
-def _delete(managed: Any) -> None:  # noqa: ANN401  # a ctypes pointer, which has no usable type
-    _lent.pop(ctypes.addressof(managed.contents), None)
+# Consumers may give back after the interpreter has cleared this module and ctypes: what that takes is bound as defaults
+# here, and is never freed.
+def _delete(managed: Any, lent: dict[int, _Lent] = _lent, address_of: Any = ctypes.addressof) -> None:  # noqa: ANN401
+    lent.pop(address_of(managed.contents), None)
 
 
-def _give_back_unused(capsule: int) -> None:
+def _give_back_unused(
+    capsule: int,
+    lent: dict[int, _Lent] = _lent,
+    is_valid: Callable[..., int] = _is_valid,
+    pointer: Callable[..., int] = _pointer,
+    fresh: bytes = FRESH,
+) -> None:
     """Give back what nobody took; a consumer has renamed the capsule, and calls the deleter itself."""
-    if _is_valid(capsule, FRESH):
-        _lent.pop(_pointer(capsule, FRESH), None)
+    if is_valid(capsule, fresh):
+        lent.pop(pointer(capsule, fresh), None)
 
 
 _deleter = _Deleter(_delete)
 _destructor = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(_give_back_unused)
+_keep = ctypes.PYFUNCTYPE(None, ctypes.py_object)(("Py_IncRef", _python))
+for _kept in (_lent, _deleter, _destructor, FRESH, USED):
+    _keep(_kept)
 
 
 def lend(view: View, owner: object) -> object:
@@ -133,14 +145,15 @@ class Borrowed:
         address = _pointer(id(capsule), FRESH) if _is_valid(id(capsule), FRESH) else None
         if not address:
             raise ValueError("is no unused DLPack capsule")
-        self._managed = _Managed.from_address(address)
-        self.view = _view(self._managed.tensor)
+        self._managed = ctypes.cast(address, ctypes.POINTER(_Managed))
+        self.view = _view(self._managed.contents.tensor)
         _rename(id(capsule), USED)
         self._taken = True
 
     def __del__(self) -> None:
-        if getattr(self, "_taken", False) and self._managed.deleter:
-            self._managed.deleter(ctypes.byref(self._managed))
+        # Without a name of this module: at the end of the interpreter they may be gone.
+        if getattr(self, "_taken", False) and self._managed.contents.deleter:
+            self._managed.contents.deleter(self._managed)
 
 
 def _view(tensor: _Tensor) -> View:

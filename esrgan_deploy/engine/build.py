@@ -13,8 +13,7 @@ from esrgan_deploy.engine.graph import CHANNELS, INPUT, frame_graph
 from esrgan_deploy.engine.library import TensorRT
 from esrgan_deploy.engine.memory import Footprint, footprint
 from esrgan_deploy.engine.options import EngineOptions, Profile, Shape
-from esrgan_deploy.engine.watch import Progress as Progress  # what callers of build_plan give
-from esrgan_deploy.engine.watch import Watch
+from esrgan_deploy.engine.watch import Progress, Watch
 from esrgan_deploy.engine.weak_types import check_types, set_types
 from esrgan_deploy.errors import MachineError, ModelError, OptionError
 from esrgan_deploy.model import ModelInfo
@@ -206,7 +205,7 @@ class _Build:
         ranges = builder.create_optimization_profile()
         ranges.set_shape(INPUT, *shapes)
         if config.add_optimization_profile(ranges) < 0:
-            reason = _last_error(self._library)
+            reason = _tidy(self._library.take_reason())
             raise OptionError(f"{self._source}: {self._library} refuses the profile {profile}: {reason}")
 
 
@@ -216,7 +215,7 @@ def _needs_gpu(library: TensorRT, options: EngineOptions) -> bool:
 
 
 def _failure(library: TensorRT, source: Path, options: EngineOptions) -> MachineError:
-    reason = _last_error(library)
+    reason = _tidy(library.take_reason())
     if "memory" in reason.lower():
         remedy = "a smaller shape or batch needs less"
     elif _needs_gpu(library, options):
@@ -228,7 +227,7 @@ def _failure(library: TensorRT, source: Path, options: EngineOptions) -> Machine
 
 def _parse_error(library: TensorRT, parser: Any, framed: onnx.ModelProto, source: Path) -> ModelError:  # noqa: ANN401
     """What the parser did not understand, in one line with the layer's name and operator."""
-    where, reason = "the network", _last_error(library)
+    where, reason = "the network", _tidy(library.take_reason())
     if parser.num_errors:
         error = parser.get_error(parser.num_errors - 1)  # those before it are what led to it
         reason = _tidy(error.desc())
@@ -236,10 +235,6 @@ def _parse_error(library: TensorRT, parser: Any, framed: onnx.ModelProto, source
             node = framed.graph.node[error.node()]
             where = f"layer '{node.name or node.output[0]}' ({node.op_type})"
     return ModelError(f"{source}: {library} cannot read {where}: {reason}; choose -b openvino or -b ort")
-
-
-def _last_error(library: TensorRT) -> str:
-    return _tidy((library.take_errors() or ["it gave no reason"])[-1])
 
 
 def _tidy(text: str) -> str:

@@ -10,7 +10,6 @@ import contextlib
 import datetime
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -21,7 +20,7 @@ from esrgan_deploy import __version__
 from esrgan_deploy.atomic import replacing
 from esrgan_deploy.dial import ends_path
 from esrgan_deploy.engine import pruning
-from esrgan_deploy.engine.folder import EngineFolder, Entry, remove_file
+from esrgan_deploy.engine.folder import EngineFolder, Entry, remove_file, user_folder
 from esrgan_deploy.engine.lock import locked
 from esrgan_deploy.engine.options import EngineOptions, Shape
 from esrgan_deploy.engine.sidecar import FORMAT, EngineFile, Machine, Sidecar, open_engine, this_machine, write_sidecar
@@ -29,8 +28,9 @@ from esrgan_deploy.errors import ModelError, OptionError, OutputError
 
 if TYPE_CHECKING:
     from esrgan_deploy.cuda import DeviceFacts
-    from esrgan_deploy.engine.build import Plan, Progress
+    from esrgan_deploy.engine.build import Plan
     from esrgan_deploy.engine.library import TensorRT
+    from esrgan_deploy.engine.watch import Progress
     from esrgan_deploy.frame_io import FrameType
     from esrgan_deploy.model import ModelInfo
 
@@ -46,7 +46,7 @@ class EngineCache:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or _default_folder()
+        self.folder = folder or user_folder("engines")
         self._files = EngineFolder(self.folder)
 
     def get(
@@ -268,13 +268,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def _default_folder() -> Path:
-    """By the XDG Base Directory Specification, which wants relative paths ignored."""
-    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    try:
-        base = given if given.is_absolute() else Path.home() / ".cache"
-    except RuntimeError as error:
-        raise OutputError("engines have no place, since there is no home folder; set XDG_CACHE_HOME") from error
-    return base / "esrgan-deploy" / "engines"

@@ -29,6 +29,8 @@ class _Run:
     source: DeviceArray
     shape: Shape
     """Of a batch."""
+    enlarged: tuple[int, int, int, int]
+    """Shape of the array of all results."""
     starts: list[int]
     """Index of each batch's first frame; the last batch overlaps the one before where they do not come out even."""
     block: Block
@@ -90,9 +92,7 @@ class DeviceLane:
             self._driver.record(self._done, work)
         if work != stream:
             self._driver.wait(stream, self._done)
-        scale = run.engine.sizes.scale
-        enlarged = (source.shape[0], shape.height * scale, shape.width * scale, 3)
-        view = dlpack.View(run.result, enlarged, source.dtype, None, (dlpack.CUDA, self._device))
+        view = dlpack.View(run.result, run.enlarged, source.dtype, None, (dlpack.CUDA, self._device))
         memory: object = run.block if target is None else target.owner
         if isinstance(memory, DeviceFrames):
             memory = memory.memory
@@ -139,7 +139,7 @@ class DeviceLane:
         result_bytes = 0 if target else _aligned(engine.sizes.frames_out(everything))
         block = self._pool.take(stream, result_bytes + len(starts) * _aligned(engine.sizes.mean(shape)))
         result = target.address if target else block.address
-        return _Run(engine, source, shape, starts, block, result, block.address + result_bytes)
+        return _Run(engine, source, shape, enlarged, starts, block, result, block.address + result_bytes)
 
     def _order(self, later: int, earlier: int) -> None:
         self._driver.record(self._ready, earlier)

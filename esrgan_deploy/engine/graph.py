@@ -31,11 +31,14 @@ def frame_graph(model: onnx.ModelProto, options: EngineOptions) -> onnx.ModelPro
     graph = framed.graph
     unclamped = _before_clip(model.graph)
     graph.node.append(helper.make_node("Cast", [unclamped], ["mean/float"], name="mean/cast", to=TensorProto.FLOAT))
-    if _opset(framed) >= 18:  # where the axes became an input
-        graph.initializer.append(helper.make_tensor("mean/axes", TensorProto.INT64, [3], [1, 2, 3]))
-        graph.node.append(helper.make_node("ReduceMean", ["mean/float", "mean/axes"], [MEAN], keepdims=0))
-    else:
-        graph.node.append(helper.make_node("ReduceMean", ["mean/float"], [MEAN], axes=[1, 2, 3], keepdims=0))
+    # Rows first, each alone: TensorRT gives few threads to a reduction to one number.
+    for source, result, axes, keep in (("mean/float", "mean/rows", [3], 1), ("mean/rows", MEAN, [1, 2, 3], 0)):
+        if _opset(framed) < 18:
+            graph.node.append(helper.make_node("ReduceMean", [source], [result], axes=axes, keepdims=keep))
+            continue
+        constant = f"{result}/axes"  # since opset 18 an input
+        graph.initializer.append(helper.make_tensor(constant, TensorProto.INT64, [len(axes)], axes))
+        graph.node.append(helper.make_node("ReduceMean", [source, constant], [result], keepdims=keep))
     profile = options.profile
     low, high = profile.min, profile.max
     sizes = zip((low.batch, low.height, low.width), (high.batch, high.height, high.width), ("N", "H", "W"), strict=True)

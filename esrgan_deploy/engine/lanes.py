@@ -13,7 +13,9 @@ Only events order the three; the host waits for nothing but the end of a batch, 
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
+from collections.abc import Iterator
 from contextlib import ExitStack
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
@@ -140,14 +142,19 @@ class Lane:
 
     def _capture(self, slot: Slot) -> None:
         """Record the run with the buffers of `slot`; if that cannot be done, never try again."""
+        graph: Graph = None
         try:
-            self._driver.begin_capture(self.compute)
-            try:
-                self._context.enqueue(slot.frames_in, slot.frames_out, slot.mean, self.compute)
-            finally:
-                graph = self._driver.end_capture(self.compute)
+            # A GPU array of somebody's that were freed in the middle would end the capture.
+            with _no_garbage_collection():
+                self._driver.begin_capture(self.compute)
+                try:
+                    self._context.enqueue(slot.frames_in, slot.frames_out, slot.mean, self.compute)
+                finally:
+                    graph = self._driver.end_capture(self.compute)
         except MachineError as error:
             self._capturing = False
+            if graph is not None:
+                self._driver.destroy_graph(graph)
             _LOG.info("no CUDA graphs, every batch is launched layer by layer: %s", error)
         else:
             self._graphs[slot] = graph
@@ -163,9 +170,6 @@ class Lanes:
             ModelError: the file is damaged, or TensorRT refuses it.
             MachineError: there is not enough device or pinned memory.
         """
-        sidecar = file.sidecar
-        largest = sidecar.options.profile.max
-        sizes = Sizes(sidecar.info.scale, np.dtype(sidecar.options.frames).itemsize)
         self._driver = driver
         self._stack = ExitStack()
         self._owners: dict[Slot, Lane] = {}
@@ -173,7 +177,7 @@ class Lanes:
         self._failure: BaseException | None = None
         with ExitStack() as on_failure:
             on_failure.callback(self.close)
-            self.engine = Engine(library, driver, file, contexts=lanes, buffers=lanes * SLOTS * sizes.all(largest))
+            self.engine = Engine(library, driver, file, contexts=lanes, batches=lanes * SLOTS)
             self._stack.callback(self.engine.close)
             self._lanes = [Lane(driver, self.engine, self._stack) for _ in range(lanes)]
             on_failure.pop_all()
@@ -267,3 +271,15 @@ def check_finite(means: Frames, engine: Engine) -> None:
         f"{path}: the network overflowed in {info.precision}: its output holds NaN or infinite values; export it with "
         "--bf16 or as fp32, or with esrgan-export --fp16, which keeps the layers that overflow in fp32"
     )
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Put cyclic garbage collection off until the end of the block, in all threads."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -62,6 +62,10 @@ class TensorRT:
         errors: list[str] = self.logger.take_errors()
         return errors
 
+    def take_reason(self) -> str:
+        """The newest of `take_errors`, for a message; words for it where there is none."""
+        return (self.take_errors() or ["it gave no reason"])[-1]
+
     def create_runtime(self) -> Any:  # noqa: ANN401  # TensorRT has no types
         """An object that turns plans into engines.
 
@@ -213,11 +217,12 @@ def _make_logger(module: Any) -> Any:  # noqa: ANN401
             self._errors: deque[str] = deque(maxlen=20)
 
         def log(self, level: Any, message: str) -> None:  # noqa: ANN401
+            if level == severity.VERBOSE:  # tens of thousands of lines in a build
+                return
             line = " ".join(str(message).split())
             if level in (severity.ERROR, severity.INTERNAL_ERROR):
                 self._errors.append(line)
-            if level != severity.VERBOSE:
-                _LOG.debug("%s", line)
+            _LOG.debug("%s", line)
 
         def take_errors(self) -> list[str]:
             errors = list(self._errors)

@@ -48,13 +48,8 @@ class Footprint:
         return isqrt(pixels) // multiple_of * multiple_of
 
 
-def estimate(model: onnx.ModelProto, shape: Shape, frames: FrameType = "uint8") -> int:
-    """Bytes of device memory that `model` needs for batches of `shape`: frames, activations and weights."""
-    return footprint(model, shape, frames).at(shape)
-
-
 def footprint(model: onnx.ModelProto, shape: Shape, frames: FrameType = "uint8") -> Footprint:
-    """What `estimate` adds up, by the life time of each tensor when nodes are executed in the order of the graph."""
+    """Frames, activations and weights, by the life time of each tensor when nodes run in the order of the graph."""
     import onnx
 
     profile = Profile.fixed(shape.batch, shape.height, shape.width)

@@ -92,10 +92,10 @@ class Profile:
         return cls(shapes[0], shapes[len(shapes) // 2], shapes[-1])
 
 
-def default_profile(info: ModelInfo, batch: int = 1) -> Profile:
-    """What an engine is built for if nobody says: the model's own size, or 640x360 rounded up to what it takes."""
+def default_profile(info: ModelInfo) -> Profile:
+    """If nobody says: one frame of the model's own size, or of 640x360, rounded up to what the model takes."""
     height, width = info.fixed_size or (-(-side // info.multiple_of) * info.multiple_of for side in DEFAULT_SIZE)
-    return Profile.fixed(batch, height, width)
+    return Profile.fixed(1, height, width)
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def refit(
     if missing:
         raise ModelError(f"the engine also wants {_some(missing)}, which its ends do not hold; {REBUILD}")
     if not refitter.refit_cuda_engine():
-        raise MachineError(f"{library} failed to exchange weights: {_reason(library)}; load the engine again")
+        raise MachineError(f"{library} failed to exchange weights: {library.take_reason()}; load the engine again")
     del held
 
 
@@ -70,7 +70,7 @@ def _give(library: TensorRT, refitter: Any, weights: Mapping[str, npt.NDArray[An
         if not refitter.set_named_weights(name, _viewed(library, held[-1])):
             refused.append(name)
     if refused:
-        raise ModelError(f"the engine does not take {_some(refused)}: {_reason(library)}; {REBUILD}")
+        raise ModelError(f"the engine does not take {_some(refused)}: {library.take_reason()}; {REBUILD}")
     return held
 
 
@@ -90,8 +90,3 @@ def _some(names: list[str] | set[str]) -> str:
     """The first few names."""
     shown = ", ".join(f"'{name}'" for name in sorted(names)[:NAMED])
     return shown if len(names) <= NAMED else f"{shown} and {len(names) - NAMED} more weights"
-
-
-def _reason(library: TensorRT) -> str:
-    """TensorRT's newest error."""
-    return (library.take_errors() or ["no reason given"])[-1]

@@ -47,7 +47,7 @@ class Sizes:
 class Engine:
     """A deserialised plan. The driver's context must be active for every call."""
 
-    def __init__(self, library: TensorRT, driver: Driver, file: EngineFile, *, contexts: int, buffers: int) -> None:
+    def __init__(self, library: TensorRT, driver: Driver, file: EngineFile, *, contexts: int, batches: int) -> None:
         """Load `file`.
 
         Args:
@@ -55,7 +55,7 @@ class Engine:
             driver: the GPU.
             file: what to load; its bytes are verified before TensorRT sees them.
             contexts: how many execution contexts there will be.
-            buffers: bytes of device memory that they will be given frames in.
+            batches: how many of the largest shape will lie in device memory with their results.
 
         Raises:
             ModelError: the file is damaged, or TensorRT refuses it.
@@ -69,6 +69,7 @@ class Engine:
         self._library = library
         self._driver = driver
         plan = file.read()
+        buffers = batches * self.sizes.all(self.profile.max)
         self._check_room({"the weights": len(plan), "frames": buffers})
         self._runtime = library.create_runtime()
         library.take_errors()
@@ -88,14 +89,16 @@ class Engine:
         self._library.take_errors()
         raw = self.raw.create_execution_context()
         if raw is None:
-            raise MachineError(f"{self.file.path}: no execution context: {self._reason()}; {LESS_MEMORY}")
+            raise MachineError(f"{self.file.path}: no execution context: {self._library.take_reason()}; {LESS_MEMORY}")
         # TensorRT 8.5 lets one context only use a dynamic profile; where it does not, profile 0 is what a context has.
         if raw.active_optimization_profile != 0:
-            if not raw.set_optimization_profile_async(0, stream):
+            try:
+                raw.set_optimization_profile_async(0, stream)
+            except RuntimeError as error:  # the bindings raise it where C++ returns false
                 raise MachineError(
                     f"{self.file.path}: {self._library} runs an engine of several shapes in one context only: "
                     "use one stream, or build it for one shape"
-                )
+                ) from error
             self._driver.synchronize_stream(stream)
         return Context(self, raw, self._library)
 
@@ -124,14 +127,10 @@ class Engine:
             )
 
     def _refusal(self, what: str) -> ModelError | MachineError:
-        reason = self._reason()
+        reason = self._library.take_reason()
         if "memory" in reason.lower():
             return MachineError(f"{self.file.path}: {what}: {reason}; {LESS_MEMORY}")
         return ModelError(f"{self.file.path}: {what} by {self._library}: {reason}; build it again with esrgan-engine")
-
-    def _reason(self) -> str:
-        errors = self._library.take_errors()
-        return errors[-1] if errors else f"{self._library} gave no reason"
 
 
 class Context:
@@ -156,7 +155,7 @@ class Context:
         self._shape = None
         self._library.take_errors()
         if not self._raw.set_input_shape(INPUT, (shape.batch, shape.height, shape.width, channels)):
-            raise MachineError(f"{path}: cannot run {shape}: {'; '.join(self._library.take_errors()[-1:])}")
+            raise MachineError(f"{path}: cannot run {shape}: {self._library.take_reason()}")
         scale = self._engine.sizes.scale
         expected = (shape.batch, shape.height * scale, shape.width * scale, channels)
         given = tuple(self._raw.get_tensor_shape(OUTPUT))
@@ -175,9 +174,9 @@ class Context:
         addresses = {INPUT: frames_in, OUTPUT: frames_out, MEAN: mean}
         done = all(self._raw.set_tensor_address(name, address) for name, address in addresses.items())
         if not done or not self._raw.execute_async_v3(stream):
-            reason = "".join(self._library.take_errors()[-1:]) or "no reason given"
             raise MachineError(
-                f"{self._engine.file.path}: {self._library} failed on a batch of {self._shape}: {reason}; {LESS_MEMORY}"
+                f"{self._engine.file.path}: {self._library} failed on a batch of {self._shape}: "
+                f"{self._library.take_reason()}; {LESS_MEMORY}"
             )
 
     def close(self) -> None:

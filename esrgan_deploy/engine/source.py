@@ -21,8 +21,8 @@ from esrgan_deploy.model import ModelInfo, load_onnx
 if TYPE_CHECKING:
     import onnx
 
-    from esrgan_deploy.engine.build import Progress
     from esrgan_deploy.engine.library import TensorRT
+    from esrgan_deploy.engine.watch import Progress
 
 _LOG = logging.getLogger(__name__)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import ExitStack, suppress
 from queue import SimpleQueue
 from typing import TypeAlias
 
 from esrgan_deploy.backends.session import Frames
 from esrgan_deploy.cuda import Driver
 from esrgan_deploy.engine.lanes import Lanes, Slot
+from esrgan_deploy.errors import MachineError
 
 Step: TypeAlias = Callable[[], None]
 """A piece of work that raises nothing: it sends what goes wrong to a future."""
@@ -59,10 +61,16 @@ class Workers:
         return True
 
     def _work(self, steps: SimpleQueue[Step | None]) -> None:
-        while (step := steps.get()) is not None:
-            with self._driver.active():
+        # Once, not for each step: after a failure of the device CUDA may refuse this too, and steps must still be
+        # taken, or their futures would never be done.
+        with ExitStack() as context:
+            with suppress(MachineError):
+                context.enter_context(self._driver.active())
+            while (step := steps.get()) is not None:
                 step()
-            del step  # or it would keep frames alive until the next one comes
+                del step  # or it would keep frames alive until the next one comes
+            with suppress(MachineError):
+                context.close()
 
 
 class Job:

@@ -5,7 +5,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 
-def write_onnx(path, nodes, initialisers, info=None, element=TensorProto.FLOAT, shape=(1, 3, "H", "W")):
+def write_onnx(path, nodes, initialisers, info=None, element=TensorProto.FLOAT, shape=(1, 3, "H", "W"), opset=17):
     """One input `input`, one output `output`, as the ONNX contract wants it."""
     tensors = [numpy_helper.from_array(array, name) for name, array in initialisers.items()]
     graph = helper.make_graph(
@@ -15,7 +15,7 @@ def write_onnx(path, nodes, initialisers, info=None, element=TensorProto.FLOAT, 
         [helper.make_tensor_value_info("output", element, [shape[0], 3, "H_out", "W_out"])],
         tensors,
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8 if opset < 19 else 9)
     if info:
         helper.set_model_props(model, info.to_metadata())
     onnx.checker.check_model(model, full_check=True)

@@ -29,8 +29,8 @@ examples:
   esrgan-export --psnr RRDB_PSNR_x4.pth --gan RRDB_ESRGAN_x4.pth --alpha 0.6 0.8 1 --fp16 -o models
 
 Without --psnr and --gan it exports the compact pair that comes with this package. Checkpoints: .pth, .safetensors, or
-ncnn's .param. Each ONNX file is compared with PyTorch in fp32 on five photos; the
-figures are printed and written beside it. An export that is not faithful fails, and leaves nothing.
+ncnn's .param. Each ONNX file is compared with PyTorch in fp32 on five photos; the figures are printed and written
+beside it. An export that is not faithful fails, and leaves nothing. Where a GPU and TensorRT are, an engine follows.
 """
 
 

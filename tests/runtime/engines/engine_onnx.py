@@ -1,4 +1,4 @@
-"""Networks in half precision and int8 for the tests of engines, and a check of messages."""
+"""Networks in half precision, int8 and fp8 for the tests of engines, and a check of messages."""
 
 import numpy as np
 from onnx import TensorProto, helper
@@ -45,6 +45,29 @@ def write_quantised(path):
         helper.make_node("DepthToSpace", ["y"], ["output"], blocksize=2),
     ]
     return write_onnx(path, nodes, weights, ModelInfo(scale=2, precision="int8"))
+
+
+def write_fp8(path):
+    """The second of two convolutions in fp8, as far as QuantizeLinear and DequantizeLinear can say so."""
+    rng = np.random.default_rng(2)
+    fp8 = TensorProto.FLOAT8E4M3FN
+    kernel = (rng.standard_normal((12, 16, 3, 3)) / 5).astype(helper.tensor_dtype_to_np_dtype(fp8))
+    weights = {
+        "w1": (rng.standard_normal((16, 3, 3, 3)) / 5).astype(np.float16),
+        "w2": kernel,
+        "w2_scale": np.float16(1),
+        "scale": np.float16(1 / 64),
+        "zero": np.zeros((), kernel.dtype),
+    }
+    nodes = [
+        helper.make_node("Conv", ["input", "w1"], ["a"], pads=[1, 1, 1, 1]),
+        helper.make_node("QuantizeLinear", ["a", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["x"]),
+        helper.make_node("DequantizeLinear", ["w2", "w2_scale", "zero"], ["w2f"]),
+        helper.make_node("Conv", ["x", "w2f"], ["y"], pads=[1, 1, 1, 1]),
+        helper.make_node("DepthToSpace", ["y"], ["output"], blocksize=2),
+    ]
+    return write_onnx(path, nodes, weights, ModelInfo(scale=2, precision="fp16"), TensorProto.FLOAT16, opset=19)
 
 
 def one_line(caught, *words):

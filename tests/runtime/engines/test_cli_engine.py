@@ -74,6 +74,7 @@ def test_a_model_becomes_an_engine_and_is_found_the_next_time(rtx, blur_x2, tmp_
     ("arguments", "built"),
     [
         (["--shape", "24x16", "--batch", "2"], {"profile": "2x16x24"}),
+        (["--shape", "24x16", "--batch", "1:4"], {"profile": "1x16x24-4x16x24-4x16x24"}),
         (["--min", "8x8", "--opt", "24x16", "--max", "32x40"], {"profile": "1x8x8-1x16x24-1x40x32"}),
         (["--shape", "24x16", "--frames", "uint16"], {"frames": "uint16"}),
         (
@@ -118,6 +119,7 @@ def test_what_was_wrong_with_the_former_file_is_said_on_stderr(rtx, blur_x2, tmp
         (["{model}", "--shape", "360p"], 2, "'360p' is not WIDTHxHEIGHT"),
         (["{model}", "--shape", "0x8"], 2, "'0x8' is not WIDTHxHEIGHT"),
         (["{model}", "--batch", "0"], 2, "'0' is not a number of frames"),
+        (["{model}", "--batch", "4:1"], 2, "grow from min over opt to max"),
         (["{model}", "--min", "8x8", "--max", "32x32"], 2, "--min, --opt and --max, all three"),
         (["{model}", "--shape", "8x8", "--min", "8x8", "--opt", "8x8", "--max", "9x9"], 2, "no --shape"),
         (["{model}", "--min", "9x9", "--opt", "8x8", "--max", "32x32"], 2, "must be 1 or more and grow"),

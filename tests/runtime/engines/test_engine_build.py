@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from engine_onnx import one_line, write_half, write_quantised
+from engine_onnx import one_line, write_fp8, write_half, write_quantised
 from esrgan_deploy import MachineError, ModelError, ModelInfo, OptionError, OutputError
 from esrgan_deploy.engine import timing
 from esrgan_deploy.engine.build import build_plan
 from esrgan_deploy.engine.library import TensorRT
-from esrgan_deploy.engine.memory import estimate
+from esrgan_deploy.engine.memory import footprint
 from esrgan_deploy.engine.options import EngineOptions, Profile, Shape
 from esrgan_deploy.engine.watch import Watch
 from esrgan_deploy.model import load_onnx
@@ -70,7 +70,7 @@ def test_settings_reach_the_builder(rtx, blur_x2):
     assert build(rtx, blur_x2, options).options == options
 
 
-@pytest.mark.parametrize("write", [write_half, write_quantised])
+@pytest.mark.parametrize("write", [write_half, write_quantised, write_fp8])
 def test_types_of_the_graph_pass_through(rtx, tmp_path, write):
     assert build(rtx, write(tmp_path / "m.onnx")).data[:4] == b"vtrt"
 
@@ -233,6 +233,10 @@ def test_network_of_one_size_gets_that_profile_only(rtx, tmp_path):
 
 
 # --- memory ---
+
+
+def estimate(model, shape):
+    return footprint(model, shape).at(shape)
 
 
 def test_estimate_is_what_lives_at_the_same_time(blur_x2):

@@ -1,5 +1,6 @@
 """benchmarks/gpu_check.py before there is a GPU: its TensorRT part on the fakes, its verdict on rows made by hand."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -35,20 +36,39 @@ def write_networks(folder, name, alpha):
 
 def test_the_rows_of_tensorrt(benchmarks, tmp_path, monkeypatch):
     check, part = benchmarks
+    monkeypatch.setattr(part, "WARM_UP_S", 0.02)
     monkeypatch.setattr(part, "SECONDS", 0.05)
-    monkeypatch.setattr(part, "RUNS", 3)
     write_networks(tmp_path, check.NAME, check.ALPHA)
     with fake_machine(tmp_path / "engines") as machine:
         bench = part.Bench(machine.library, machine.driver, tmp_path, machine.cache)
-        rows = {row["row"]: row for row in part.rows(bench, 8, 12, everything=True)}
-    assert list(rows) == ["build", "engine", "submit", "submit, 2 streams", "device", "refit", "fidelity"]
-    assert len(rows["engine"]["ms"]) == 3
+        found = list(part.rows(bench, [(8, 12), (6, 10)]))
+    speed = ["build", "engine", "submit", "submit, 2 streams"]
+    assert [(row["row"], row["shape"]) for row in found] == [
+        *((name, shape) for shape in ("12x8", "10x6") for name in speed),
+        *((name, "12x8") for name in ("fidelity", "device", "refit")),
+    ]
+    rows = {row["row"]: row for row in reversed(found)}
     assert min(rows["engine"]["ms"]) > 0
     assert rows["engine"]["tflops"] == pytest.approx(8 * 12 * 18 / np.median(rows["engine"]["ms"]) / 1e9)
     assert rows["submit"]["fps"] > 0
     assert rows["device"] == {**rows["device"], "host_copies": 0, "same_as_submit": True}
     assert rows["refit"]["most_different"] == 0
     assert rows["fidelity"]["db"] > 110  # float32, rounded to 16 bits
+
+
+def test_what_fails_is_a_row_and_the_others_go_on(benchmarks, tmp_path, monkeypatch):
+    check, part = benchmarks
+    monkeypatch.setattr(part, "WARM_UP_S", 0.0)
+    monkeypatch.setattr(part, "SECONDS", 0.01)
+    write_networks(tmp_path, check.NAME, check.ALPHA)
+    (tmp_path / f"{check.NAME}_a1_fp16.ends.safetensors").unlink()
+    with fake_machine(tmp_path / "engines") as machine:
+        bench = part.Bench(machine.library, machine.driver, tmp_path, machine.cache)
+        *others, last = part.rows(bench, [(8, 12)])
+    assert (last["row"], last["shape"]) == ("failed: refit", "12x8")
+    assert "ends.safetensors" in last["error"]
+    assert len(others) == 6
+    assert check.judge([*others, last])
 
 
 def test_host_copies_are_counted(benchmarks, tmp_path):
@@ -103,6 +123,18 @@ def test_a_part_that_dies_or_hangs_keeps_its_rows(benchmarks):
         assert part.rows == [{"row": "engine", "shape": "8x8"}]
     assert (dies.outcome, dies.log) == ("exit code 7", "why")
     assert hangs.outcome == "stopped after 3 s"
+
+
+def test_the_clock_is_watched_while_a_part_runs(benchmarks, tmp_path, monkeypatch):
+    """With a program in the place of nvidia-smi that prints what it prints, and one line that it was cut in."""
+    check, _ = benchmarks
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\nprintf '1980, 300.50\\n1000, 100.00\\n1500, 690.00\\n15'\nexec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    part = check.Part("short", [sys.executable, "-c", "import time; time.sleep(1)"], 60)
+    check.execute(part, part.limit_s)
+    assert (part.outcome, part.sm_mhz, part.watts) == ("done", 1500, 300.5)
 
 
 def test_without_a_gpu_it_says_so(benchmarks, capsys, monkeypatch):

@@ -160,6 +160,19 @@ def test_a_dlpack_producer_is_told_the_stream(machine, unshuffle_x2, rng):
     assert source.streams == [stream, LEGACY]
 
 
+def test_a_producer_whose_interface_names_no_stream_orders_itself(machine, unshuffle_x2, rng):
+    """torch: version 2 of the CUDA Array Interface, and DLPack."""
+    stream = machine.driver.caller_stream()
+    with machine.session(unshuffle_x2) as session:
+        frames = random_frames(rng, 1, 4, 4)
+        source = on_gpu(machine.driver, frames, LentOnGpu)
+        source.__cuda_array_interface__ = OnGpu(source.view.address, frames.shape).__cuda_array_interface__
+        session.run_device(source, stream=stream)
+        source.__cuda_array_interface__["stream"] = stream
+        session.run_device(source, stream=stream)
+    assert source.streams == [stream]
+
+
 def test_the_result_goes_where_the_caller_wants_it(machine, unshuffle_x2, rng):
     driver = machine.driver
     stream = driver.caller_stream()

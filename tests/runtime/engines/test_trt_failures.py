@@ -1,12 +1,15 @@
 """A TensorRTSession whose device fails midway, whose network overflows, or that is closed with work in flight."""
 
 import threading
+from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pytest
 from onnx import helper
 
 from esrgan_deploy import MachineError, ModelInfo, OptionError
+from esrgan_deploy.engine.workers import Workers
 from fake_cuda import FakeDriver
 from fake_gpu import doubled, fake_machine, random_frames
 from tiny_onnx import write_onnx
@@ -111,6 +114,26 @@ def test_close_finishes_what_was_submitted(cache, unshuffle_x2, rng):
             with pytest.raises(RuntimeError, match="closed"):
                 use()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("esrgan-tensorrt")]
+
+
+@pytest.mark.parametrize("refused", ["push", "pop"])
+def test_work_is_taken_even_where_the_context_is_refused(refused):
+    """Or futures would never be done: CUDA may report what failed before at these calls too."""
+
+    class Broken:
+        @contextmanager
+        def active(self):
+            if refused == "push":
+                raise MachineError("cuCtxPushCurrent failed")
+            yield
+            raise MachineError("cuCtxPopCurrent failed")
+
+    taken = []
+    workers = Workers(Broken())
+    for step in range(2):
+        workers.feed(partial(taken.append, step))
+    assert workers.close()
+    assert taken == [0, 1]
 
 
 def test_an_unused_session_closes(cache, unshuffle_x2):

@@ -246,6 +246,7 @@ def through_pycuda(session, frames, expected_shape):
     return target.get()
 
 
+@pytest.mark.filterwarnings("default")  # what the libraries warn of is theirs
 @pytest.mark.parametrize("through", [through_raw, through_torch, through_cupy, through_pycuda])
 def test_frames_of_other_libraries_stay_on_the_gpu(cache, rng, through):
     frames = smooth_frames(rng, 2)

@@ -183,11 +183,11 @@ class IExecutionContext:
     def set_optimization_profile_async(self, profile_index, stream_handle):
         if not 0 <= profile_index < self._engine.num_optimization_profiles:
             self._process.error(f"IExecutionContext::setOptimizationProfileAsync: no profile {profile_index}")
-            return False
+            raise RuntimeError("Error in set optimization profile async.")
         if not self._may_use_profile(profile_index):
             text = f"Profile {profile_index} has been chosen by another IExecutionContext."
             self._process.error(f"IExecutionContext::setOptimizationProfileAsync: Error Code 3 ({text})")
-            return False
+            raise RuntimeError("Error in set optimization profile async.")  # where C++ returns false
         if profile_index != self._profile:
             self._profile = profile_index
             self._shapes = {} if not self._static else self._shapes
