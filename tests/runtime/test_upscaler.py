@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from esrgan_deploy import OptionError, Upscaler, open_session
+from esrgan_deploy.backends.reference import ReferenceSession
 from tiny_onnx import blur_x2_in_numpy
 
 
@@ -115,3 +116,46 @@ def test_identity_is_the_same_where_the_result_is():
 def test_sessions_know_the_file_they_were_made_from(unshuffle_x2, backend):
     with open_session(unshuffle_x2, backend) as session:
         assert session.model_sha256 == hashlib.sha256(unshuffle_x2.read_bytes()).hexdigest()
+
+
+class Announced(ReferenceSession):
+    """Writes down what it is told and given."""
+
+    def __init__(self):
+        super().__init__()
+        self.told = []
+
+    def prepare(self, shape, frame_type):
+        self.told.append(("prepare", shape, frame_type))
+
+    def submit(self, batch):
+        self.told.append(("submit", batch.shape[:3], batch.dtype.name))
+        return super().submit(batch)
+
+
+def test_the_largest_batch_is_announced_before_it_comes():
+    """Once for each shape and type, also where the first batch that comes is a short one."""
+    session = Announced()
+    small = [np.full((4, 6, 3), value, np.uint8) for value in range(5)]
+    frames = [*small, np.zeros((8, 20, 3), np.uint16)]
+    with Upscaler(session, tile=12, overlap=1, batch=3) as upscaler:
+        list(upscaler.map(frames))
+    assert session.told == [
+        ("prepare", (3, 4, 6), "uint8"),
+        ("submit", (3, 4, 6), "uint8"),
+        ("submit", (2, 4, 6), "uint8"),
+        ("prepare", (3, 8, 12), "uint16"),
+        ("submit", (2, 8, 12), "uint16"),
+    ]
+
+
+def test_the_session_says_what_needs_no_tiles():
+    session = Announced()
+    session.largest_untiled = 500 * 500
+    with Upscaler(session, overlap=8) as upscaler:
+        upscaler.upscale(np.zeros((500, 500, 3), np.uint8))
+        upscaler.upscale(np.zeros((500, 501, 3), np.uint8))
+    sizes = [shape[1:] for what, shape, _ in session.told if what == "submit"]
+    assert sizes[0] == (500, 500)
+    assert len(sizes) == 1 + 4
+    assert set(sizes[1:]) == {(384, 384)}

@@ -1,16 +1,22 @@
 """Engines of a TensorRTSession: found, built, exchanged, refused, and turned to another alpha."""
 
+import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import dials
 import fake_tensorrt
-from esrgan_deploy import MachineError, ModelError, OptionError
+from esrgan_deploy import MachineError, ModelError, OptionError, backends
 from esrgan_deploy.cuda import DeviceFacts
 from esrgan_deploy.engine.lanes import SLOTS
+from esrgan_deploy.engine.memory import footprint
+from esrgan_deploy.engine.options import Shape
 from esrgan_deploy.engine.sidecar import open_engine
+from esrgan_deploy.model import load_onnx
+from esrgan_deploy.models import BUNDLED
 from fake_cuda import FACTS, FakeDriver
 from fake_gpu import doubled, fake_machine, random_frames
 
@@ -250,3 +256,44 @@ def test_alpha_stays_what_it_was_where_the_ends_are_damaged(cache, tmp_path):
                 session.set_alpha(0.1)
             assert session.info.alpha == 0.8
             assert_turned(session.run(dials.GREY), dials.GREY, 0.8)
+
+
+# --- which frames need no tiles, and which backend "auto" is ---
+
+
+def test_what_fits_into_half_of_the_memory_needs_no_tiles(cache):
+    model, _ = load_onnx(BUNDLED)
+    with fake_machine(cache) as machine, machine.session(BUNDLED) as session:
+        side = math.isqrt(session.largest_untiled)
+        room = machine.driver.facts.total_memory // 2
+        shapes = {size: Shape(1, size, size) for size in (side, side + 2)}
+        need = {size: footprint(model, shape, "uint16").at(shape) for size, shape in shapes.items()}
+    assert session.largest_untiled == side**2
+    assert need[side] <= room < need[side + 2]
+
+
+def test_an_engine_takes_no_larger_frames_than_it_was_built_for(cache, unshuffle_x2):
+    with fake_machine(cache) as machine:
+        path = machine.engine(unshuffle_x2, (1, 4, 4), (2, 8, 8), (3, 16, 20))
+        with machine.session(path) as session:
+            assert session.largest_untiled == 16 * 20
+
+
+@pytest.mark.parametrize(
+    ("name", "installed", "gpu", "chosen"),
+    [
+        ("net.onnx", True, True, True),
+        ("net.onnx", True, False, False),
+        ("net.onnx", False, True, False),
+        ("net.engine", False, False, True),
+        ("net.plan", False, False, True),
+    ],
+)
+def test_auto_is_tensorrt_where_it_is_installed_beside_a_gpu(monkeypatch, name, installed, gpu, chosen):
+    def probe():
+        if not gpu:
+            raise MachineError("no driver")
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: installed and name == "tensorrt")
+    monkeypatch.setattr("esrgan_deploy.cuda.probe.probe", probe)
+    assert backends._prefers_tensorrt(Path(name)) == chosen
