@@ -9,7 +9,7 @@ from esrgan_deploy import ModelInfo, open_session
 from esrgan_deploy.engine.build import build_plan
 from esrgan_deploy.engine.graph import frame_graph
 from esrgan_deploy.engine.library import TensorRT
-from esrgan_deploy.engine.memory import estimate
+from esrgan_deploy.engine.memory import footprint
 from esrgan_deploy.engine.options import EngineOptions, Profile, Shape
 from esrgan_deploy.model import load_onnx
 from esrgan_deploy.models import BUNDLED
@@ -85,7 +85,7 @@ def test_memory_of_the_large_network_is_that_of_its_last_convolutions():
     """RRDBNet x4 has 64 channels at 4H x 4W: two such tensors in half precision are 4096 bytes an input pixel."""
     model = to_precision(export_onnx(RRDBNet(blocks=2), ModelInfo(scale=4)), "fp16")
     weights = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
-    found = estimate(model, Shape(2, 90, 160)) - weights
+    found = footprint(model, Shape(2, 90, 160)).at(Shape(2, 90, 160)) - weights
     assert 4096 <= found / (2 * 90 * 160) < 1.05 * 4096
 
 
