@@ -4,17 +4,23 @@ PYTHON310 ?= python3.10
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test test-rest test-train test-fast test-all test-runtime-3.10 lint format bench gpu-check clean
+.PHONY: demo test test-rest test-engines test-train test-fast test-all test-runtime-3.10 lint format bench gpu-check clean
 
 demo: .venv/demo.done           ## upscale a real clip with the network that comes with the package; needs no torch
 	$(BIN)/python demo.py
 
-test: lint test-rest test-train ## everything that CI runs
+test: lint test-rest test-engines test-train  ## everything that CI runs
 
+# Each apart from the others: among the native threads of every library the interpreter crashed, once in a training and
+# once when a build of TensorRT-RTX was stopped.
+ENGINES := tests/runtime/engines tests/tensorrt_api tests/export/test_engine_networks.py
 test-rest: .venv/dev.done
-	$(BIN)/python -m pytest --ignore=tests/train
+	$(BIN)/python -m pytest --ignore=tests/train $(addprefix --ignore=,$(ENGINES))
 
-test-train: .venv/dev.done      ## apart: among the native threads of every backend the interpreter crashed once
+test-engines: .venv/dev.done
+	$(BIN)/python -m pytest $(ENGINES)
+
+test-train: .venv/dev.done
 	$(BIN)/python -m pytest tests/train
 
 test-fast: .venv/dev.done       ## without the tests that take more than ten seconds
@@ -23,7 +29,8 @@ test-fast: .venv/dev.done       ## without the tests that take more than ten sec
 test-all: test test-runtime-3.10
 
 test-runtime-3.10: .venv-3.10/done  ## the runtime on the Python of Ubuntu 22.04 and JetPack 6
-	.venv-3.10/bin/python -m pytest tests/runtime tests/tensorrt_api -m "not slow"
+	.venv-3.10/bin/python -m pytest tests/runtime --ignore=tests/runtime/engines -m "not slow"
+	.venv-3.10/bin/python -m pytest tests/runtime/engines tests/tensorrt_api -m "not slow"
 
 lint: .venv/dev.done
 	$(BIN)/ruff check
