@@ -113,11 +113,11 @@ def test_the_page_of_clips(folder, monkeypatch):
 def test_the_page_of_tensorrt(folder, monkeypatch, capsys):
     pytest.importorskip("tensorrt_rtx")
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache of the page"))
     for name, *arguments in commands("docs/tensorrt.md"):
         assert COMMANDS[name](arguments) == 0, arguments
     assert capsys.readouterr().out.count("yes\n") == 1  # engines that `--list` calls fit for this machine
-    engines = [path.name for path in (folder / "cache/esrgan-deploy/engines").glob("*.engine")]
+    engines = [path.name for path in (folder / "cache of the page/esrgan-deploy/engines").glob("*.engine")]
     assert sorted(name.split(".u8_")[1].split(".")[0] for name in engines) == ["1x16x16-1x48x64-1x96x128", "2x48x64"]
     assert cv2.imread("photo_035.png").shape == (48, 64, 3)
     given = {"frames": cv2.imread("photo.png")[None]}
