@@ -136,9 +136,11 @@ def test_work_is_taken_even_where_the_context_is_refused(refused):
     assert taken == [0, 1]
 
 
-def test_an_unused_session_closes(cache, unshuffle_x2):
-    with fake_machine(cache) as machine, machine.session(unshuffle_x2):
-        pass
+def test_an_unused_session_closes_and_has_built_nothing(cache, unshuffle_x2):
+    with fake_machine(cache) as machine:
+        with machine.session(unshuffle_x2):
+            pass
+        assert machine.cache.entries() == []
 
 
 def test_a_cancelled_batch_is_not_computed(cache, unshuffle_x2, rng):
