@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import onnx
+from torch import Tensor
 
 from esrgan_deploy.atomic import replacing
 from esrgan_deploy.dial import Ends, ends_path
@@ -14,9 +16,10 @@ from esrgan_deploy.model import ModelInfo
 from esrgan_export.checkpoint import Checkpoint
 from esrgan_export.ends import check_refittable, make_ends, measure_ends
 from esrgan_export.networks import Network
+from esrgan_export.quantise import prepare
 from esrgan_export.report import Report
 from esrgan_export.to_onnx import export_onnx, set_info
-from esrgan_export.verify import Progress, convert_verified, measure
+from esrgan_export.verify import Progress, convert_verified, measure, passed, verify
 
 
 def export_artefact(
@@ -27,6 +30,7 @@ def export_artefact(
     dynamic_batch: bool = False,
     static_shape: tuple[int, int] | None = None,
     pair: tuple[Checkpoint, Checkpoint] | None = None,
+    crops: Sequence[Tensor] = (),
     progress: Progress = lambda _: None,
 ) -> Report:
     """Export `network` in `info.precision`, verify it, and write `path`, its report, and its ends where asked for.
@@ -39,6 +43,7 @@ def export_artefact(
         static_shape: see `export_onnx`.
         pair: the PSNR network and the GAN that `network` was interpolated from: their weights are written to
             `ends_path(path)`, so that alpha can be set where the model runs; None: they are not.
+        crops: what INT8 is calibrated on, see `quantise.calibration.load_crops`; needed for that precision only.
         progress: called with one line before each long step.
 
     Raises:
@@ -52,8 +57,14 @@ def export_artefact(
     progress("tracing the network")
     fp32 = export_onnx(network, info, dynamic_batch=dynamic_batch, static_shape=static_shape)
     reference = measure(network, fp32, progress=progress)
-    turned = measure_ends(*pair, fp32, info, progress) if pair else None
-    model, report = convert_verified(reference, info.precision, path.name, progress, turned)
+    if info.precision == "int8":
+        prepared = prepare(network, fp32, crops, progress)
+        progress("ONNX int8 on the photos")
+        model = prepared.quantised()
+        report = passed(verify(model, "int8", reference, prepared.kept), path.name)
+    else:
+        turned = measure_ends(*pair, fp32, info, progress) if pair else None
+        model, report = convert_verified(reference, info.precision, path.name, progress, turned)
     write_artefact(model, report, info, path, make_ends(*pair, model, info) if pair else None)
     return report
 

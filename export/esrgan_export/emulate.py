@@ -71,9 +71,13 @@ class Emulator:
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        levels = onnxruntime.GraphOptimizationLevel
         if any(node.op_type == "Cast" for node in graph.node):
             # The optimisations of the last level take longer than they save where casts stand between all nodes.
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+            options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED
+        if any(node.op_type == "QuantizeLinear" for node in graph.node):
+            # Nothing is to be rounded elsewhere than where the graph says.
+            options.graph_optimization_level = levels.ORT_ENABLE_BASIC
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 

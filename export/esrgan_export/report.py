@@ -52,13 +52,18 @@ class Report:
     layer_peaks: Mapping[str, float]
     """Largest absolute output of each layer of the fp32 network, over the photos."""
     kept_fp32: Mapping[str, str]
-    """Layers that compute in fp32 in a 16-bit artefact, each with the reason."""
+    """Layers that compute in fp32 in an artefact of lower precision, each with the reason."""
     seams: tuple[Seam, ...]
 
     @property
     def worst(self) -> PhotoResult:
         """The photo with the lowest PSNR."""
         return min(self.photos, key=lambda result: result.psnr_db)
+
+    @property
+    def mean_psnr_db(self) -> float:
+        """The mean over the photos."""
+        return sum(result.psnr_db for result in self.photos) / len(self.photos)
 
     @property
     def passed(self) -> bool:
@@ -82,6 +87,7 @@ class Report:
             "passed": self.passed,
             "threshold_db": self.threshold_db,
             "worst_psnr_db": _finite(self.worst.psnr_db),
+            "mean_psnr_db": _finite(self.mean_psnr_db),
             "photos": [dataclasses.asdict(r) | {"psnr_db": _finite(r.psnr_db)} for r in self.photos],
             "kept_fp32": dict(self.kept_fp32),
             "overlap": self.overlap,
@@ -104,6 +110,7 @@ class Report:
         verdict = "passed" if self.passed else "FAILED"
         lines.append(
             f"worst photo {self.worst.psnr_db:.2f} dB, {self.threshold_db:g} dB required of {self.precision}: {verdict}"
+            f"; mean {self.mean_psnr_db:.2f} dB"
         )
         lines += [*self._layer_lines(), *self._seam_lines()]
         return "\n".join(lines)

@@ -20,7 +20,7 @@ from esrgan_export.photos import load_photos
 from esrgan_export.precision import overflowing_nodes, to_precision, underflowing_nodes
 from esrgan_export.report import SEAM_LIMIT, PhotoResult, Report, Seam
 
-THRESHOLDS_DB = {"fp32": 80.0, "fp16": 50.0, "bf16": 40.0}
+THRESHOLDS_DB = {"fp32": 80.0, "fp16": 50.0, "bf16": 40.0, "int8": 34.0}
 """What the worst photo must reach."""
 
 OVERLAPS = (8, 16, 24, 32, 48)
@@ -94,7 +94,7 @@ def verify(model: onnx.ModelProto, precision: str, reference: Reference, kept: M
 
     Args:
         model: in `precision`; fp32 takes the results that `reference` has already.
-        precision: "fp32", "fp16" or "bf16".
+        precision: "fp32", "fp16", "bf16" or "int8".
         reference: of the network that `model` was made from.
         kept: layers that stayed fp32, and why.
     """
@@ -144,7 +144,7 @@ def convert_verified(
             worst = min(report.worst.psnr_db for report in reports)
             progress(f"{worst:.1f} dB is too little: once more with {len(more)} layers in fp32")
             model, reports = _converted(references, precision, more)
-    report, *_ = (_passed(report, label) for report, label in zip(reports, labels, strict=True))
+    report, *_ = (passed(report, label) for report, label in zip(reports, labels, strict=True))
     widest = max(references, key=lambda each: (each.seams[-1].overlap, each.seams[-1].error))
     return model, dataclasses.replace(report, seams=widest.seams)
 
@@ -165,7 +165,12 @@ def _converted(
     return models[0], reports
 
 
-def _passed(report: Report, label: str) -> Report:
+def passed(report: Report, label: str) -> Report:
+    """`report`, if the artefact passed.
+
+    Raises:
+        FidelityError: it did not; the message names the artefact by `label`.
+    """
     if report.passed:
         return report
     worst = report.worst
@@ -175,6 +180,8 @@ def _passed(report: Report, label: str) -> Report:
         "fp32": "report it",
         "fp16": "export it with --bf16 or as fp32",
         "bf16": "export it with --fp16 or as fp32",
+        "int8": "calibrate on pictures more like those that will be upscaled, fine-tune it with esrgan-train qat, "
+        "or export it with --fp16",
     }
     raise FidelityError(
         f"{label}: {report.precision} gives {found}, {report.threshold_db:g} dB against fp32 are required; "

@@ -26,6 +26,7 @@ EPILOG = """\
 examples:
   esrgan-export --alpha 0.8 --fp16
   esrgan-export --gan RealESRGAN_x4plus.pth --fp16
+  esrgan-export --gan RealESRGAN_x4plus.pth --int8 --calibrate frames
   esrgan-export --psnr RRDB_PSNR_x4.pth --gan RRDB_ESRGAN_x4.pth --alpha 0.6 0.8 1 --fp16 -o models
 
 Without --psnr and --gan it exports the compact pair that comes with this package. Checkpoints: .pth, .safetensors, or
@@ -48,6 +49,8 @@ def _parser() -> cli.Parser:
     precision = parser.add_mutually_exclusive_group()
     precision.add_argument("--fp16", action="store_true", help="compute in fp16 (default: fp32)")
     precision.add_argument("--bf16", action="store_true", help="compute in bf16")
+    precision.add_argument("--int8", action="store_true", help="compute in int8 where the picture allows it")
+    add("--calibrate", type=Path, metavar="DIR", help="for --int8: pictures like those that will be upscaled")
     add("--refit", action="store_true", help="also write the weights of both ends, so that alpha can be set later")
     add("--dynamic-batch", action="store_true", help="leave the batch size open (default: 1, as many hosts ask for)")
     add("--shape", type=_shape, metavar="WxH", help="fix the input's size (default: any size)")
@@ -122,6 +125,14 @@ def _check_options(args: argparse.Namespace) -> None:
         ):
             if asked:
                 raise OptionError(f"{option} needs a second checkpoint to {purpose} with: {missing}")
+    if args.int8 and not args.calibrate:
+        raise OptionError(
+            "--int8 needs --calibrate DIR: some ten pictures like those that will be upscaled, as they are"
+        )
+    if args.calibrate and not args.int8:
+        raise OptionError("--calibrate is for --int8; add that, or leave it out")
+    if args.int8 and args.refit:
+        raise OptionError("--refit: int8 weights have scales of their own at each alpha; export each alpha without it")
     if args.name is not None and (not args.name or Path(args.name).name != args.name):
         raise OptionError(f"--name '{args.name}' is no file name; name the folder with -o")
 
@@ -165,10 +176,11 @@ def _export_one(
     from esrgan_deploy.dial import ends_path
     from esrgan_deploy.model import ModelInfo
     from esrgan_export.artefact import export_artefact, report_path
+    from esrgan_export.quantise.calibration import load_crops
 
     info = ModelInfo(
         scale=network.scale,
-        precision="fp16" if args.fp16 else "bf16" if args.bf16 else "fp32",
+        precision="fp16" if args.fp16 else "bf16" if args.bf16 else "int8" if args.int8 else "fp32",
         multiple_of=network.multiple_of,
         alpha=alpha,
         arch=network.config(),
@@ -185,6 +197,7 @@ def _export_one(
         dynamic_batch=args.dynamic_batch,
         static_shape=args.shape,
         pair=(psnr, gan) if args.refit and psnr and gan else None,
+        crops=load_crops(args.calibrate, network.multiple_of) if args.int8 else (),
         progress=progress,
     )
     print(f"{path}\n{report}\nreport: {report_path(path)}")
