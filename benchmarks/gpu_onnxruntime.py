@@ -18,7 +18,7 @@ import numpy as np
 from gpu_check import NAME
 
 from esrgan_deploy import EsrganError, Session, open_session
-from esrgan_deploy.bench.measure import seconds_of
+from esrgan_deploy.bench.rounds import seconds_of
 
 BACKENDS = ("ort-cuda", "ort-tensorrt")
 RUNS = 10

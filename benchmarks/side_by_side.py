@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from esrgan_deploy.bench.measure import seconds_of
 from esrgan_deploy.bench.report import provenance, write_json
+from esrgan_deploy.bench.rounds import seconds_of
 from esrgan_deploy.model import ModelInfo
 
 RESULTS = Path(__file__).parent / "results"
