@@ -7,7 +7,7 @@ result is the exact one; nothing is estimated.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import astuple, dataclass
 from functools import cached_property
@@ -90,18 +90,31 @@ class TileResult:
         self._batch = None
         return pixels.copy() if self._detach else pixels
 
+    def take(self) -> Frames:
+        """Like `pixels`, for the last time: nothing is kept."""
+        pixels = self.pixels
+        del self.pixels
+        return pixels
+
 
 class FrameResult:
-    """An enlarged frame, joined from its tiles when it is first asked for. Frames that are equal share it."""
+    """An enlarged frame, joined from its tiles when it is first asked for. Frames that are equal share it.
 
-    def __init__(self, tiles: list[TileResult], join: Callable[[list[Frames]], Frames]) -> None:
+    Args:
+        tiles: of the frame.
+        join: makes the frame of their pixels, which it takes one by one.
+        keep: the enlarged tiles, for frames that share some of them.
+    """
+
+    def __init__(self, tiles: list[TileResult], join: Callable[[Iterable[Frames]], Frames], *, keep: bool) -> None:
         self.tiles = tiles
         self._join = join
+        self._keep = keep
 
     @cached_property
     def pixels(self) -> Frames:
         """Wait for the tiles and join them: the same array for everybody who asks."""
-        return self._join([tile.pixels for tile in self.tiles])
+        return self._join(tile.pixels if self._keep else tile.take() for tile in self.tiles)
 
 
 def _differ_at_most(tolerance: int, one: Frames, other: Frames) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 UNMEASURED_OVERLAP = 32
 """Input pixels of context for a model that does not say what it needs."""
+_BY_MEMORY = "auto, up to {} pixels"
+"""Tiles in an identity, where they follow the memory."""
 AUTO_TILE = 384
+"""Side of tiles where the session prepares for each shape, so that all frames should have one."""
 
 
 class Upscaler:
@@ -46,7 +50,8 @@ class Upscaler:
 
         Args:
             session: from `open_session`.
-            tile: side of a tile in input pixels, overlap included; 0: never tile; None: tile what is large.
+            tile: side of a tile in input pixels, overlap included, at most; 0: never tile; None: tile what is too large
+                for the memory, in the shape that computes the fewest pixels twice.
             overlap: context of a tile on each inner side, in input pixels; None: what the model was measured to need.
             batch: frames, or tiles of them, that go to the session together.
             outscale: enlargement wanted, if other than the network's: its output is resampled to that.
@@ -71,6 +76,7 @@ class Upscaler:
         self.tolerance = tolerance
         self.counts = Counts()
         self._tile = tile
+        self._affordable = session.largest_untiled
         self._outscale = outscale if outscale != self.scale else None
         if tile:
             tiling.plan(2 * tile, 2 * tile, tile, self.overlap, session.info.multiple_of)
@@ -91,15 +97,55 @@ class Upscaler:
             "precision": self.session.precision,
             "scale": self.scale,
             "outscale": self._outscale or self.scale,
-            "tile": "auto" if self._tile is None else self._tile,
+            "tile": self._named_tile(),
             "overlap": self.overlap,
             "tolerance": self.tolerance,
         }
 
+    def follow(self, identity: Mapping[str, Any], height: int, width: int) -> None:
+        """Cut frames of one size as the Upscaler of another machine does, where there is the memory for it here.
+
+        Machines that choose tiles by themselves choose them by their memory, and results depend on tiles.
+
+        Args:
+            identity: of the other Upscaler; where more is different than the memory for tiles, it stays so.
+            height: of the frames, in pixels.
+            width: likewise.
+        """
+        named = re.fullmatch(_BY_MEMORY.format(r"(\d+)"), str(identity["tile"]))
+        if named is None or self._tile is not None or not self._any_shape:
+            return
+        self.session.largest_untiled = self._affordable
+        own = self.tiles_of(height, width)
+        self.session.largest_untiled = int(named[1])
+        if int(named[1]) > self._affordable and self.tiles_of(height, width) != own:
+            self.session.largest_untiled = self._affordable
+
+    def tiles_of(self, height: int, width: int) -> tiling.Tiling | None:
+        """How a frame of the given height and width is cut, filled up to what the model takes; None: it is not.
+
+        `Tiling.overhead` tells what that costs.
+        """
+        multiple, most = self.session.info.multiple_of, self.session.largest_untiled
+        filled = height + -height % multiple, width + -width % multiple
+        tile = self._tile
+        if tile is None:
+            if height * width <= most:
+                return None
+            if self._any_shape:
+                return tiling.fit(*filled, most, self.overlap, multiple)
+            tile = max(AUTO_TILE, 4 * self.overlap)
+        if not tile or tile >= max(height, width):
+            return None
+        return tiling.plan(*filled, tile, self.overlap, multiple, even=self._any_shape)
+
     def upscale(self, frame: Frames) -> Frames:
-        """Upscale one frame, uint8 or uint16 (H, W, 3) RGB, to one of the same type and of `output_size`."""
-        (large,) = self.map([frame])
-        return large
+        """Upscale one frame, uint8 or uint16 (H, W, 3) RGB, to one of the same type and of `output_size`.
+
+        Beside the two frames, this takes the memory of a tile, and of those enlarged ones that are not joined yet.
+        """
+        work = _Work(self, keep=False)
+        return work.finish(work.add(frame))
 
     def map(self, frames: Iterable[Frames]) -> Iterator[Frames]:
         """Upscale `frames`, each like `upscale`, in order and lazily; what stands still is computed once.
@@ -135,18 +181,16 @@ class Upscaler:
     ) -> None:
         self.close()
 
-    def _cut(self, frame: Frames) -> tuple[list[Frames], Callable[[list[Frames]], Frames]]:
+    def _cut(self, frame: Frames) -> tuple[list[Frames], Callable[[Iterable[Frames]], Frames]]:
         """The tiles of a frame, and the function that makes the enlarged frame of the enlarged tiles."""
         height, width = frame.shape[:2]
-        tile = self._tile_side(height, width)
-        if not tile or tile >= max(height, width):
-            return [frame], lambda tiles: self._resampled(tiles[0], height, width)
-        multiple = self.session.info.multiple_of
-        missing = (-height % multiple, -width % multiple)
+        plan = self.tiles_of(height, width)
+        if plan is None:
+            return [frame], lambda tiles: self._resampled(next(iter(tiles)), height, width)
+        missing = plan.rows.size - height, plan.columns.size - width
         padded = np.pad(frame, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge") if any(missing) else frame
-        plan = tiling.plan(padded.shape[0], padded.shape[1], tile, self.overlap, multiple)
 
-        def join(tiles: list[Frames]) -> Frames:
+        def join(tiles: Iterable[Frames]) -> Frames:
             joined = plan.join(tiles, self.scale)
             return self._resampled(joined[: height * self.scale, : width * self.scale], height, width)
 
@@ -156,20 +200,24 @@ class Upscaler:
         """What the network made of a frame of this size, in the size asked for."""
         return enlarged if self._outscale is None else _resample(enlarged, self.output_size(height, width))
 
-    def _tile_side(self, height: int, width: int) -> int:
-        """Side of a tile for a frame of this size; 0: do not tile."""
+    def _named_tile(self) -> str | int:
+        """For `identity`. How large a tile may be depends on the machine's memory, and how frames are cut on that."""
         if self._tile is not None:
             return self._tile
-        if height * width <= self.session.largest_untiled:
-            return 0
-        return max(AUTO_TILE, 4 * self.overlap)
+        return _BY_MEMORY.format(self.session.largest_untiled) if self._any_shape else "auto"
+
+    @property
+    def _any_shape(self) -> bool:
+        return self.session.any_shape and self.session.info.fixed_size is None
 
 
 class _Work:
     """One call of `map`: cuts frames, finds what is known of them, and sends the rest to the session in batches."""
 
-    def __init__(self, upscaler: Upscaler) -> None:
+    def __init__(self, upscaler: Upscaler, *, keep: bool = True) -> None:
+        """`keep`: the enlarged tiles of a frame, for the one after it."""
         self._upscaler = upscaler
+        self._keep = keep
         self._kind: object = None
         self._last: FrameResult | None = None
         self._waiting: list[TileResult] = []
@@ -194,7 +242,7 @@ class _Work:
         ]
         reused = sum(tile is old for tile, old in zip(tiles, known, strict=True))
         if self._last is None or reused < len(tiles):
-            self._last = FrameResult(tiles, join)
+            self._last = FrameResult(tiles, join, keep=self._keep)
         self._upscaler.counts.add(len(tiles), reused)
         return self._last
 

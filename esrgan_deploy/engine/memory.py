@@ -14,15 +14,11 @@ from typing import TYPE_CHECKING
 
 from esrgan_deploy.engine.graph import frame_graph
 from esrgan_deploy.engine.options import EngineOptions, Profile, Shape
+from esrgan_deploy.footprint import most_alive, value_bytes
 from esrgan_deploy.frame_io import FrameType
 
 if TYPE_CHECKING:
     import onnx
-
-IN_PLACE = frozenset(
-    {"Add", "Cast", "Clip", "Floor", "Identity", "LeakyRelu", "Mul", "PRelu", "Relu", "Round", "Sigmoid", "Sub", "Tanh"}
-)
-"""These need no memory beyond their largest operand: TensorRT computes them in the layer before or after."""
 
 
 @dataclass(frozen=True)
@@ -56,32 +52,14 @@ def footprint(model: onnx.ModelProto, shape: Shape, frames: FrameType = "uint8")
     framed = frame_graph(model, EngineOptions(profile, frames))
     graph = onnx.shape_inference.infer_shapes(framed, data_prop=True).graph
     weights = sum(_stored_bytes(tensor) for tensor in _constants(graph))
-    sizes = {value.name: _value_bytes(value) for value in (*graph.value_info, *graph.input, *graph.output)}
+    sizes = {value.name: value_bytes(value) for value in (*graph.value_info, *graph.input, *graph.output)}
     outside = {value.name for value in (*graph.input, *graph.output)}  # buffers of the caller, there all the time
     lasting = sum(sizes.get(name, 0) for name in outside)
     inside = {name: size for name, size in sizes.items() if name not in outside}
     for node in graph.node:
         if node.op_type == "Constant":
             inside.pop(node.output[0], None)
-    return Footprint(weights, lasting + _peak(list(graph.node), inside), shape)
-
-
-def _peak(nodes: list[onnx.NodeProto], sizes: dict[str, int]) -> int:
-    """The most bytes that are alive at the same time."""
-    last_reader = {name: index for index, node in enumerate(nodes) for name in node.input}
-    alive: dict[str, int] = {}
-    peak = 0
-    for index, node in enumerate(nodes):
-        dying = {name for name in node.input if name in alive and last_reader[name] == index}
-        made = {name: sizes[name] for name in node.output if name in sizes}
-        reused = 0
-        if node.op_type in IN_PLACE:
-            reused = min(sum(made.values()), max((alive[name] for name in dying), default=0))
-        peak = max(peak, sum(alive.values()) + sum(made.values()) - reused)
-        alive |= {name: size for name, size in made.items() if name in last_reader}
-        for name in dying:
-            del alive[name]
-    return peak
+    return Footprint(weights, lasting + most_alive(graph.node, inside), shape)
 
 
 def _constants(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
@@ -93,14 +71,6 @@ def _constants(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 def _stored_bytes(tensor: onnx.TensorProto) -> int:
     return _bytes(tensor.data_type, list(tensor.dims))
-
-
-def _value_bytes(value: onnx.ValueInfoProto) -> int:
-    """Bytes of a tensor; 0 where shape inference did not get so far, as behind an operator that it does not know."""
-    tensor = value.type.tensor_type
-    if not tensor.elem_type or any(not dim.HasField("dim_value") for dim in tensor.shape.dim):
-        return 0
-    return _bytes(tensor.elem_type, [dim.dim_value for dim in tensor.shape.dim])
 
 
 def _bytes(element: int, dims: list[int]) -> int:

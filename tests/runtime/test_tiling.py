@@ -1,5 +1,7 @@
 """Tiling: what goes in comes out, whatever the sizes; and the context that the module promises is really there."""
 
+import weakref
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -81,3 +83,80 @@ def test_seam_is_a_gradual_transition():
 def test_tile_that_is_all_overlap_is_refused(tile, overlap):
     with pytest.raises(OptionError, match="overlap"):
         tiling.plan(100, 100, tile, overlap)
+
+
+@given(plans())
+def test_even_tiles_are_as_few_and_never_larger(case):
+    height, width, tile, overlap, multiple = case
+    square = tiling.plan(height, width, tile, overlap, multiple)
+    even = tiling.plan(height, width, tile, overlap, multiple, even=True)
+    assert even.overhead <= square.overhead
+    for before, after in ((square.rows, even.rows), (square.columns, even.columns)):
+        assert len(after.starts) == len(before.starts)
+        assert after.tile <= before.tile
+        assert after.tile % multiple == 0 or after.tile == after.size
+        shared = [a + after.tile - b for a, b in zip(after.starts, after.starts[1:], strict=False)]
+        assert all(2 * overlap <= s for s in shared)
+
+
+def test_no_tile_is_cut_for_a_rest_of_a_few_rows():
+    """400 rows: twice 216, of which 2 * 16 are shared, not twice 384."""
+    plan = tiling.plan(400, 300, 384, 16, even=True)
+    assert (plan.rows.tile, plan.rows.starts) == (216, (0, 184))
+    assert (plan.columns.tile, plan.columns.starts) == (300, (0,))
+    assert plan.overhead == pytest.approx(2 * 216 / 400)
+
+
+def least_computed(height, width, most_pixels, overlap):
+    """By trying every shape of tile there is, with the number of tiles counted out."""
+
+    def number(size, tile):
+        tiles, covered = 1, tile
+        while covered < size:
+            tiles, covered = tiles + 1, covered + tile - 2 * overlap
+        return tiles
+
+    sides = range(4 * overlap + 1, max(height, width) + 1)
+    shapes = [(min(h, height), min(w, width)) for h in sides for w in sides]
+    return min(h * w * number(height, h) * number(width, w) for h, w in shapes if h * w <= most_pixels)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "most_pixels", "overlap"), [(90, 120, 2500, 4), (64, 64, 3000, 8), (33, 150, 1800, 6)]
+)
+def test_no_other_shape_computes_less(height, width, most_pixels, overlap):
+    plan = tiling.fit(height, width, most_pixels, overlap)
+    assert plan.rows.tile * plan.columns.tile <= most_pixels
+    assert plan.overhead * height * width == pytest.approx(least_computed(height, width, most_pixels, overlap))
+
+
+@given(plans(), st.integers(0, 20000))
+def test_fitted_tiles_fit_and_join(case, most_pixels):
+    height, width, _, overlap, multiple = case
+    plan = tiling.fit(height, width, most_pixels, overlap, multiple)
+    least = max(multiple, 2 * (2 * overlap + -2 * overlap % multiple)) ** 2
+    assert plan.rows.tile * plan.columns.tile <= max(most_pixels, least)
+    frame = np.random.default_rng(height * width).integers(0, 256, (height, width, 3), np.uint8)
+    np.testing.assert_array_equal(plan.join(plan.cut(frame), 1), frame)
+
+
+def test_what_fits_is_not_cut():
+    assert len(tiling.fit(300, 200, 300 * 200, 16)) == 1
+    assert len(tiling.fit(300, 200, 300 * 200 - 1, 16)) == 2
+
+
+def test_tiles_are_let_go_as_soon_as_they_are_joined():
+    """The memory of joining: the frame and a tile, however many there are."""
+    plan = tiling.plan(100, 80, 24, 2)
+    given_out = []
+
+    def tiles():
+        for part in plan.cut(np.zeros((100, 80, 3), np.uint8)):
+            tile = part.copy()
+            given_out.append(weakref.ref(tile))
+            yield tile
+            del tile
+            assert sum(tile() is not None for tile in given_out) <= 1  # the one before is still in hand
+
+    plan.join(tiles(), 1)
+    assert len(given_out) == len(plan) >= 20

@@ -1,6 +1,9 @@
 """Upscaler: order, laziness, tiles, sizes."""
 
 import hashlib
+import tracemalloc
+from concurrent.futures import Future
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -159,3 +162,93 @@ def test_the_session_says_what_needs_no_tiles():
     assert sizes[0] == (500, 500)
     assert len(sizes) == 1 + 4
     assert set(sizes[1:]) == {(384, 384)}
+
+
+def test_tiles_take_the_shape_that_wastes_least_where_any_will_do():
+    """300x500 in at most 16384 pixels: 300 rows as 2 * 166 with 32 shared. Squares of 128 would be 3 * 5 of them."""
+    session = Announced()
+    session.any_shape, session.largest_untiled = True, 128 * 128
+    with Upscaler(session, overlap=16) as upscaler:
+        tiles = upscaler.tiles_of(300, 500)
+        upscaler.upscale(np.zeros((300, 500, 3), np.uint8))
+        assert upscaler.tiles_of(128, 128) is None
+    assert tiles is not None
+    assert tiles.overhead < 15 * 128 * 128 / (300 * 500)
+    sizes = {shape[1:] for what, shape, _ in session.told if what == "submit"}
+    assert sizes == {(tiles.rows.tile, tiles.columns.tile)}
+    assert tiles.rows.tile * tiles.columns.tile <= 128 * 128
+
+
+@pytest.mark.parametrize(
+    ("any_shape", "fixed", "side"), [(True, None, 116), (False, None, 128), (True, (128, 128), 128)]
+)
+def test_a_side_that_is_asked_for_is_the_longest_unless_shapes_matter(any_shape, fixed, side):
+    session = Announced()
+    session.any_shape, session.info = any_shape, replace(session.info, fixed_size=fixed)
+    with Upscaler(session, tile=128, overlap=16) as upscaler:
+        tiles = upscaler.tiles_of(200, 200)
+    assert (tiles.rows.tile, tiles.columns.tile) == (side, side)
+
+
+def test_the_memory_that_tiles_may_take_is_part_of_the_identity():
+    session = Announced()
+    session.any_shape = True
+    with Upscaler(session) as upscaler:
+        before = upscaler.identity()["tile"]
+        session.largest_untiled //= 2
+        assert upscaler.identity()["tile"] != before
+        assert Upscaler(session, tile=64).identity()["tile"] == 64
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "height", "width", "alike"),
+    [
+        (4000, 1000, 90, 90, True),  # smaller tiles than there is memory for
+        (1000, 4000, 30, 30, True),  # a frame that needs none, here or there
+        (1000, 4000, 90, 90, False),
+    ],
+)
+def test_machines_tile_alike_as_far_as_their_memory_allows(here, there, height, width, alike):
+    upscalers = []
+    for pixels in (here, there):
+        session = Announced()
+        session.any_shape, session.largest_untiled = True, pixels
+        upscalers.append(Upscaler(session, overlap=4))
+    one, other = upscalers
+    one.follow(other.identity(), height, width)
+    assert (one.identity() == other.identity()) == alike
+    assert (one.tiles_of(height, width) == other.tiles_of(height, width)) == alike
+    one.follow({"tile": f"auto, up to {here} pixels"}, height, width)
+    assert one.session.largest_untiled == here
+
+
+class WhenAsked(Future):
+    """A result that is computed when it is asked for, so that none waits in memory before."""
+
+    def __init__(self, compute):
+        super().__init__()
+        self.compute = compute
+
+    def result(self, timeout=None):
+        return self.compute()
+
+
+class OneByOne(ReferenceSession):
+    """Computes a tile when its result is asked for."""
+
+    def submit(self, batch):
+        return WhenAsked(lambda: batch.repeat(4, 1).repeat(4, 2))
+
+
+def test_upscaling_a_picture_holds_it_once_and_a_row_of_tiles():
+    """Sixteen rows of tiles: with all of them, and the rows joined first, it would be three pictures."""
+    frame = np.random.default_rng(0).integers(0, 256, (512, 256, 3), np.uint8)
+    with Upscaler(OneByOne(), tile=40, overlap=4) as upscaler:
+        tracemalloc.start()
+        try:
+            large = upscaler.upscale(frame)
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    np.testing.assert_array_equal(large, frame.repeat(4, 0).repeat(4, 1))
+    assert most < 1.5 * large.nbytes

@@ -214,12 +214,13 @@ class _Worker:
         if self._job and self._job[0] == job:
             return
         fetched: Job = job.fetch()
+        self.upscaler.follow(fetched.identity, fetched.source.height, fetched.source.width)
         here = {**self.upscaler.identity(), **versions()}
         for name, value in here.items():
             if fetched.identity[name] != value:
                 raise MachineError(
                     f"its {name} is {value}, that of the run {fetched.identity[name]}, so the pieces would not fit; "
-                    "install the same packages on all nodes, and give --backend and --precision"
+                    "install the same packages on all nodes, and give --backend, --precision and --tile"
                 )
         self._job = job, fetched
 

@@ -294,6 +294,6 @@ def test_auto_is_tensorrt_where_it_is_installed_beside_a_gpu(monkeypatch, name, 
         if not gpu:
             raise MachineError("no driver")
 
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: installed and name == "tensorrt")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name if installed and name == "tensorrt" else None)
     monkeypatch.setattr("esrgan_deploy.cuda.probe.probe", probe)
     assert backends._prefers_tensorrt(Path(name)) == chosen
