@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from esrgan_deploy.backends.int8 import at_precision
 from esrgan_deploy.backends.ov import CpuPrecision
 from esrgan_deploy.backends.session import Frames, Session
 from esrgan_deploy.errors import BackendMissingError, MachineError, OptionError
@@ -38,10 +39,13 @@ def open_session(
         model: an ONNX file, or a TensorRT engine with its sidecar. None only with "reference", which then enlarges four
             times.
         backend: "tensorrt", "openvino", "ort", "ort-cuda", "ort-tensorrt", "reference", or "auto": tensorrt where it is
-            installed and a GPU is there, else ort-cuda where onnxruntime-gpu is installed and works, else openvino,
-            else ort.
-        precision: what openvino computes in; see `OpenVinoSession`.
-        threads: CPU threads; None: one per core.
+            installed and a GPU is there, else ort-cuda where onnxruntime-gpu is installed and works, else what
+            `esrgan_deploy.tuning` has found to be the fastest on this CPU, else openvino where it has code for this
+            CPU, else ort. Nothing is timed here.
+        precision: "auto": full fidelity; "fp32", "bf16": what openvino computes in, see `OpenVinoSession`; "int8": the
+            INT8 artefact that lies beside the model, see `int8_beside`. With "auto" as the backend that may still be
+            the model itself, where it was timed and is faster here.
+        threads: CPU threads; None: one for each core that affinity and the container's quota leave, or what was found.
         streams: frames that openvino computes at the same time, for clips; the other backends compute one batch at a
             time. `TensorRTSession` itself takes several, for frames that are too small to fill a GPU.
         cache: folder where openvino keeps compiled models, and tensorrt and ort-tensorrt their engines.
@@ -50,7 +54,7 @@ def open_session(
         allow_cpu_fallback: where there is no usable GPU, give an "ort" session instead of "ort-cuda" or "ort-tensorrt".
 
     Raises:
-        OptionError: an unknown backend, or no model.
+        OptionError: an unknown backend, no model, or int8 of a model without its INT8 artefact.
         BackendMissingError: the backend's package is not installed; the message names the extra.
         ModelError: the file is damaged or holds something else.
         MachineError: the device cannot be used.
@@ -69,9 +73,12 @@ def open_session(
         from esrgan_deploy.backends.trt import TensorRTSession
         from esrgan_deploy.engine.cache import EngineCache
 
-        return TensorRTSession(path, refit=refit, cache=EngineCache(cache), progress=progress)
+        engine = path.suffix in ENGINE_SUFFIXES
+        source = path if engine else at_precision(path, precision)
+        return TensorRTSession(source, refit=refit, cache=EngineCache(cache), progress=progress)
     if backend == "auto":
         return _open_best(path, precision, threads, streams, cache)
+    path = at_precision(path, precision)
     if backend == "openvino":
         from esrgan_deploy.backends.ov import OpenVinoSession
 
@@ -89,16 +96,23 @@ def open_session(
     return OrtSession(path, threads=threads)
 
 
+def gpu_comes_first(path: Path) -> bool:
+    """Whether "auto" means a GPU for this file, so that no choice among CPU backends matters."""
+    from esrgan_deploy.backends.ort import installed
+
+    return _prefers_tensorrt(path) or (installed("onnxruntime-gpu") and _gpu_works())
+
+
 def _prefers_tensorrt(path: Path) -> bool:
     """Whether "auto" means TensorRT: for engines, and wherever it is installed beside a GPU."""
     from importlib.util import find_spec
 
+    return path.suffix in ENGINE_SUFFIXES or (find_spec("tensorrt") is not None and _gpu_works())
+
+
+def _gpu_works() -> bool:
     from esrgan_deploy.cuda.probe import probe
 
-    if path.suffix in ENGINE_SUFFIXES:
-        return True
-    if not find_spec("tensorrt"):
-        return False
     try:
         probe()
     except MachineError:
@@ -108,20 +122,37 @@ def _prefers_tensorrt(path: Path) -> bool:
 
 def _open_best(path: Path, precision: CpuPrecision, threads: int | None, streams: int, cache: Path | None) -> Session:
     """The fastest of the others that is installed and works; only a missing device or package moves on to the next."""
-    from importlib.util import find_spec
-
-    from esrgan_deploy.backends.ort import OrtSession, check_installed, installed
+    from esrgan_deploy.backends.ort import check_installed, installed
     from esrgan_deploy.backends.ort_gpu import OrtGpuSession
-    from esrgan_deploy.backends.ov import OpenVinoSession
+    from esrgan_deploy.tuning.memory import recall
 
     if installed("onnxruntime-gpu"):
         check_installed("ort-cuda")  # beside the CPU package it would silently lose the GPU
         try:
-            return OrtGpuSession(path, "ort-cuda")
+            return OrtGpuSession(at_precision(path, precision), "ort-cuda")
         except MachineError:
             pass  # no usable GPU: the CPU backends are the answer that "auto" asks for
-    if find_spec("openvino"):
-        return OpenVinoSession(path, precision=precision, threads=threads, streams=streams, cache=cache)
-    if find_spec("onnxruntime"):
-        return OrtSession(path, threads=threads)
-    raise BackendMissingError("no backend is installed: pip install 'esrgan-deploy[cpu]' (or [gpu] with an NVIDIA GPU)")
+    backend = "openvino" if precision == "bf16" else untuned_backend()  # the others have no bf16
+    choice = recall(path, precision)
+    if choice:
+        best = choice.for_streams(streams)
+        backend, precision, threads = best.backend, best.precision, threads or best.threads
+    return open_session(path, backend, precision=precision, threads=threads, streams=streams, cache=cache)
+
+
+def untuned_backend() -> str:
+    """The CPU backend that is most likely the fastest here.
+
+    Raises:
+        BackendMissingError: none is installed.
+    """
+    from importlib.util import find_spec
+
+    from esrgan_deploy.host import openvino_runs_here
+
+    present = [name for name, module in (("openvino", "openvino"), ("ort", "onnxruntime")) if find_spec(module)]
+    if not present:
+        raise BackendMissingError(
+            "no backend is installed: pip install 'esrgan-deploy[cpu]' (or [gpu] with an NVIDIA GPU)"
+        )
+    return present[0] if openvino_runs_here() else present[-1]

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from esrgan_deploy.backends.session import Frames, ThreadedSession
 from esrgan_deploy.dial import load_at
 from esrgan_deploy.errors import BackendMissingError, MachineError, ModelError
+from esrgan_deploy.footprint import largest_tile
 from esrgan_deploy.frame_io import FrameType, attach_frame_io, frame_type_of
+from esrgan_deploy.host import default_threads
 
 if TYPE_CHECKING:
     import onnx
@@ -19,12 +21,14 @@ if TYPE_CHECKING:
 class OrtSession(ThreadedSession):
     """One ONNX Runtime session per frame type, made when the first frame of that type arrives."""
 
+    any_shape = True
+
     def __init__(self, model: Path, *, threads: int | None = None) -> None:
         """Load `model`.
 
         Args:
             model: an ONNX file that `load_onnx` accepts.
-            threads: threads inside an operator; None: ONNX Runtime's choice.
+            threads: threads inside an operator; None: one for each core that may be used.
 
         Raises:
             BackendMissingError: onnxruntime is not installed, or onnxruntime and onnxruntime-gpu both are.
@@ -38,8 +42,10 @@ class OrtSession(ThreadedSession):
             raise ModelError(
                 f"{model}: is bf16, which ONNX Runtime cannot compute; use -b openvino, or export it as fp32 or fp16"
             )
-        self._threads = threads
+        # By itself ONNX Runtime counts cores, and looks at no container's quota.
+        self._threads = threads or default_threads()
         super().__init__(info, "ort", precision="fp32" if info.precision == "fp16" else info.precision)
+        self.largest_untiled = largest_tile(graph, "ort") or self.largest_untiled
         self._sessions: dict[FrameType, Any] = {"uint8": self._open(graph, "uint8")}
 
     def set_alpha(self, alpha: float) -> None:
@@ -56,8 +62,7 @@ class OrtSession(ThreadedSession):
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        if self._threads:
-            options.intra_op_num_threads = self._threads
+        options.intra_op_num_threads = self._threads
         data = attach_frame_io(graph, frame_type).SerializeToString()
         try:
             return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
@@ -10,16 +11,20 @@ from typing import TYPE_CHECKING, Any, Literal
 from esrgan_deploy.backends.session import Frames, ThreadedSession
 from esrgan_deploy.dial import load_at
 from esrgan_deploy.errors import BackendMissingError, MachineError, ModelError, OptionError
+from esrgan_deploy.footprint import largest_tile
 from esrgan_deploy.frame_io import FrameType, attach_frame_io, frame_type_of
+from esrgan_deploy.host import default_threads
 
 if TYPE_CHECKING:
     import onnx
 
-CpuPrecision = Literal["auto", "fp32", "bf16"]
+CpuPrecision = Literal["auto", "fp32", "bf16", "int8"]
 
 
 class OpenVinoSession(ThreadedSession):
     """One compiled model per frame type, with symbolic height and width."""
+
+    any_shape = True
 
     def __init__(
         self,
@@ -36,8 +41,9 @@ class OpenVinoSession(ThreadedSession):
             model: an ONNX file that `load_onnx` accepts.
             precision: what the CPU computes in. "auto": bf16 where the CPU has bf16 instructions (elsewhere it would
                 be emulated, several times slower than fp32). 16-bit frames are always computed in fp32, since
-                bf16's eight significant bits would lose what they hold more than 8-bit ones.
-            threads: None: OpenVINO's choice, one per core.
+                bf16's eight significant bits would lose what they hold more than 8-bit ones. A model that is INT8
+                itself stays so; this is then for those of its layers that are not. "int8": only such a model.
+            threads: None: one for each core that may be used.
             streams: frames that are computed at the same time, each by its share of the threads, which need not wait
                 for each other so often: more frames per second, but each takes longer, and has buffers of its own.
             cache: folder for compiled models, which load faster; None: compile each time.
@@ -45,7 +51,7 @@ class OpenVinoSession(ThreadedSession):
         Raises:
             BackendMissingError: openvino is not installed.
             ModelError: not a model that this backend runs.
-            OptionError: bf16 asked of a CPU without it.
+            OptionError: bf16 asked of a CPU without it, or int8 of another model.
         """
         try:
             import openvino
@@ -55,20 +61,15 @@ class OpenVinoSession(ThreadedSession):
         self._alpha: float | None = None
         graph, info = load_at(model, self._alpha)
         self._core = openvino.Core()
-        has_bf16 = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        has_bf16 = bf16_here()
         if precision == "bf16" and not has_bf16:
             raise OptionError("--precision bf16: this CPU has no bf16 instructions; use --precision fp32")
-        chosen = ("bf16" if has_bf16 else "fp32") if precision == "auto" else precision
-        super().__init__(info, "openvino", "int8" if info.precision == "int8" else chosen, streams)
-        # Threads that are bound to cores wait where decoders and encoders are at work, and clips are slower. And two
-        # processes of one thread each would share the first core.
-        self._config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False}
-        if streams > 1:
-            self._config["NUM_STREAMS"] = streams
-        if threads:
-            self._config["INFERENCE_NUM_THREADS"] = threads
-        if cache:
-            self._config["CACHE_DIR"] = str(cache)
+        if precision == "int8" and info.precision != "int8":
+            raise OptionError(f"{model}: is {info.precision}; for int8 name its INT8 artefact, or use open_session")
+        self._floats = ("bf16" if has_bf16 else "fp32") if precision in ("auto", "int8") else precision
+        super().__init__(info, "openvino", "int8" if info.precision == "int8" else self._floats, streams)
+        self._config = _settings(threads, streams, cache)
+        self.largest_untiled = largest_tile(graph, "openvino", streams) or self.largest_untiled
         self._compiling = Lock()
         self._requests: dict[FrameType, SimpleQueue[Any]] = {"uint8": self._compile(graph, "uint8")}
 
@@ -83,7 +84,7 @@ class OpenVinoSession(ThreadedSession):
 
     def _compile(self, graph: onnx.ModelProto, frame_type: FrameType) -> SimpleQueue[Any]:
         """As many infer requests as there are streams; whoever takes one puts it back."""
-        hint = "bf16" if self.precision == "bf16" and frame_type == "uint8" else "f32"
+        hint = "bf16" if self._floats == "bf16" and frame_type == "uint8" else "f32"
         data = attach_frame_io(graph, frame_type).SerializeToString()
         try:
             network = self._core.read_model(data)
@@ -116,5 +117,32 @@ class OpenVinoSession(ThreadedSession):
         return result
 
 
+def _settings(threads: int | None, streams: int, cache: Path | None) -> dict[str, Any]:
+    """Properties of the compiled model."""
+    # Threads that are bound to cores wait where decoders and encoders are at work, and clips are slower. And two
+    # processes of one thread each would share the first core.
+    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False}
+    # By itself OpenVINO looks at affinity, but not at a container's quota.
+    usual = default_threads()
+    settings["INFERENCE_NUM_THREADS"] = threads or usual
+    if threads and threads > usual:
+        settings["ENABLE_HYPER_THREADING"] = True  # or it would take one for each core all the same
+    if streams > 1:
+        settings["NUM_STREAMS"] = streams
+    if cache:
+        settings["CACHE_DIR"] = str(cache)
+    return settings
+
+
 def _last_line(error: Exception) -> str:
     return str(error).strip().rsplit("\n", 1)[-1]
+
+
+@functools.cache
+def bf16_here() -> bool:
+    """Tell whether OpenVINO computes bf16 natively on this CPU; False where it is not installed."""
+    try:
+        import openvino
+    except ImportError:
+        return False
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -39,8 +39,10 @@ class Session(ABC):
     precision: str
     """The type that the device really computes in: it may be wider than the file's."""
     largest_untiled: int = 512 * 512
-    """With automatic tiling, a frame of more input pixels is tiled. In main memory RRDBNet x4 takes 11 kB for each of
-    them in OpenVINO and 15 kB in ONNX Runtime (measured at 256x256), so this is 3 to 4 GB."""
+    """With automatic tiling, a frame of more input pixels is tiled; where `any_shape` no tile has more. CPU sessions
+    follow the memory that there is, see `footprint.largest_tile`. For RRDBNet x4 this is 3 GB in fp32."""
+    any_shape: bool = False
+    """Whether another height and width costs next to nothing. Then tiles take what shape serves each frame best."""
 
     @property
     def model_sha256(self) -> str | None:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from esrgan_deploy import cli
 from esrgan_deploy.atomic import same_file
-from esrgan_deploy.backends import BACKENDS, Session, open_session
+from esrgan_deploy.backends import BACKENDS, CpuPrecision, gpu_comes_first, open_session
+from esrgan_deploy.backends.int8 import at_precision
 from esrgan_deploy.cli.progress import BuildProgress, Progress
 from esrgan_deploy.errors import MediaError, OptionError, OutputError
 from esrgan_deploy.models import BUNDLED
 from esrgan_deploy.upscaler import Upscaler
 
 if TYPE_CHECKING:
-    from esrgan_deploy.video import VideoOptions, VideoSummary
+    from esrgan_deploy.tuning.settings import Settings
+    from esrgan_deploy.video import VideoInfo, VideoOptions, VideoSummary
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 CODECS = ("h264", "h265", "av1")
@@ -28,6 +29,11 @@ CLIP_STREAMS = 2
 PIPE = Path("-")
 """Stands for stdin and for stdout."""
 EPILOG = """\
+On a CPU --precision says what is given up for speed: fp32 is exact, auto takes bf16 too where the CPU has it (45 dB to
+fp32 and more), int8 runs the INT8 artefact beside the model, which esrgan-export --int8 --calibrate DIR makes. Before a
+clip of many minutes, what is fastest here is found out in under 20 seconds, said, and remembered; -b, --threads and -t
+are yours to set all the same.
+
 A clip is done in segments. What is finished lies in OUTPUT.parts until all of it is; after Ctrl-C, a crash or a full
 disk, the same command with --resume goes on from there, to the same file.
 """
@@ -50,8 +56,13 @@ def _parser() -> cli.Parser:
     add("-t", "--tile", type=int, metavar="PX", help="side of a tile; 0: never tile (default: tile large frames)")
     add("--overlap", type=int, metavar="PX", help="context of a tile on each side (default: what the model needs)")
     add("--batch", type=int, default=1, metavar="N", help="frames or tiles that are computed together (default: 1)")
-    add("--precision", default="auto", choices=("auto", "fp32", "bf16"), help="what openvino computes in")
-    add("--threads", type=int, metavar="N", help="CPU threads of the network (default: one per core)")
+    add(
+        "--precision",
+        default="auto",
+        choices=get_args(CpuPrecision),
+        help="auto: full fidelity; int8: faster; see below",
+    )
+    add("--threads", type=int, metavar="N", help="CPU threads of the network (default: one for each usable core)")
     clip = parser.add_argument_group("clips")
     add = clip.add_argument
     add("--resume", action="store_true", help="go on with what an interrupted run has finished")
@@ -88,13 +99,17 @@ def _upscale(args: argparse.Namespace) -> None:
         raise OutputError(f"{target}: is the input itself; name another output")
     if args.threads is not None and args.threads < 1:
         raise OptionError(f"--threads {args.threads} is too small; give at least 1")
+    if args.alpha is not None:
+        from esrgan_deploy.dial import check_alpha
+
+        check_alpha(args.alpha)
     _check_target(source, target)
     model = BUNDLED if args.model is None and args.backend != "reference" else args.model
     if args.ray:
         _upscale_on_ray(source, target, model, args)
         return
     # Around it all, since a build that fails leaves its bar on the line that the error is printed on.
-    with BuildProgress() as building, Upscaler(_open(model, args, building), **_upscaler_options(args)) as upscaler:
+    with BuildProgress() as building, _upscaler(model, args, building) as upscaler:
         session = upscaler.session
         if args.alpha is not None:
             session.set_alpha(args.alpha)
@@ -110,18 +125,74 @@ def _upscale(args: argparse.Namespace) -> None:
             _upscale_clip(source, target, upscaler, args)
 
 
-def _open(model: Path | None, args: argparse.Namespace, building: BuildProgress) -> Session:
-    # Frames of a clip can be computed side by side; a picture should have all threads to itself.
-    clip = args.input.suffix.lower() not in PICTURES and not args.input.is_dir()
-    return open_session(
+def _upscaler(model: Path | None, args: argparse.Namespace, building: BuildProgress) -> Upscaler:
+    settings, size = _settings(model, args, building)
+    session = open_session(
         model,
-        args.backend,
-        precision=args.precision,
-        threads=args.threads,
-        streams=min(CLIP_STREAMS, args.threads or os.cpu_count() or 1) if clip else 1,
+        settings.backend,
+        precision=settings.precision,
+        threads=settings.threads,
+        streams=settings.streams,
         refit=args.alpha is not None,
         progress=building,
     )
+    try:
+        return settings.upscaler(session, size, **_upscaler_options(args))
+    except BaseException:
+        session.close()
+        raise
+
+
+def _settings(
+    model: Path | None, args: argparse.Namespace, building: BuildProgress
+) -> tuple[Settings, tuple[int, int] | None]:
+    """What to run with, and the height and width of a clip that this was tuned for."""
+    from esrgan_deploy.tuning import recall, tune
+    from esrgan_deploy.tuning.settings import is_long
+
+    asked = _asked(args)
+    if not _is_clip(args) or model is None or asked.backend != "auto" or gpu_comes_first(model):
+        return asked, None
+    info = None
+    if args.input != PIPE:
+        from esrgan_deploy.video import probe
+
+        info = probe(args.input, stream=args.stream, deinterlace=args.deinterlace, protocols=args.protocols)
+    choice, when = recall(model, args.precision), "tuned before"
+    if choice is None and info and is_long(model, info.height, info.width, _most_frames(info, args)):
+        choice = tune(model, args.precision, building)
+        when = f"tuned in {choice.seconds:.0f} s"
+    if choice is None:
+        return asked, None
+    _note(f"{when}: {choice.line()}")
+    return asked.chosen(choice), (info.height, info.width) if info else None
+
+
+def _asked(args: argparse.Namespace) -> Settings:
+    """What the user asks for, and beside that, what an interrupted run to the same output has taken."""
+    from esrgan_deploy.host import default_threads
+    from esrgan_deploy.tuning.settings import Settings
+
+    # Frames of a clip can be computed side by side; a picture should have all threads to itself.
+    streams = min(CLIP_STREAMS, args.threads or default_threads()) if _is_clip(args) else 1
+    asked = Settings(args.backend, args.precision, args.threads, streams, args.tile)
+    if not _is_clip(args) or PIPE in (args.input, args.output):
+        return asked
+    from esrgan_deploy.video.journal import recorded_identity
+
+    recorded = recorded_identity(args.output)
+    return asked.resumed(recorded) if recorded else asked
+
+
+def _most_frames(info: VideoInfo, args: argparse.Namespace) -> int:
+    """How many frames there are to do, as far as the container tells."""
+    first, stop = args.frames
+    frames = min(info.frames or 0, stop or sys.maxsize) - (first or 0)
+    return frames if args.duration is None else min(frames, round(args.duration * info.frame_rate))
+
+
+def _is_clip(args: argparse.Namespace) -> bool:
+    return args.input.suffix.lower() not in PICTURES and not args.input.is_dir()
 
 
 def _check_target(source: Path, target: Path) -> None:
@@ -204,11 +275,13 @@ def _upscale_on_ray(source: Path, target: Path, model: Path | None, args: argpar
         raise OptionError(
             f"--ray sends the model's file alone; export it with --alpha {args.alpha:g}, and leave it out here"
         )
+    settings = _asked(args)
     recipe = UpscalerRecipe(
-        model=model,
-        backend=args.backend,
-        precision=args.precision,
-        threads=args.threads,
+        model=at_precision(model, settings.precision) if model else None,  # one file travels
+        backend=settings.backend,
+        precision="auto" if settings.precision == "int8" else settings.precision,
+        threads=settings.threads,
+        tile=settings.tile,
         **_upscaler_options(args),
     )
     with _resumable(target), Progress("frame") as progress:
@@ -243,8 +316,8 @@ def _upscale_pipe(source: Path, target: Path, upscaler: Upscaler, args: argparse
 
 
 def _upscaler_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What `Upscaler` and `UpscalerRecipe` are both given by name."""
-    return {name: getattr(args, name) for name in ("tile", "overlap", "batch", "outscale", "tolerance")}
+    """What `Upscaler` and `UpscalerRecipe` are both given by name, but for the tile."""
+    return {name: getattr(args, name) for name in ("overlap", "batch", "outscale", "tolerance")}
 
 
 def _options(args: argparse.Namespace) -> VideoOptions:

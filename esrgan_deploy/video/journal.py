@@ -59,6 +59,16 @@ def parts_of(target: Path) -> Path:
     return target.with_name(f"{target.name}.parts")
 
 
+def recorded_identity(target: Path) -> Mapping[str, Any] | None:
+    """What the run that left finished segments of `target` computes; None: there are none."""
+    try:
+        lines = _complete_lines(parts_of(target) / _NAME)
+    except OSError:
+        return None
+    identity = json.loads(lines[0]) if len(lines) > 1 else None
+    return identity if isinstance(identity, dict) else None
+
+
 @contextlib.contextmanager
 def open_journal(target: Path, identity: Mapping[str, Any], *, resume: bool) -> Iterator[Journal]:
     """Begin the journal of a run, or go on with the one that is there.

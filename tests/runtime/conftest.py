@@ -43,3 +43,11 @@ def unshuffle_x2(tmp_path_factory):
 @pytest.fixture
 def rng():
     return np.random.default_rng(7)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_memory_of_tuning(tmp_path_factory):
+    """What was tuned on this machine must not decide what a test runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
