@@ -1,5 +1,6 @@
 """The commands and programs of README.md and docs/ run as they stand, in a folder that holds the files they name."""
 
+import json
 import re
 import shlex
 import shutil
@@ -7,10 +8,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from esrgan_deploy import ModelInfo  # noqa: E402
+from esrgan_deploy.bench import expect, measure, peak  # noqa: E402
 from esrgan_deploy.cli import bench, engine, upscale  # noqa: E402  # torch decides whether this file runs at all
 from esrgan_export.checkpoint import save_checkpoint  # noqa: E402
 from esrgan_export.cli import eval as evaluate  # noqa: E402
@@ -124,6 +128,42 @@ def test_the_page_of_tensorrt(folder, monkeypatch, capsys):
     for program in blocks("docs/tensorrt.md", "python"):
         exec(program, given)
     assert given["softer"].shape == (1, 48, 64, 3)
+
+
+def test_the_page_of_benchmarks(tmp_path, monkeypatch, capsys):
+    """With a network of one layer; its figures are of no interest, so nothing is run for longer than it must be."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("openvino")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(measure, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(measure, "copy_bandwidth_gb_s", lambda: 10.0)
+    monkeypatch.setattr(peak, "LADDER", ((48, 2),))
+    monkeypatch.setattr(expect, "PROBE_S", 0.01)
+    onnx.save(one_layer(), "esrgan_x4_a0.80_fp32.onnx")
+    done = [bench.main(arguments) for _, *arguments in commands("docs/benchmarks.md")]
+    assert done[:-1] == [0] * (len(done) - 1)
+    assert done[-1] in (0, 4)  # 4: slower than a moment ago, as it happens
+    said = capsys.readouterr().out
+    assert "45000 frames" in said
+    assert "Against before.json" in said
+    for page in ("pixels.html", "s.html"):
+        assert "<h2>Scaling</h2>" in Path(page).read_text()
+    measured = json.loads(Path("after.json").read_text())
+    explained = (ROOT / "docs/benchmarks.md").read_text().split("## The JSON")[1]
+    assert {*measured, *measured["results"][0]} <= set(re.findall(r"`(\w+)`", explained))
+
+
+def one_layer():
+    """A network that is quickly run; it changes no size, whatever the page calls it."""
+    node = onnx.helper.make_node("Conv", ["input", "weight"], ["output"], pads=[1, 1, 1, 1])
+    shape = [1, 3, "H", "W"]
+    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in ("input", "output")]
+    weight = onnx.numpy_helper.from_array(np.full((3, 3, 3, 3), 1 / 27, np.float32), "weight")
+    graph = onnx.helper.make_graph([node], "one layer", values[:1], values[1:], [weight])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.helper.set_model_props(model, ModelInfo(scale=1, overlap=2).to_metadata())
+    return model
 
 
 def read_frames(name):

@@ -1,4 +1,4 @@
-"""Count the floating-point operations of an ONNX network from its graph."""
+"""Count the floating-point operations of an ONNX network from its graph, and find every shape in it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import onnx
 
 COUNTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+LARGEST_SHAPE = 64
+"""Values of a constant that may tell a shape."""
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -33,15 +35,12 @@ def count_flops(model: onnx.ModelProto, height: int, width: int) -> int | None:
     Raises:
         ModelError: the network cannot take an image of this size.
     """
-    import onnx.inliner
-
-    flat = onnx.inliner.inline_local_functions(model)
-    nodes = flat.graph.node
-    if any(node.domain not in ("", "ai.onnx") or node.op_type in ("If", "Loop", "Scan") for node in nodes):
+    flat = standard_graph(model)
+    if flat is None:
         return None
-    shapes = _infer_shapes(flat, height, width)
+    shapes = infer_shapes(flat, height, width)
     total = 0
-    for node in nodes:
+    for node in flat.graph.node:
         if node.op_type in COUNTED:
             macs = _multiply_accumulates(node, shapes)
             if macs is None:
@@ -50,8 +49,33 @@ def count_flops(model: onnx.ModelProto, height: int, width: int) -> int | None:
     return total
 
 
-def _infer_shapes(model: onnx.ModelProto, height: int, width: int) -> Shapes:
-    """Every fully known shape in `model`, which is changed, for one image of this size."""
+def standard_graph(model: onnx.ModelProto) -> onnx.ModelProto | None:
+    """A copy of `model` for `infer_shapes`: functions inlined, and large weights without their values.
+
+    None: it has control flow, or operators outside the standard.
+    """
+    import onnx
+    import onnx.inliner
+
+    light = onnx.ModelProto()
+    light.CopyFrom(model)
+    for tensor in light.graph.initializer:
+        if prod(tensor.dims) > LARGEST_SHAPE:  # shapes do not depend on weights, which take seconds to hand around
+            tensor.ClearField("raw_data")
+            tensor.ClearField("float_data")
+    flat = onnx.inliner.inline_local_functions(light)
+    nodes = flat.graph.node
+    if any(node.domain not in ("", "ai.onnx") or node.op_type in ("If", "Loop", "Scan") for node in nodes):
+        return None
+    return flat
+
+
+def infer_shapes(model: onnx.ModelProto, height: int, width: int) -> Shapes:
+    """Every fully known shape in `model`, which is changed, for one image of this size.
+
+    Raises:
+        ModelError: the network cannot take an image of this size.
+    """
     import onnx
 
     graph = model.graph

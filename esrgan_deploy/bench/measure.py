@@ -1,40 +1,23 @@
-"""Time sessions: warm-up, then runs until both a number of them and a stretch of time are reached."""
+"""Measure cases: warm-up, then runs until both a number of them and a stretch of time are reached."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import product
-from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 
-from esrgan_deploy.backends import Session, open_session
-from esrgan_deploy.bench.flops import count_flops
-from esrgan_deploy.bench.machine import peak_rss_mib, reset_peak_rss, rss_mib
-from esrgan_deploy.bench.peak import Peak, measure_peak
-from esrgan_deploy.errors import ModelError
-from esrgan_deploy.model import load_onnx
+from esrgan_deploy.backends import ON_GPU, Session
+from esrgan_deploy.bench.bandwidth import copy_bandwidth_gb_s
+from esrgan_deploy.bench.energy import open_meter
+from esrgan_deploy.bench.machine import disturbance, peak_rss_mib, reset_peak_rss, rss_mib
+from esrgan_deploy.bench.peak import Peak, Peaks
+from esrgan_deploy.bench.plan import Case
+from esrgan_deploy.bench.rounds import WARM_UP_ROUNDS, Round, rounds
 
-WARM_UP_RUNS = 2
-"""The first run of a shape allocates memory and generates code, on some backends a part of the second one too."""
 LEAST_RUNS = 5
 LEAST_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class Case:
-    """What one line of the table measures."""
-
-    model: Path
-    backend: str
-    """For `open_session`; "auto" is resolved when the session is open."""
-    width: int
-    height: int
-    batch: int
-    flops: int | None
-    """Operations of one frame, see `count_flops`."""
 
 
 @dataclass
@@ -46,128 +29,153 @@ class Measurement:
     precision: str
     """The type that the backend computes in."""
     scale: int
+    model_sha256: str | None
     rss_before_mib: float
     """Memory of this process before the model was loaded; the interpreter and remains of earlier cases."""
     rss_mib: float = 0.0
     """Memory with the model loaded, after its last run."""
     rss_peak_mib: float = 0.0
     """The most since the model began to load."""
-    seconds: list[float] = field(default_factory=list)
-    """One entry for each timed run, a whole batch."""
+    rounds: list[Round] = field(default_factory=list)
+    """The timed ones."""
+    joules: float | None = None
+    """Energy of all timed runs; None: no counter tells."""
     peak: Peak | None = None
     """What the backend makes of a matrix product; None: not measured (yet)."""
 
     @property
+    def seconds(self) -> list[float]:
+        """One entry for each timed run, from submitting a batch to its result."""
+        return [seconds for timed in self.rounds for seconds in timed.latencies_s]
+
+    @property
+    def elapsed_s(self) -> float:
+        """Of all timed runs together; less than the sum of `seconds` where several are under way at a time."""
+        return sum(timed.seconds for timed in self.rounds)
+
+    @property
+    def frames(self) -> int:
+        """Frames of all timed runs."""
+        return self.case.setting.batch * len(self.seconds)
+
+    @property
     def fps(self) -> float:
         """Frames of all timed runs over their time: what a long job would see."""
-        return self.case.batch * len(self.seconds) / sum(self.seconds)
+        return self.frames / self.elapsed_s
 
     @property
     def gflops(self) -> float | None:
         """Operations per second at `fps`; None where they are not known."""
-        return None if self.case.flops is None else self.fps * self.case.flops / 1e9
+        return None if self.case.work.flops is None else self.fps * self.case.work.flops / 1e9
 
     @property
     def share_of_peak(self) -> float | None:
-        """`gflops` over those of the fastest matrix product."""
+        """`gflops` over those of the fastest matrix product on all cores."""
         return None if self.gflops is None or self.peak is None else self.gflops / self.peak.gflops
 
+    @property
+    def bytes_per_frame(self) -> int | None:
+        """What the nodes of the graph read and write, see `count_traffic`; None where it is not known."""
+        traffic = self.case.work.traffic
+        return None if traffic is None else traffic.bytes_in(self.precision)
 
-def plan_cases(
-    models: Sequence[Path], backends: Sequence[str], shapes: Sequence[tuple[int, int]], batches: Sequence[int]
-) -> list[Case]:
-    """Every combination, in the order of the arguments, the last one changing fastest; `shapes` are (width, height).
-
-    Raises:
-        ModelError: a file that is not an upscaling network, or one that cannot take one of the shapes.
-    """
-    cases = []
-    for path in models:
-        flops = _flops_by_shape(path, shapes)
-        for backend, (width, height), batch in product(backends, shapes, batches):
-            # The reference backend repeats pixels, whatever the graph says.
-            counted = None if backend == "reference" else flops[width, height]
-            cases.append(Case(path, backend, width, height, batch, counted))
-    return cases
-
-
-def _flops_by_shape(path: Path, shapes: Sequence[tuple[int, int]]) -> dict[tuple[int, int], int | None]:
-    """Operations of one frame, for each (width, height)."""
-    model, info = load_onnx(path)
-    flops = {}
-    for width, height in shapes:
-        # The session pads to this multiple, and the padding is computed like the rest.
-        padded = [size + -size % info.multiple_of for size in (height, width)]
-        try:
-            flops[width, height] = count_flops(model, *padded)
-        except ModelError as error:
-            raise ModelError(f"{path}: {error}") from error
-    return flops
+    @property
+    def joules_per_frame(self) -> float | None:
+        """Energy over frames; None where no counter tells."""
+        return None if self.joules is None else self.joules / self.frames
 
 
 class Benchmark:
     """Cases, and what has been measured of them; `run` does the work."""
 
-    def __init__(self, cases: Sequence[Case]) -> None:
+    def __init__(self, cases: Sequence[Case], least_seconds: float = LEAST_SECONDS) -> None:
+        """`least_seconds`: how long the timed runs of a case take together, at least."""
         self.cases = cases
         self.measurements: list[Measurement] = []
         """One for each case that was begun; those interrupted in their warm-up have no `seconds`."""
         self.complete = False
-        self._peaks: dict[tuple[str, str], Peak | None] = {}
+        self.peaks = Peaks()
+        self.bandwidth_gb_s: float | None = None
+        """Of main memory, see `copy_bandwidth_gb_s`; None: not measured, since all that was computed on a GPU."""
+        self.about_energy = ""
+        """What `joules` counts, or why it is None."""
+        self._least_seconds = least_seconds
 
-    def run(self) -> Iterator[Measurement]:
+    def run(self, note: Callable[[str], None] = lambda _: None) -> Iterator[Measurement]:
         """Measure case after case, each in a session of its own, and yield each when it is finished.
+
+        Args:
+            note: told in a line of other programs at work, of each case that is left out, since its session turned out
+                to be that of another, and of a peak that cannot be measured.
 
         Raises:
             EsrganError: what `open_session` or a run raises. Measurements made until then are kept.
         """
+        remark = disturbance()
+        if remark:
+            note(remark)
         for case in self.cases:
+            setting = case.setting
             reset_peak_rss()
             before = rss_mib()
-            with open_session(case.model, case.backend) as session:
+            with setting.open() as session:
                 measurement = Measurement(
-                    case, session.backend, session.precision, session.info.scale, rss_before_mib=before
+                    *(case, session.backend, session.precision, session.info.scale, session.model_sha256), before
                 )
+                if any(_same(measurement, other) for other in self.measurements):
+                    note(
+                        f"{setting.model.name} with -b {setting.backend} and --precision {setting.precision} is "
+                        f"{session.backend} in {session.precision} once more; not measured again"
+                    )
+                    continue
                 self.measurements.append(measurement)
                 self._time(measurement, session)
             # After the network, so that the matrices are no part of its memory.
-            key = (session.backend, session.precision)
-            if key not in self._peaks:
-                self._peaks[key] = measure_peak(*key)
-            measurement.peak = self._peaks[key]
+            self._compare_with_machine(measurement, note)
             yield measurement
         self.complete = True
 
     @property
-    def peaks(self) -> list[Peak]:
-        """The matrix products measured so far."""
-        return [peak for peak in self._peaks.values() if peak]
+    def measured(self) -> list[Measurement]:
+        """Those with at least one timed run."""
+        return [measurement for measurement in self.measurements if measurement.rounds]
 
     def _time(self, measurement: Measurement, session: Session) -> None:
-        """Fill in times and memory.
+        """Fill in times, energy and memory.
 
-        A run is `Session.run` on uint8 RGB frames in host memory: what a host program waits for, with the conversion
-        to float and back. The frames are noise; these networks take the same time for every picture.
+        Submitted are uint8 RGB frames in host memory, and the result is there when it is in host memory again: what a
+        host program waits for, with the conversion to float and back, and on a GPU the transfers. The frames are noise;
+        these networks take the same time for every picture.
         """
-        case = measurement.case
-        frames = np.random.default_rng(0).integers(0, 256, (case.batch, case.height, case.width, 3), np.uint8)
-        for _ in range(WARM_UP_RUNS):
-            session.run(frames)
-        started = perf_counter()
-        seconds = measurement.seconds
-        while len(seconds) < LEAST_RUNS or perf_counter() - started < LEAST_SECONDS:
-            seconds.append(seconds_of(lambda: session.run(frames)))
-            measurement.rss_mib, measurement.rss_peak_mib = rss_mib(), peak_rss_mib()
+        case, setting = measurement.case, measurement.case.setting
+        frames = np.random.default_rng(0).integers(0, 256, (setting.batch, case.height, case.width, 3), np.uint8)
+        meter = open_meter(session.backend)
+        self.about_energy = meter.about
+        with closing(rounds(session, frames, setting.streams)) as source:
+            for _ in range(WARM_UP_ROUNDS):
+                next(source)
+            joules_before = meter.joules() if meter.joules else 0.0
+            runs, elapsed_s = 0, 0.0
+            while runs < LEAST_RUNS or elapsed_s < self._least_seconds:
+                timed = next(source)
+                runs, elapsed_s = runs + len(timed.latencies_s), elapsed_s + timed.seconds
+                measurement.rss_mib, measurement.rss_peak_mib = rss_mib(), peak_rss_mib()
+                measurement.rounds.append(timed)
+                measurement.joules = meter.joules() - joules_before if meter.joules else None
+
+    def _compare_with_machine(self, measurement: Measurement, note: Callable[[str], None]) -> None:
+        """Measure what the machine could do in this precision, unless that is known."""
+        measurement.peak = self.peaks.of(measurement.backend, measurement.precision, note)
+        if self.bandwidth_gb_s is None and measurement.backend not in ON_GPU:
+            self.bandwidth_gb_s = copy_bandwidth_gb_s()
 
 
-def seconds_of(call: Callable[[], object]) -> float:
-    """Wall-clock time of one call."""
-    start = perf_counter()
-    call()
-    return perf_counter() - start
+def _same(one: Measurement, other: Measurement) -> bool:
+    """Whether two cases came to the same session and frames."""
 
+    def key(m: Measurement) -> tuple[object, ...]:
+        setting = m.case.setting
+        as_run = (setting.model, m.backend, m.precision, setting.batch, setting.streams, setting.threads)
+        return (*as_run, m.case.width, m.case.height)
 
-def percentiles_ms(seconds: Sequence[float]) -> dict[str, float]:
-    """The median, the 90th and the 99th percentile in milliseconds, linear between neighbouring runs."""
-    p50, p90, p99 = np.percentile(np.asarray(seconds) * 1e3, (50, 90, 99))
-    return {"p50": float(p50), "p90": float(p90), "p99": float(p99)}
+    return key(one) == key(other)

@@ -3,8 +3,10 @@
 Times are never measured here: `seconds_of` is replaced, so that every figure has one right value.
 """
 
+import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -17,10 +19,13 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from esrgan_deploy import ModelInfo
-from esrgan_deploy.bench import machine, measure, peak
+from esrgan_deploy.bench import machine, measure, peak, rounds
 from esrgan_deploy.bench.flops import count_flops
+from esrgan_deploy.bench.plan import Axes, plan_cases
+from esrgan_deploy.bench.report import percentiles_ms, spread_ms
 from esrgan_deploy.cli import bench
 from esrgan_deploy.errors import ModelError
+from esrgan_deploy.host import default_threads
 from esrgan_deploy.model import load_onnx
 from tiny_onnx import write_onnx
 
@@ -176,8 +181,42 @@ def test_no_larger_matrices_once_a_run_takes_long(monkeypatch):
     assert peak.measure_peak("ort", "fp32").side == 6
 
 
-def test_integers_have_no_floating_point_peak():
-    assert peak.measure_peak("openvino", "int8") is None
+def test_the_int8_yardstick_multiplies_matrices_too():
+    model = peak.gemm_model(48, 3, "int8")
+    onnx.checker.check_model(model, full_check=True)
+    model.opset_import[0].version = 21  # the evaluator has no older DequantizeLinear; this one computes the same
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    weights = constants["weights"].reshape(48, 48) * np.float64(constants["weight_step"])
+    image = np.random.default_rng(0).random((1, 3, 16, 48), dtype=np.float32)
+    result = ReferenceEvaluator(model).run(None, {"input": image})[0].reshape(48, 48)
+    expected = weights @ weights @ weights @ image.reshape(48, 48)
+    # Four roundings to steps of 4/127, each as wide as a step, the later ones of values that the products spread.
+    assert np.abs(result - expected).std() < 0.03
+    assert expected.std() > 0.4
+    assert count_flops(model, 16, 48) == 3 * 2 * 48**3
+
+
+def test_the_int8_yardstick_is_computed_in_int8(tmp_path):
+    """By what the libraries themselves say of the graph that they run."""
+    openvino = pytest.importorskip("openvino")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = peak.gemm_model(48, 3, "int8").SerializeToString()
+    core = openvino.Core()
+    nodes = core.compile_model(core.read_model(model), "CPU").get_runtime_model().get_ops()
+    facts = [{key: value.astype(str) for key, value in node.get_rt_info().items()} for node in nodes]
+    computed_in = [fact["runtimePrecision"] for fact in facts if "Convolution" in fact["layerType"]]
+    assert len(computed_in) == 3
+    assert set(computed_in) <= {"i8", "u8"}
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "as_run.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    as_run = [node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node]
+    assert (as_run.count("QLinearConv"), as_run.count("Conv")) == (3, 0)
+
+
+def test_a_precision_that_multiplies_nothing_has_no_peak():
+    assert peak.measure_peak("reference", "integer") is None
 
 
 # --- statistics and memory ------------------------------------------------------------------------------------------
@@ -185,8 +224,12 @@ def test_integers_have_no_floating_point_peak():
 
 def test_percentiles():
     milliseconds = np.random.default_rng(0).permutation(np.arange(1, 102))  # 1 ... 101: the p-th percentile is p + 1
-    found = measure.percentiles_ms(milliseconds / 1000)
+    found = percentiles_ms(milliseconds / 1000)
     assert found == pytest.approx({"p50": 51, "p90": 91, "p99": 100})
+
+
+def test_an_outlier_does_not_move_the_spread():
+    assert spread_ms([0.010, 0.011, 0.013, 0.014, 5.0]) == pytest.approx(2)  # 3, 2, 0, 1 and a lot from 13
 
 
 MEMORY_PROGRAM = """
@@ -237,6 +280,48 @@ def test_limits_of_a_container_are_read(tmp_path, files, cores, mib):
     assert machine.cgroup_memory_mib(tmp_path) == mib
 
 
+def test_clocks_and_caches_are_read(tmp_path):
+    files = {
+        "cpu0/cpufreq/scaling_cur_freq": "1200000\n",
+        "cpu0/cpufreq/cpuinfo_max_freq": "3400000\n",
+        "cpu0/cpufreq/scaling_governor": "powersave\n",
+        **{"cpu0/cache/index0/type": "Data\n", "cpu0/cache/index0/level": "1\n", "cpu0/cache/index0/size": "32K\n"},
+        **{"cpu0/cache/index1/type": "Instruction\n", "cpu0/cache/index1/level": "1\n"},
+        "cpu0/cache/index1/size": "64K\n",
+        **{
+            "cpu0/cache/index2/type": "Unified\n",
+            "cpu0/cache/index2/level": "3\n",
+            "cpu0/cache/index2/size": "8192K\n",
+        },
+    }
+    assert machine.clocks(tmp_path) == {"now": None, "max": None, "governor": None}
+    assert machine.clocks(tmp_path, "2499.998")["now"] == 2499.998
+    assert machine.caches(tmp_path) == {}
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text(text)
+    assert machine.clocks(tmp_path, "2499.998") == {"now": 1200, "max": 3400, "governor": "powersave"}
+    assert machine.caches(tmp_path) == {1: 32 << 10, 3: 8 << 20}
+
+
+def test_a_machine_at_work_is_seen():
+    """While one process computes and this one waits, at least half a core is busy, even if others want them too."""
+    endless = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        assert 0.5 < machine.busy_cores(0.5) <= os.cpu_count()
+    finally:
+        endless.kill()
+        endless.wait()
+
+
+def test_a_busy_machine_is_remarked_on(monkeypatch):
+    monkeypatch.setattr(machine, "usable_cores", lambda: 8)
+    monkeypatch.setattr(machine, "busy_cores", lambda _: 0.7)
+    assert machine.disturbance() is None
+    monkeypatch.setattr(machine, "busy_cores", lambda _: 1.5)
+    assert "1.5 cores busy" in machine.disturbance()
+
+
 def test_machine_facts_agree_with_the_system():
     facts = json.loads(json.dumps(machine.machine_facts()))
     assert facts["cores"] == os.cpu_count()
@@ -264,14 +349,16 @@ def clock(monkeypatch):
                 raise KeyboardInterrupt
             return 0.25
 
-        def measure_peak(self, backend, precision):
+        def measure_peak(self, backend, precision, long_enough_s):
             self.peaks_measured += 1
             return peak.Peak(backend, precision, side=12, chain=3, gflops=0.001)
 
     fake = Clock()
-    monkeypatch.setattr(measure, "seconds_of", fake)
+    monkeypatch.setattr(rounds, "seconds_of", fake)
     monkeypatch.setattr(measure, "LEAST_SECONDS", 0.0)
-    monkeypatch.setattr(measure, "measure_peak", fake.measure_peak)
+    monkeypatch.setattr(peak, "measure_peak", fake.measure_peak)
+    monkeypatch.setattr(measure, "copy_bandwidth_gb_s", lambda: 12.5)
+    monkeypatch.setattr(measure, "disturbance", lambda: None)
     return fake
 
 
@@ -299,24 +386,78 @@ def test_figures_follow_from_the_times(blur_x2, tmp_path, clock, capsys):
     assert report["command"] == " ".join(["esrgan-bench", *arguments])
     assert report["peaks"] == [{"backend": "ort", "precision": "fp32", "side": 12, "chain": 3, "gflops": 0.001}]
     lines = [(r["width"], r["height"], r["batch"]) for r in report["results"]]
-    assert lines == [(20, 10, 1), (20, 10, 2), (8, 8, 1), (8, 8, 2)]
-    second = report["results"][1]
-    assert (second["model"], second["backend"], second["precision"]) == (blur_x2.name, "ort", "fp32")
-    assert second["runs"] == measure.LEAST_RUNS
-    assert second["latency_ms"] == {"p50": 250.0, "p90": 250.0, "p99": 250.0}
-    assert second["fps"] == pytest.approx(2 / 0.25)
-    assert second["flops_per_frame"] == 200 * 162
-    assert second["gflops"] == pytest.approx(8 * 200 * 162 / 1e9)
-    assert second["share_of_peak"] == pytest.approx(8 * 200 * 162 / 1e9 / 0.001)
-    assert 0 < second["rss_mib"]["now"] <= second["rss_mib"]["peak"]
-    row = capsys.readouterr().out.splitlines()[2].split()
-    assert row[:7] == [blur_x2.name, "ort", "fp32", "20x10", "2", "5", "250.0"]
-    assert row[9:12] == ["8.000", "0.0", "25.9%"]
+    assert lines == [(20, 10, 1), (8, 8, 1), (20, 10, 2), (8, 8, 2)]
+    third = report["results"][2]
+    assert (third["model"], third["backend"], third["precision"]) == (blur_x2.name, "ort", "fp32")
+    assert (third["streams"], third["threads"], third["runs"]) == (1, default_threads(), measure.LEAST_RUNS)
+    assert third["latency_ms"] == {"p50": 250.0, "p90": 250.0, "p99": 250.0}
+    assert third["spread_ms"] == 0
+    assert third["fps"] == pytest.approx(2 / 0.25)
+    assert third["flops_per_frame"] == 200 * 162
+    assert third["gflops"] == pytest.approx(8 * 200 * 162 / 1e9)
+    assert third["share_of_peak"] == pytest.approx(8 * 200 * 162 / 1e9 / 0.001)
+    # Read by the convolution, written, read by the resizing, written; and 3 * 3 * 9 weights.
+    assert third["bytes_per_frame"] == 4 * (3 * 200 * (1 + 1 + 1 + 4) + 81)
+    assert 0 < third["rss_mib"]["now"] <= third["rss_mib"]["peak"]
+    assert report["bandwidth_gb_s"] == 12.5
+    assert report["models"] == {blur_x2.name: hashlib.sha256(blur_x2.read_bytes()).hexdigest()}
+    row = capsys.readouterr().out.splitlines()[3].split()
+    assert row[:9] == [blur_x2.name, "ort", "fp32", "20x10", "2", "1", str(default_threads()), "5", "250.0"]
+    assert row[12:15] == ["8.000", "0.0", "25.9%"]
+
+
+def test_a_peak_that_cannot_be_measured_costs_no_figures(blur_x2, tmp_path, clock, monkeypatch, capsys):
+    def fail(*_):
+        raise ModelError("no such product")
+
+    monkeypatch.setattr(peak, "measure_peak", fail)
+    target = tmp_path / "figures.json"
+    assert bench.main(["-m", str(blur_x2), "-b", "ort", "--shapes", "8x8", "9x9", "--json", str(target)]) == 0
+    report = json.loads(target.read_text())
+    assert [(r["runs"], r["share_of_peak"]) for r in report["results"]] == [(5, None), (5, None)]
+    assert report["peaks"] == []
+    assert capsys.readouterr().err == "esrgan-bench: the peak of ort in fp32 is unknown: no such product\n"
+
+
+def test_the_markdown_table_has_what_the_json_has(blur_x2, tmp_path, clock):
+    model = tmp_path / "a|b_c.onnx"
+    model.write_bytes(blur_x2.read_bytes())
+    table = tmp_path / "figures.md"
+    assert bench.main(["-m", str(model), "-b", "ort", "--shapes", "20x10", "--markdown", str(table)]) == 0
+    head, rule, row, rest = table.read_text().split("\n", 3)
+    titles, rules, cells = ([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in (head, rule, row))
+    found = dict(zip(titles, cells, strict=True))
+    assert found["model"] == r"a\|b\_c.onnx"
+    assert (found["backend"], found["type"], found["size"], found["batch"]) == ("ort", "fp32", "20x10", "1")
+    assert found["p50 / p90 / p99 ms"] == "250.0 / 250.0 / 250.0"
+    assert (found["fps"], found["of peak"], found["J/frame"]) == ("4.000", "13.0%", "-")
+    assert rules.index("---:") == titles.index("batch")
+    for said in (
+        "median absolute deviation",
+        machine.machine_facts()["cpu"],
+        "Peak of ort in fp32: 0.0 GFLOPS",
+        "RAPL",
+    ):
+        assert said in rest
+    assert "Interrupted" not in rest
+
+
+def test_int8_is_measured_on_the_artefact_beside_the_model(blur_x2, tmp_path):
+    float_file, int8_file = tmp_path / "x_fp32.onnx", tmp_path / "x_int8.onnx"
+    for path, precision in ((float_file, "fp32"), (int8_file, "int8")):
+        model = onnx.load(blur_x2)
+        helper.set_model_props(model, ModelInfo(scale=2, overlap=2, precision=precision).to_metadata())
+        onnx.save(model, path)
+    cases = plan_cases(Axes([float_file, int8_file], ["ort"], ["fp32", "int8"], shapes=[(8, 8)]))
+    assert [(case.setting.model, case.setting.precision) for case in cases] == [
+        *[(float_file, "fp32"), (int8_file, "int8")],
+        (int8_file, "fp32"),
+    ]
 
 
 def test_padding_to_a_multiple_is_counted_because_it_is_computed(unshuffle_x2):
-    (case,) = measure.plan_cases([unshuffle_x2], ["ort"], [(7, 5)], [1])
-    assert case.flops == 2 * (8 // 2) * (6 // 2) * 12 * 48
+    (case,) = plan_cases(Axes([unshuffle_x2], ["ort"], shapes=[(7, 5)]))
+    assert case.work.flops == 2 * (8 // 2) * (6 // 2) * 12 * 48
 
 
 def test_the_reference_backend_claims_no_arithmetic(blur_x2, tmp_path, clock):
@@ -326,12 +467,17 @@ def test_the_reference_backend_claims_no_arithmetic(blur_x2, tmp_path, clock):
     assert (result["flops_per_frame"], result["gflops"], result["share_of_peak"]) == (None, None, None)
 
 
-@pytest.mark.parametrize(("at", "runs"), [(5 + 3, [5, 2]), (5 + 1, [5]), (3, [2])])
-def test_an_interrupted_benchmark_keeps_what_was_measured(blur_x2, tmp_path, clock, at, runs):
+@pytest.mark.parametrize(("at", "runs"), [(2 + 5 + 2 + 3, [5, 2]), (2 + 5 + 1, [5]), (2 + 3, [2])])
+def test_an_interrupted_benchmark_keeps_what_was_measured(blur_x2, tmp_path, clock, capsys, at, runs):
     clock.interrupted_at = at
     target = tmp_path / "figures.json"
-    arguments = ["-m", str(blur_x2), "-b", "reference", "--shapes", "8x8", "9x9", "--json", str(target)]
-    assert bench.main(arguments) == 130
+    table, page = tmp_path / "figures.md", tmp_path / "figures.html"
+    files = ["--json", str(target), "--markdown", str(table), "--html", str(page)]
+    assert bench.main(["-m", str(blur_x2), "-b", "reference", "--shapes", "8x8", "9x9", *files]) == 130
+    assert f"what was measured is in {target}, {table}, {page}" in capsys.readouterr().err
+    assert table.read_text().count("| reference |") == len(runs)
+    assert "Interrupted" in table.read_text()
+    assert page.read_text().count("9x9") > 0 or len(runs) == 1
     report = json.loads(target.read_text())
     assert report["complete"] is False
     assert [result["runs"] for result in report["results"]] == runs
