@@ -56,8 +56,10 @@ def export_real(name: str, folder: Path) -> Path:
     return target
 
 
-def save(name: str, figures: Mapping[str, Any]) -> None:
-    """Write results/NAME.json: the machine, the command, and `figures`."""
+def save(script: str, figures: Mapping[str, Any], name: str | None = None) -> None:
+    """Write results/NAME.json (that of the script, unless given): the machine, the command, and `figures`."""
     RESULTS.mkdir(exist_ok=True)
-    command = shlex.join(["python", f"benchmarks/{name}.py", *sys.argv[1:]])
-    write_json(RESULTS / f"{name}.json", {**provenance(command), **figures})
+    # Where the models and photos lay is nobody's business.
+    arguments = [Path(argument).name if "/" in argument else argument for argument in sys.argv[1:]]
+    command = shlex.join(["python", f"benchmarks/{script}.py", *arguments])
+    write_json(RESULTS / f"{name or script}.json", {**provenance(command), **figures})

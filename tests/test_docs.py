@@ -58,8 +58,10 @@ def folder(tmp_path_factory):
     picture = np.random.default_rng(0).integers(0, 256, (12, 16, 3)).astype(np.uint8)
     (folder / "album").mkdir()
     (folder / "holdout").mkdir()
+    (folder / "frames").mkdir()
     original = cv2.imread(str(ROOT / "export/esrgan_export/photos/dogs.png"))
     cv2.imwrite(str(folder / "holdout" / "dogs.png"), cv2.resize(original, None, fx=4, fy=4))  # NIQE wants 96x96 blocks
+    cv2.imwrite(str(folder / "frames" / "dogs.png"), cv2.resize(original, None, fx=2, fy=2))  # room for eight crops
     cv2.imwrite(str(folder / "photo.png"), picture)
     cv2.imwrite(str(folder / "album" / "a.jpg"), picture)
     shutil.copy(ROOT / "tests" / "data" / "bigbuckbunny.mp4", folder / "clip.mp4")

@@ -62,6 +62,8 @@ def export_artefact(
         progress("ONNX int8 on the photos")
         model = prepared.quantised()
         report = passed(verify(model, "int8", reference, prepared.kept), path.name)
+        sensitivities = {each.group: each.psnr_db for each in prepared.sensitivities}
+        report = dataclasses.replace(report, sensitivities_db=sensitivities)
     else:
         turned = measure_ends(*pair, fp32, info, progress) if pair else None
         model, report = convert_verified(reference, info.precision, path.name, progress, turned)

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 FP16_LARGEST = 65504.0
@@ -54,6 +54,8 @@ class Report:
     kept_fp32: Mapping[str, str]
     """Layers that compute in fp32 in an artefact of lower precision, each with the reason."""
     seams: tuple[Seam, ...]
+    sensitivities_db: Mapping[str, float] = field(default_factory=dict)
+    """PSNR when one group of convolutions alone computes in int8, by group; only where that had to be measured."""
 
     @property
     def worst(self) -> PhotoResult:
@@ -90,6 +92,7 @@ class Report:
             "mean_psnr_db": _finite(self.mean_psnr_db),
             "photos": [dataclasses.asdict(r) | {"psnr_db": _finite(r.psnr_db)} for r in self.photos],
             "kept_fp32": dict(self.kept_fp32),
+            "sensitivities_db": {name: _finite(value) for name, value in self.sensitivities_db.items()},
             "overlap": self.overlap,
             "overlap_reached": self.overlap_reached,
             "seams": [dataclasses.asdict(seam) for seam in self.seams],

@@ -41,6 +41,8 @@ def test_the_other_commands_are_understood(tmp_path, monkeypatch):
             continue
         if words[0] in ("list", "new"):
             assert cli.main(words) == 0
+        elif words[0] == "qat":
+            cli._qat_parser().parse_args(words[1:])
         else:
             arguments = cli._parser().parse_args(words)
             load_recipe(arguments.recipe, arguments.settings)

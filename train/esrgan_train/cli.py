@@ -1,4 +1,4 @@
-"""esrgan-train: carry out a recipe, examine a folder of pictures, or write a recipe to begin with."""
+"""esrgan-train: carry out a recipe or write one, examine a folder of pictures, or fine-tune a network for INT8."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from importlib import util
 from pathlib import Path
 
-from esrgan_deploy import cli
+from esrgan_deploy import __version__, cli
 from esrgan_deploy.errors import BackendMissingError, MediaError, OptionError, OutputError
+from esrgan_export.cli import export
 
 PACKAGES = ("torch", "lightning_fabric", "pydantic", "yaml", "tensorboard", "safetensors")
 DOCTORS_SCALE = 4
@@ -22,13 +23,28 @@ examples:
   esrgan-train mine.yaml --set data.train.0.folder=photos/ -o runs/mine
   esrgan-train mine.yaml --set data.train.0.folder=photos/ -o runs/mine --resume
   esrgan-export --psnr runs/psnr/last.safetensors --gan runs/gan/last.safetensors --alpha 0.8 --fp16
+  esrgan-train qat --alpha 0.8 --calibrate photos/        INT8 that has learned to give what fp32 gives
+"""
+QAT_EPILOG = """\
+examples:
+  esrgan-train qat --alpha 0.8 --calibrate frames
+  esrgan-train qat --gan RealESRGAN_x4plus.pth --calibrate frames --steps 1000 -o models --resume
+
+Networks are named as in esrgan-export; without --psnr and --gan it is the compact pair. The pictures are inputs: of the
+size and kind that will be upscaled. Every fourth is held out, and what scored best on those becomes the ONNX file. It
+is compared with PyTorch in fp32 on five photos, as every export is. Ctrl-C saves the run; --resume goes on with it.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
     words = list(sys.argv[1:] if argv is None else argv)
-    special = {"doctor": (_doctor_parser, _doctor), "new": (_new_parser, _new), "list": (_list_parser, _list)}
+    special = {
+        "doctor": (_doctor_parser, _doctor),
+        "new": (_new_parser, _new),
+        "list": (_list_parser, _list),
+        "qat": (_qat_parser, _qat),
+    }
     if words and words[0] in special:
         parser, command = special[words[0]]
         return cli.run(parser(), command, words[1:])
@@ -38,7 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> cli.Parser:
     parser = cli.Parser("esrgan-train", "Train a super-resolution network by a recipe.", EPILOG)
     add = parser.add_argument
-    add("recipe", metavar="RECIPE", help="name of a recipe of this package, or a .yaml file; or: doctor, new, list")
+    add(
+        "recipe", metavar="RECIPE", help="name of a recipe of this package, or a .yaml file; or: doctor, new, list, qat"
+    )
     add("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="change one value")
     add("--resume", action="store_true", help="go on after the state in the run's folder, if there is one")
     add("-o", "--output", type=Path, metavar="DIR", help="the run's folder (default: runs/RECIPE)")
@@ -146,3 +164,71 @@ def _list(_args: argparse.Namespace) -> None:
     for name in names:
         recipe = read_recipe(name)
         print(f"{name:{max(map(len, names))}} {recipe.gpu_hours:>6g} GPU h  {recipe.description}")
+
+
+def _qat_parser() -> cli.Parser:
+    parser = cli.Parser("esrgan-train qat", "Fine-tune a network for INT8, and write it as verified ONNX.", QAT_EPILOG)
+    add = parser.add_argument
+    add("--psnr", type=Path, metavar="P", help="checkpoint of the PSNR-oriented network (alpha 0)")
+    add("--gan", type=Path, metavar="G", help="checkpoint of the GAN (alpha 1)")
+    add("--alpha", type=export.parse_alpha, nargs=1, metavar="A", help="the GAN's share, 0 to 1")
+    add("--calibrate", type=Path, metavar="DIR", required=True, help="pictures like those that will be upscaled")
+    add("--steps", type=_positive, default=500, metavar="N", help="steps of training (default: 500)")
+    add("--batch", type=_positive, default=4, metavar="N", help="crops in a step (default: 4)")
+    add("--lr", type=_rate, default=3e-4, metavar="R", help="rate, as a share of each tensor's values (default: 3e-4)")
+    add("--resume", action="store_true", help="go on after the state beside the output, if there is one")
+    add("-o", "--output", type=Path, default=Path(), metavar="DIR", help="folder for the files (default: this one)")
+    add("--name", help="first part of the file names (default: the checkpoint's name)")
+    parser.set_defaults(int8=True, refit=False, comparison=False)
+    return parser
+
+
+def _rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
+    if not 0 < value < 1:  # false for NaN too
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def _qat(args: argparse.Namespace) -> None:
+    export.take_compact_pair(args)
+    export.check_options(args)
+    _check_installed()
+    export.prepare_folder(args.output)
+    progress = export.progress_printer()
+    progress("loading PyTorch")
+    from esrgan_deploy.model import ModelInfo
+    from esrgan_export.artefact import report_path
+    from esrgan_export.checkpoint import load_checkpoint
+    from esrgan_export.interpolate import interpolate, relatedness
+    from esrgan_train.qat.artefact import tune_artefact
+    from esrgan_train.qat.tune import Settings
+
+    psnr, gan = (load_checkpoint(path) if path else None for path in (args.psnr, args.gan))
+    alpha = args.alpha[0] if psnr and gan else None
+    if psnr and gan:
+        if warning := relatedness(psnr, gan).warning:
+            print(f"esrgan-train qat: warning: {warning}", file=sys.stderr)
+        network = interpolate(psnr, gan, args.alpha[0])
+    else:
+        source = psnr or gan
+        assert source is not None, "check_options lets no call without a checkpoint pass"
+        network = source.network
+    info = ModelInfo(
+        scale=network.scale,
+        precision="int8",
+        multiple_of=network.multiple_of,
+        alpha=alpha,
+        arch=network.config(),
+        psnr_sha256=psnr.sha256 if psnr else None,
+        gan_sha256=gan.sha256 if gan else None,
+        created_by=f"esrgan-train qat {__version__}",
+    )
+    name = args.name or (args.gan or args.psnr).stem.removesuffix(f"_x{network.scale}")
+    path = args.output / export.file_name(name, info, False, None)
+    settings = Settings(steps=args.steps, batch=args.batch, rate=args.lr)
+    report = tune_artefact(network, info, path, args.calibrate, settings, resume=args.resume, progress=progress)
+    print(f"{path}\n{report}\nreport: {report_path(path)}")

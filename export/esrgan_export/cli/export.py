@@ -45,7 +45,7 @@ def _parser() -> cli.Parser:
     add = parser.add_argument
     add("--psnr", type=Path, metavar="P", help="checkpoint of the PSNR-oriented network (alpha 0)")
     add("--gan", type=Path, metavar="G", help="checkpoint of the GAN (alpha 1)")
-    add("--alpha", type=_alpha, nargs="+", metavar="A", help="the GAN's share, 0 to 1; one file for each value")
+    add("--alpha", type=parse_alpha, nargs="+", metavar="A", help="the GAN's share, 0 to 1; one file for each value")
     precision = parser.add_mutually_exclusive_group()
     precision.add_argument("--fp16", action="store_true", help="compute in fp16 (default: fp32)")
     precision.add_argument("--bf16", action="store_true", help="compute in bf16")
@@ -60,7 +60,8 @@ def _parser() -> cli.Parser:
     return parser
 
 
-def _alpha(text: str) -> float:
+def parse_alpha(text: str) -> float:
+    """The GAN's share of a command line."""
     try:
         value = float(text)
     except ValueError:
@@ -79,11 +80,11 @@ def _shape(text: str) -> tuple[int, int]:
 
 
 def _export(args: argparse.Namespace) -> None:
-    _take_compact_pair(args)
-    _check_options(args)
+    take_compact_pair(args)
+    check_options(args)
     _check_installed()
-    _prepare_folder(args.output)
-    progress = _progress_printer()
+    prepare_folder(args.output)
+    progress = progress_printer()
     progress("loading PyTorch")
     from esrgan_export.checkpoint import load_checkpoint
 
@@ -100,17 +101,17 @@ def _export(args: argparse.Namespace) -> None:
                 _compare(psnr.network, gan.network, network, alpha, path)
     else:
         source = psnr or gan
-        assert source is not None, "_check_options lets no call without a checkpoint pass"
+        assert source is not None, "check_options lets no call without a checkpoint pass"
         _export_one(source.network, psnr, gan, None, args, progress)
 
 
-def _take_compact_pair(args: argparse.Namespace) -> None:
+def take_compact_pair(args: argparse.Namespace) -> None:
     """Where neither checkpoint is named, name those that come with this package."""
     if args.psnr is None and args.gan is None:
         args.psnr, args.gan, args.name = PSNR, GAN, args.name or "compact"
 
 
-def _check_options(args: argparse.Namespace) -> None:
+def check_options(args: argparse.Namespace) -> None:
     """Refuse combinations that make no sense, before anything is loaded."""
     if args.psnr and args.gan and not args.alpha:
         raise OptionError("two checkpoints need --alpha A, the GAN's share, for instance --alpha 0.8")
@@ -143,7 +144,7 @@ def _check_installed() -> None:
         raise BackendMissingError(f"esrgan-export needs {', '.join(missing)}: pip install 'esrgan-deploy[export]'")
 
 
-def _prepare_folder(folder: Path) -> None:
+def prepare_folder(folder: Path) -> None:
     """Make `folder`; refuse now what could not be written after minutes of work."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -155,7 +156,7 @@ def _prepare_folder(folder: Path) -> None:
         raise OutputError(f"{folder}: is not writable; name another folder with -o")
 
 
-def _progress_printer() -> Callable[[str], None]:
+def progress_printer() -> Callable[[str], None]:
     """Lines on stderr, each with the seconds since the start."""
     start = time.monotonic()
 
@@ -189,7 +190,7 @@ def _export_one(
         created_by=f"esrgan-export {__version__}",
     )
     name = args.name or (args.gan or args.psnr).stem.removesuffix(f"_x{network.scale}")
-    path: Path = args.output / _file_name(name, info, args.dynamic_batch, args.shape)
+    path: Path = args.output / file_name(name, info, args.dynamic_batch, args.shape)
     report = export_artefact(
         network,
         info,
@@ -226,7 +227,7 @@ def _build_engine(model: Path, refit: bool) -> str:
         return f"not built, {error}; the export itself is whole. Where it will run: esrgan-engine {model}"
 
 
-def _file_name(name: str, info: ModelInfo, dynamic_batch: bool, shape: tuple[int, int] | None) -> str:
+def file_name(name: str, info: ModelInfo, dynamic_batch: bool, shape: tuple[int, int] | None) -> str:
     """{name}_x4_a0.80_fp16.onnx, plus what is special about the shape."""
     parts = [name, f"x{info.scale}"]
     if info.alpha is not None:

@@ -1,0 +1,67 @@
+"""One network becomes one INT8 artefact that was fine-tuned, verified against the network as it came."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from esrgan_deploy.model import ModelInfo
+from esrgan_export.artefact import write_artefact
+from esrgan_export.networks import Network
+from esrgan_export.quantise import prepare
+from esrgan_export.quantise.calibration import load_crops
+from esrgan_export.report import Report
+from esrgan_export.to_onnx import export_onnx
+from esrgan_export.verify import Progress, measure, passed, verify
+from esrgan_train.qat.crops import cut_crops
+from esrgan_train.qat.saved import refuse_overwriting
+from esrgan_train.qat.tune import Settings, fine_tune
+
+
+def tune_artefact(
+    network: Network,
+    info: ModelInfo,
+    path: Path,
+    pictures: Path,
+    settings: Settings,
+    *,
+    resume: bool = False,
+    progress: Progress = lambda _: None,
+) -> Report:
+    """Quantise `network`, fine-tune it, verify it, and write `path` and its report.
+
+    The state of an unfinished run is beside them, at `state_path(path)`; it is removed once they are written.
+
+    Args:
+        network: in fp32, on the CPU; is put into evaluation mode.
+        info: becomes the metadata; `overlap` is replaced by the measured one. Its precision is "int8".
+        path: ends in .onnx; its folder exists.
+        pictures: a folder of what will be upscaled; calibrates, teaches and judges.
+        settings: of the run.
+        resume: go on after the state, if there is one.
+        progress: called with one line before each long step.
+
+    Raises:
+        FidelityError: the artefact differs too much from the network; the state stays, nothing else was written.
+        EsrganError: see `prepare`, `cut_crops` and `fine_tune`.
+        KeyboardInterrupt: it was interrupted; the message says how to go on.
+    """
+    state = state_path(path)
+    refuse_overwriting(state, resume)
+    crops = cut_crops(pictures, settings.side, settings.seed)
+    calibration = load_crops(pictures, network.multiple_of)
+    progress("tracing the network")
+    fp32 = export_onnx(network, info)
+    prepared = prepare(network, fp32, calibration, progress)
+    tuned = fine_tune(prepared, crops, settings, state, resume=resume, progress=progress)
+    reference = measure(network, fp32, progress=progress)
+    progress("ONNX int8 on the photos")
+    model = tuned.quantised()
+    report = passed(verify(model, "int8", reference, tuned.kept), path.name)
+    write_artefact(model, report, info, path, None)
+    state.unlink(missing_ok=True)
+    return report
+
+
+def state_path(path: Path) -> Path:
+    """Where the run that makes the artefact `path` is saved: x.onnx -> x.qat.pt."""
+    return path.with_suffix(".qat.pt")

@@ -1,0 +1,96 @@
+"""Crops of a folder of pictures: most to learn from, some to judge by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from esrgan_deploy.errors import MediaError
+from esrgan_deploy.stills import read_still
+from esrgan_export.evaluation.pictures import list_pictures
+from esrgan_export.quantise.calibration import vivid
+
+POOL = 2048
+"""Crops to learn from. They are cut once, since decoding a photograph takes longer than a step of a small network."""
+JUDGES = 16
+"""Crops to judge by."""
+VIVID = 0.25
+"""Share of the crops to learn from that are given strong colours."""
+EVERY = 4
+"""Of so many pictures the last one is held out."""
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Inputs of the network: uint8 RGB (N, side, side, 3)."""
+
+    learned: npt.NDArray[np.uint8]
+    held_out: npt.NDArray[np.uint8]
+    """Of other pictures than `learned`."""
+
+    def batch(self, seed: int, step: int, size: int) -> Tensor:
+        """The crops of one step, each in one of its eight orientations: float (size, 3, side, side) in [0, 1].
+
+        Some are made `vivid`, or scales would shrink until strong colours, which are rare, are clipped. Numbered, not
+        drawn in turn: a resumed run sees what it would have seen.
+        """
+        random = np.random.default_rng((seed, step))
+        numbers = random.integers(0, len(self.learned), size)
+        turns = random.integers(0, 8, size)
+        batch = to_unit(np.stack([_turn(self.learned[n], turn) for n, turn in zip(numbers, turns, strict=True)]))
+        strong = torch.from_numpy(random.random(size) < VIVID)[:, None, None, None]
+        return torch.where(strong, vivid(batch), batch)
+
+    def judges(self) -> list[Tensor]:
+        """The held-out crops, each float (1, 3, side, side) in [0, 1]."""
+        return [to_unit(crop[None]) for crop in self.held_out]
+
+
+def cut_crops(folder: Path, side: int, seed: int) -> Crops:
+    """Read every picture in `folder` once, and keep random crops of it.
+
+    Every fourth picture is held out; of two or three, the last one.
+
+    Args:
+        folder: pictures of 8 or 16 bit, directly inside: inputs of the network, as those that will be upscaled.
+        side: of the crops, in pixels.
+        seed: another one gives other crops.
+
+    Raises:
+        MediaError: fewer than two pictures, one that is damaged, or one that is smaller than a crop.
+    """
+    paths = list(list_pictures(folder).values())
+    if len(paths) < 2:
+        raise MediaError(f"{folder}: holds one picture only; give two or more, since the result is judged on others")
+    held_out = set(paths[EVERY - 1 :: EVERY] or paths[-1:])
+    kinds: dict[bool, list[npt.NDArray[np.uint8]]] = {False: [], True: []}
+    for number, path in enumerate(paths):
+        held = path in held_out
+        count = -(-JUDGES // len(held_out)) if held else -(-POOL // (len(paths) - len(held_out)))
+        kinds[held] += _cut(path, side, count, np.random.default_rng((seed, number)))
+    return Crops(np.stack(kinds[False]), np.stack(kinds[True]))
+
+
+def to_unit(crops: npt.NDArray[np.uint8]) -> Tensor:
+    """uint8 (N, H, W, 3) -> float32 (N, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(crops.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255))
+
+
+def _cut(path: Path, side: int, count: int, random: np.random.Generator) -> list[npt.NDArray[np.uint8]]:
+    rgb = read_still(path).rgb
+    height, width = rgb.shape[:2]
+    if min(height, width) < side:
+        raise MediaError(f"{path}: is {width}x{height}, smaller than a crop of {side}x{side}; remove it")
+    tops, lefts = random.integers(0, height - side + 1, count), random.integers(0, width - side + 1, count)
+    crops = [rgb[top : top + side, left : left + side] for top, left in zip(tops, lefts, strict=True)]
+    return [np.rint(crop / 257).astype(np.uint8) if crop.dtype == np.uint16 else crop.copy() for crop in crops]
+
+
+def _turn(crop: npt.NDArray[np.uint8], turn: int) -> npt.NDArray[np.uint8]:
+    turned = np.rot90(crop, turn % 4)
+    return turned[:, ::-1] if turn >= 4 else turned
