@@ -15,8 +15,9 @@ from esrgan_deploy.model import load_onnx
 from esrgan_deploy.models import BUNDLED
 from esrgan_export.networks import RRDBNet
 from esrgan_export.precision import to_precision
+from esrgan_export.quantise import prepare
 from esrgan_export.to_onnx import export_onnx
-from small_networks import small_network
+from small_networks import small_image, small_network
 
 STATIC = Profile.fixed(1, 32, 48)
 DYNAMIC = Profile(Shape(1, 16, 16), Shape(2, 32, 48), Shape(4, 64, 96))
@@ -99,3 +100,14 @@ def test_rrdbnet_of_23_blocks_builds_in_half_precision(rtx, tmp_path):
         assert plan.options == options
         assert plan.notes == ()
         assert len(plan.data) > 2 * 16_697_987
+
+
+@pytest.mark.parametrize("kind", ["srvgg", "rrdb"])
+def test_int8_exports_build(rtx, tmp_path, kind):
+    """Dense features are joined as int8 in rrdb."""
+    network = small_network(kind)
+    model = export_onnx(network, ModelInfo(scale=network.scale, precision="int8"))
+    prepared = prepare(network, model, [small_image(16, 20, seed) for seed in range(2)])
+    onnx.save(prepared.quantised(), tmp_path / "m.onnx")
+    plan = build(rtx, tmp_path / "m.onnx", EngineOptions(DYNAMIC))
+    assert plan.notes == ()

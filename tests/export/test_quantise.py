@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from esrgan_deploy import ModelInfo, open_session
 from esrgan_deploy.errors import FidelityError, MediaError, OptionError
 from esrgan_deploy.model import load_onnx
+from esrgan_deploy.models import BUNDLED
 from esrgan_deploy.stills import Still, write_still
 from esrgan_export import photos, quantise
 from esrgan_export.artefact import export_artefact, report_path
@@ -429,6 +430,15 @@ def test_the_compact_pair_keeps_its_picture(tmp_path):
     # It really is smaller, and really int8 where the arithmetic is.
     assert path.stat().st_size < 0.5 * GAN.stat().st_size
     assert sum(node.op_type == "QuantizeLinear" for node in model.graph.node) > 20
+
+
+def test_the_bundled_network_has_an_int8_artefact_that_keeps_its_picture():
+    frames = {name: photo[16:80][None] for name, photo in photos.load_photos().items()}
+    with open_session(BUNDLED, "openvino") as exact, open_session(BUNDLED, "openvino", precision="int8") as rounded:
+        assert rounded.precision == "int8"
+        values = [psnr(exact.run(frame) / 255, rounded.run(frame) / 255) for frame in frames.values()]
+    assert min(values) > 41.5  # both are rounded to 8 bits besides
+    assert max(values) < 60, "that is not int8"
 
 
 def test_an_int8_export_that_ruins_the_picture_leaves_nothing(tmp_path, monkeypatch):
