@@ -80,6 +80,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     suffix = path.suffix.lower()
     if suffix in NCNN:
         return _load_ncnn(path)
+    if suffix == ".onnx":
+        raise ModelError(f"{path}: is exported, or quantised, already; give the checkpoint that it was made from")
     if suffix not in (*PICKLES, ".safetensors"):
         raise ModelError(
             f"{path}: does not look like a checkpoint; give a .safetensors, .pth or .pt file, or ncnn's .param or .bin"

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from esrgan_deploy import ModelInfo, open_session
+from esrgan_deploy.backends.int8 import int8_path
 from esrgan_deploy.errors import FidelityError, MediaError, OptionError
 from esrgan_deploy.model import load_onnx
 from esrgan_deploy.models import BUNDLED
@@ -402,6 +403,7 @@ def _damaged(folder):
         (["--int8"], "--int8 needs --calibrate"),
         (["--calibrate", "x"], "--calibrate is for --int8"),
         (["--int8", "--calibrate", "x", "--refit"], "--refit: int8 weights"),
+        (["--gan", str(int8_path(BUNDLED)), "--int8", "--calibrate", "x", "--alpha", "1"], "quantised, already"),
     ],
 )
 def test_options_that_make_no_sense_together(arguments, message, capsys):
