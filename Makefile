@@ -30,7 +30,7 @@ test-all: test test-runtime-3.10
 
 test-runtime-3.10: .venv-3.10/done  ## the runtime on the Python of Ubuntu 22.04 and JetPack 6
 	.venv-3.10/bin/python -m pytest tests/runtime --ignore=tests/runtime/engines -m "not slow"
-	.venv-3.10/bin/python -m pytest tests/runtime/engines tests/tensorrt_api -m "not slow"
+	.venv-3.10/bin/python -m pytest tests/runtime/engines -m "not slow"
 
 lint: .venv/dev.done
 	$(BIN)/ruff check
@@ -51,6 +51,9 @@ bench: .venv/dev.done           ## the figures of the README, side by side; see 
 	$(BIN)/python benchmarks/cluster.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/engine_build.py
+	$(BIN)/python benchmarks/tuning.py
+	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/pipeline_costs.py
 
 # TENSORRT_PYTHON: the interpreter that has TensorRT, where it is not this one; its packages are its own affair.
 gpu-check: .venv/dev.done       ## every test and figure that needs a GPU, in eight minutes, where there is one
