@@ -416,7 +416,7 @@ def test_options_that_make_no_sense_together(arguments, message, capsys):
 
 @pytest.mark.slow
 def test_the_compact_pair_keeps_its_picture(tmp_path):
-    """On photos that were not calibrated on: 34 dB is required of the worst, the issue of a compact network is 42."""
+    """On photos that were not calibrated on: 34 dB is required of the worst, 42 dB in the mean is the aim."""
     photos_seen = write_photos(tmp_path / "seen")
     for name in ("bottle", "dusk"):
         (photos_seen / f"{name}.png").unlink()
