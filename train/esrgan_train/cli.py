@@ -200,7 +200,6 @@ def _qat(args: argparse.Namespace) -> None:
     export.prepare_folder(args.output)
     progress = export.progress_printer()
     progress("loading PyTorch")
-    from esrgan_deploy.model import ModelInfo
     from esrgan_export.artefact import report_path
     from esrgan_export.checkpoint import load_checkpoint
     from esrgan_export.interpolate import interpolate, relatedness
@@ -208,27 +207,18 @@ def _qat(args: argparse.Namespace) -> None:
     from esrgan_train.qat.tune import Settings
 
     psnr, gan = (load_checkpoint(path) if path else None for path in (args.psnr, args.gan))
-    alpha = args.alpha[0] if psnr and gan else None
+    alpha = None
     if psnr and gan:
+        (alpha,) = args.alpha
         if warning := relatedness(psnr, gan).warning:
             print(f"esrgan-train qat: warning: {warning}", file=sys.stderr)
-        network = interpolate(psnr, gan, args.alpha[0])
+        network = interpolate(psnr, gan, alpha)
     else:
         source = psnr or gan
         assert source is not None, "check_options lets no call without a checkpoint pass"
         network = source.network
-    info = ModelInfo(
-        scale=network.scale,
-        precision="int8",
-        multiple_of=network.multiple_of,
-        alpha=alpha,
-        arch=network.config(),
-        psnr_sha256=psnr.sha256 if psnr else None,
-        gan_sha256=gan.sha256 if gan else None,
-        created_by=f"esrgan-train qat {__version__}",
-    )
-    name = args.name or (args.gan or args.psnr).stem.removesuffix(f"_x{network.scale}")
-    path = args.output / export.file_name(name, info, False, None)
+    info = export.describe(network, psnr, gan, alpha, "int8", f"esrgan-train qat {__version__}")
+    path = args.output / export.file_name(export.base_name(args, network), info, False, None)
     settings = Settings(steps=args.steps, batch=args.batch, rate=args.lr)
     report = tune_artefact(network, info, path, args.calibrate, settings, resume=args.resume, progress=progress)
     print(f"{path}\n{report}\nreport: {report_path(path)}")

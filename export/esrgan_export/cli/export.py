@@ -175,22 +175,12 @@ def _export_one(
     progress: Callable[[str], None],
 ) -> Path:
     from esrgan_deploy.dial import ends_path
-    from esrgan_deploy.model import ModelInfo
     from esrgan_export.artefact import export_artefact, report_path
     from esrgan_export.quantise.calibration import load_crops
 
-    info = ModelInfo(
-        scale=network.scale,
-        precision="fp16" if args.fp16 else "bf16" if args.bf16 else "int8" if args.int8 else "fp32",
-        multiple_of=network.multiple_of,
-        alpha=alpha,
-        arch=network.config(),
-        psnr_sha256=psnr.sha256 if psnr else None,
-        gan_sha256=gan.sha256 if gan else None,
-        created_by=f"esrgan-export {__version__}",
-    )
-    name = args.name or (args.gan or args.psnr).stem.removesuffix(f"_x{network.scale}")
-    path: Path = args.output / file_name(name, info, args.dynamic_batch, args.shape)
+    precision = "fp16" if args.fp16 else "bf16" if args.bf16 else "int8" if args.int8 else "fp32"
+    info = describe(network, psnr, gan, alpha, precision, f"esrgan-export {__version__}")
+    path: Path = args.output / file_name(base_name(args, network), info, args.dynamic_batch, args.shape)
     report = export_artefact(
         network,
         info,
@@ -206,6 +196,30 @@ def _export_one(
         print(f"both ends: {ends_path(path)}")
     print(f"engine: {_build_engine(path, args.refit)}")
     return path
+
+
+def describe(
+    network: Network, psnr: Checkpoint | None, gan: Checkpoint | None, alpha: float | None, precision: str, program: str
+) -> ModelInfo:
+    """What an artefact of `network`, made from these checkpoints by this program, says of itself."""
+    from esrgan_deploy.model import ModelInfo
+
+    return ModelInfo(
+        scale=network.scale,
+        precision=precision,
+        multiple_of=network.multiple_of,
+        alpha=alpha,
+        arch=network.config(),
+        psnr_sha256=psnr.sha256 if psnr else None,
+        gan_sha256=gan.sha256 if gan else None,
+        created_by=program,
+    )
+
+
+def base_name(args: argparse.Namespace, network: Network) -> str:
+    """The first part of the file names: --name, or the checkpoint's name."""
+    name: str = args.name or (args.gan or args.psnr).stem.removesuffix(f"_x{network.scale}")
+    return name
 
 
 def _build_engine(model: Path, refit: bool) -> str:

@@ -151,7 +151,7 @@ def _choose(
             for conv in group.readers
         }
         progress(f"{_decibels(noise):.1f} dB is too little: once more with {len(kept)} convolutions in float")
-        switch(student, {conv: None for group in groups for conv in group.readers if conv not in kept})
+        switch(student, {conv for group in groups for conv in group.readers} - kept.keys())
         noise = mean_noise(student, crops, references)
         if noise <= budget:
             break

@@ -20,7 +20,7 @@ from esrgan_export.quantise.structure import Group, Member
 
 FILL = 0.95
 """SmoothQuant's alpha. Kernels have a scale for each output channel and are rounded with care, so that they can bear
-nearly all of the imbalance: on Real-ESRGAN x4plus 0.95 gave 1 to 2 dB more than 0.5 (docs/int8.md)."""
+nearly all of the imbalance: docs/int8.md has figures."""
 FLOOR = 1e-3
 """A channel, or the weights that read it, smaller than this share of the largest counts as this large: no channel that
 is silent in the calibration pictures may be blown up without bounds."""
@@ -89,7 +89,7 @@ def choose_scales(
     """The scale of each group, by its name: that of `CLIPS` whose error is smallest where the group is read.
 
     Behind the first enlargement nothing is clipped. What is clipped in the trunk is one of many residuals, each of them
-    scaled down; there it goes straight into the picture, and saturated colours of unseen pictures lost up to 15 dB.
+    scaled down; there it goes straight into the picture: saturated bristles had 28.7 dB instead of 41.0.
 
     Args:
         network: equalised.

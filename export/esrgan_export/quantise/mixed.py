@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -97,7 +97,7 @@ def mean_noise(student: nn.Module, crops: Sequence[Tensor], references: Sequence
     return sum(errors) / len(errors)
 
 
-def switch(student: nn.Module, names: Mapping[str, object] | tuple[str, ...] | None) -> None:
+def switch(student: nn.Module, names: Collection[str] | None) -> None:
     """Let only the convolutions called `names` round, of those that can; None: all of them."""
     for name, module in student.named_modules():
         if isinstance(module, QuantisedConv):
