@@ -45,8 +45,6 @@ class Choice:
     """What this machine lacks, for instance "no bf16"."""
     seconds: float
     """That the tuning took."""
-    batch: int = 1
-    """A CPU computes the frames of a batch one after the other, so larger ones only make the first wait."""
 
     @property
     def best(self) -> Candidate:
@@ -138,7 +136,7 @@ class Choice:
         if not timings or not all(isinstance(value, int) for value in _numbers(timings[0].candidate)):
             raise ValueError("no candidate was timed")
         tiles = tuple((int(side), float(ns)) for side, ns in values["tiles"])
-        return cls(timings, tiles, tuple(map(str, values["remarks"])), float(values["seconds"]), int(values["batch"]))
+        return cls(timings, tiles, tuple(map(str, values["remarks"])), float(values["seconds"]))
 
 
 def _numbers(candidate: Candidate) -> tuple[object, ...]:

@@ -246,7 +246,8 @@ def test_paths_that_cannot_be_read(tmp_path):
     (tmp_path / "folder.pth").mkdir()
     refused(tmp_path / "missing.pth", "No such file")
     refused(tmp_path / "folder.pth", "Is a directory")
-    refused(tmp_path / "model.onnx", "give a .safetensors, .pth or .pt file")
+    refused(tmp_path / "model.txt", "give a .safetensors, .pth or .pt file")
+    refused(tmp_path / "model.onnx", "give the checkpoint that it was made from")
 
 
 class Bomb:
