@@ -30,8 +30,8 @@ SMALLEST_PROBE = 32
 PROBE_S = 1.0
 """No larger probe is tried if a round of it is expected to take longer."""
 ROUNDS = 3
-PEAK_S = 0.05
-"""The peak is that of the smallest matrices that keep the machine busy for this long: a few per cent too low."""
+PEAK_S = 0.1
+"""The peak is that of matrices that are multiplied within this time: a few per cent too low."""
 LEGEND = """\
 By the network alone, tiled like esrgan-upscale does. The peak is a large matrix product through the same backend.
 Normal with OpenVINO on a quiet CPU: 65% of it or more in fp32 and bf16 for networks of 64 channels, 45% or more for

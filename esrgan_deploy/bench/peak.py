@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from esrgan_deploy.backends import CpuPrecision, open_session
-from esrgan_deploy.bench.flops import count_flops
 from esrgan_deploy.errors import EsrganError
 from esrgan_deploy.model import PRECISIONS, ModelInfo
 
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
 LADDER = ((768, 16), (1536, 8), (3072, 4), (6144, 32), (12288, 64))
 """(side of the matrices, products in a row), tried in this order. The chains keep the time for bringing pixels in and
 out near one per cent, on a CPU with the first three, on a GPU with the last two."""
-LONG_ENOUGH_S = 0.5
-"""No larger matrices are tried once a run takes this long: the device is busy, and the rest is waiting."""
+LONGEST_RUN_S = 1.5
+"""No larger matrices are tried if a run of them would take longer: the device was busy, and the rest is waiting."""
 RUNS = 5
 SIGMAS = 4.0
 """INT8 reaches this many standard deviations."""
@@ -47,9 +46,9 @@ class Peak:
 class Peaks:
     """The peaks of a machine by backend and precision, each measured when it is first asked for."""
 
-    def __init__(self, long_enough_s: float = LONG_ENOUGH_S) -> None:
-        """`long_enough_s`: see `measure_peak`."""
-        self._long_enough_s = long_enough_s
+    def __init__(self, longest_run_s: float = LONGEST_RUN_S) -> None:
+        """`longest_run_s`: see `measure_peak`."""
+        self._longest_run_s = longest_run_s
         self._known: dict[tuple[str, str], Peak | None] = {}
 
     def of(self, backend: str, precision: str, note: Callable[[str], None]) -> Peak | None:
@@ -57,7 +56,7 @@ class Peaks:
         key = (backend, precision)
         if key not in self._known:
             try:
-                self._known[key] = measure_peak(*key, self._long_enough_s)
+                self._known[key] = measure_peak(*key, self._longest_run_s)
             except EsrganError as error:  # the network runs, so its figures stand without this one
                 note(f"the peak of {backend} in {precision} is unknown: {error}")
                 self._known[key] = None
@@ -69,7 +68,7 @@ class Peaks:
         return [peak for peak in self._known.values() if peak]
 
 
-def measure_peak(backend: str, precision: str, long_enough_s: float = LONG_ENOUGH_S) -> Peak | None:
+def measure_peak(backend: str, precision: str, longest_run_s: float = LONGEST_RUN_S) -> Peak | None:
     """Time matrix products as a session of this backend and precision computes, on all cores that it takes by default.
 
     The matrices go through such a session, so library and settings are those of the network. Other work on the
@@ -78,7 +77,7 @@ def measure_peak(backend: str, precision: str, long_enough_s: float = LONG_ENOUG
     Args:
         backend: for `open_session`.
         precision: as sessions call theirs.
-        long_enough_s: no larger matrices once a run takes this long; less gives a rougher answer sooner.
+        longest_run_s: no larger matrices if a run of them would take longer; less gives a rougher answer sooner.
 
     Returns:
         None for what the reference backend calls its precision: it multiplies nothing.
@@ -87,16 +86,16 @@ def measure_peak(backend: str, precision: str, long_enough_s: float = LONG_ENOUG
         return None
     # bf16 is a setting of the backend, not of the file, just as for the fp32 networks that it runs in bf16.
     setting: CpuPrecision = "bf16" if precision == "bf16" else "auto" if precision == "int8" else "fp32"
-    peaks = []
+    best: Peak | None = None
     for side, chain in LADDER:
-        model = gemm_model(side, chain, precision if precision in ("fp16", "int8") else "fp32")
-        flops = count_flops(model, side // 3, side)
-        assert flops is not None  # a graph of our own
-        seconds = _fastest(model, side, backend, setting)
-        peaks.append(Peak(backend, precision, side, chain, flops / seconds / 1e9))
-        if seconds > long_enough_s:
+        gflop = chain * 2 * side**3 / 1e9
+        if best and gflop / best.gflops > longest_run_s:
             break
-    return max(peaks, key=lambda peak: peak.gflops)
+        model = gemm_model(side, chain, precision if precision in ("fp16", "int8") else "fp32")
+        gflops = gflop / _fastest(model, side, backend, setting)
+        if not best or gflops > best.gflops:
+            best = Peak(backend, precision, side, chain, gflops)
+    return best
 
 
 def gemm_model(side: int, chain: int, file_precision: str) -> onnx.ModelProto:

@@ -174,11 +174,18 @@ def test_the_peak_is_the_fastest_step_of_the_ladder(monkeypatch):
     assert found.gflops == pytest.approx(3 * 2 * 12**3 / 1e-6 / 1e9)
 
 
-def test_no_larger_matrices_once_a_run_takes_long(monkeypatch):
-    pytest.importorskip("onnxruntime")
-    monkeypatch.setattr(peak, "LADDER", ((6, 2), (12, 3)))
-    monkeypatch.setattr(peak, "_fastest", lambda *_: peak.LONG_ENOUGH_S * 2)
-    assert peak.measure_peak("ort", "fp32").side == 6
+@pytest.mark.parametrize(("first_s", "sides"), [(0.12, [6, 12]), (0.13, [6])])
+def test_no_larger_matrices_if_they_would_take_long(monkeypatch, first_s, sides):
+    monkeypatch.setattr(peak, "LADDER", ((6, 2), (12, 3)))  # the second one is 12 times the work
+    tried = []
+
+    def fastest(model, side, *_):
+        tried.append(side)
+        return first_s
+
+    monkeypatch.setattr(peak, "_fastest", fastest)
+    peak.measure_peak("ort", "fp32")
+    assert tried == sides
 
 
 def test_the_int8_yardstick_multiplies_matrices_too():
@@ -349,7 +356,7 @@ def clock(monkeypatch):
                 raise KeyboardInterrupt
             return 0.25
 
-        def measure_peak(self, backend, precision, long_enough_s):
+        def measure_peak(self, backend, precision, longest_run_s):
             self.peaks_measured += 1
             return peak.Peak(backend, precision, side=12, chain=3, gflops=0.001)
 
