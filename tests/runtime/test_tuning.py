@@ -395,47 +395,6 @@ def test_auto_opens_what_is_remembered(pair, cache):
 # --- the processor -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("limit", "gone", "words"),
-    [
-        ("SSE41", {"avx2", "fma", "avx512f", "avx512_vnni"}, ["no AVX2", "no int8 dot products (VNNI)", "no bf16"]),
-        ("avx2", {"avx512f", "avx512_vnni", "avx_vnni"}, ["no AVX-512", "no int8 dot products (VNNI)", "no bf16"]),
-        ("AVX512_CORE", {"avx512_vnni", "avx_vnni", "amx_int8"}, ["no int8 dot products (VNNI)", "no bf16"]),
-        ("AVX512_CORE_VNNI", {"avx512_bf16", "amx_bf16"}, ["no bf16"]),
-        ("NONSENSE", set(), []),
-    ],
-)
-def test_what_onednn_must_not_use_counts_as_missing(tmp_path, monkeypatch, limit, gone, words):
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text(f"model name : Test\nflags : fpu sse4_1 {' '.join(host.CPU_FEATURES)}\n\nprocessor : 1\n")
-    monkeypatch.setattr(host, "_CPUINFO", cpuinfo)
-    monkeypatch.setattr(host.platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(host, "_INT8_PRODUCTS", host._INT8_PRODUCTS - {"asimddp", "i8mm"})
-    monkeypatch.setattr(host, "_BF16_PRODUCTS", host._BF16_PRODUCTS - {"bf16"})
-    monkeypatch.setattr(host, "usable_cores", lambda: float(os.cpu_count()))
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
-    assert not gone & host.features()
-    assert host.shortcomings() == words
-    assert host.openvino_runs_here() is (limit != "SSE41")
-
-
-@pytest.mark.parametrize(("quota", "threads"), [(0.5, 1), (1, 1), (1.5, 2), (8, 8)])
-def test_threads_follow_the_quota_of_the_container(monkeypatch, quota, threads):
-    monkeypatch.setattr(host, "usable_cores", lambda: quota)
-    assert host.usable_threads() == threads
-
-
-def test_two_threads_of_one_core_count_once_by_default(tmp_path, monkeypatch):
-    monkeypatch.setattr(host.os, "sched_getaffinity", lambda _: {0, 1, 2, 3, 5})
-    monkeypatch.setattr(host, "usable_cores", lambda: 5)
-    for cpu, siblings in ((0, "0,4"), (1, "1,5"), (2, "2,6"), (3, "3,7"), (5, "1,5")):
-        (folder := tmp_path / f"cpu{cpu}/topology").mkdir(parents=True)
-        (folder / "thread_siblings_list").write_text(f"{siblings}\n")
-    assert host.default_threads(tmp_path) == 4
-    monkeypatch.setattr(host, "usable_cores", lambda: 2.5)
-    assert host.default_threads(tmp_path) == 3
-
-
 OLD_PROGRAM = """
 import json, os, sys
 from pathlib import Path
