@@ -5,7 +5,8 @@
     python benchmarks/int8.py PHOTOS --fp32 models/x4plus_x4_fp32.onnx --int8 models/x4plus_x4_int8.onnx
 
 PHOTOS: high-resolution photographs, none of which was calibrated on; each is shrunk to at most 480 pixels, cropped, and
-enlarged again from a quarter of that. Writes results/int8_NAME.json, ../docs/int8/NAME_crops.png and, where the report
+enlarged again from a quarter of that. INT8 and fp32 are what OpenVINO computes; bf16 is emulated, layer by layer, since
+few processors have it. Writes results/int8_NAME.json, ../docs/int8/NAME_crops.png and, where the report
 beside the INT8 file has sensitivities, ../docs/int8/NAME_sensitivity.png.
 """
 
@@ -20,6 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+import onnx
 from matplotlib import pyplot as plt
 from side_by_side import save
 
@@ -27,9 +29,11 @@ from esrgan_deploy import open_session
 from esrgan_deploy.stills import read_still
 from esrgan_export.artefact import report_path
 from esrgan_export.bicubic import downscale
+from esrgan_export.emulate import Emulator
 from esrgan_export.evaluation.images import Crop, most_detailed
 from esrgan_export.evaluation.pictures import list_pictures
 from esrgan_export.metrics import niqe, psnr, psnr_y
+from esrgan_export.precision import to_precision
 
 Picture = npt.NDArray[np.uint8]
 PICTURES = Path(__file__).parent.parent / "docs" / "int8"
@@ -47,24 +51,30 @@ def main() -> None:
         parser.add_argument(option, type=Path, required=True)
     args = parser.parse_args()
     originals = {name: _shrunk(read_still(path).rgb) for name, path in list_pictures(args.photos).items()}
+    bf16 = Emulator(to_precision(onnx.load(args.fp32), "bf16"))
     rows, pictures = [], {}
     with open_session(args.fp32, "openvino", precision="fp32") as fp32, open_session(args.int8, "openvino") as int8:
         for name, hr in originals.items():
             lr = downscale(hr, SCALE)
             # 16-bit frames show what 8 bits would round away; 257 maps 255 to 65535.
             deep = lr[None].astype(np.uint16) * 257
-            exact, rounded = (session.run(deep)[0] for session in (fp32, int8))
-            pictures[name] = [np.rint(each / 257).astype(np.uint8) for each in (exact, rounded)]
-            rows.append(
-                {"photo": name, "psnr_db": psnr(exact / 65535, rounded / 65535), **_scores(hr, *pictures[name])}
-            )
+            results = {
+                "fp32": fp32.run(deep)[0] / 65535,
+                "bf16": bf16.run(lr.astype(np.float32) / 255)[0],
+                "int8": int8.run(deep)[0] / 65535,
+            }
+            pictures[name] = {kind: np.rint(result * 255).astype(np.uint8) for kind, result in results.items()}
+            close = {f"psnr_{kind}_db": psnr(results["fp32"], results[kind]) for kind in ("bf16", "int8")}
+            rows.append({"photo": name, **close, **_scores(hr, pictures[name])})
             print(_line(rows[-1]), flush=True)
-    summary = _summary(rows)
-    print(*(f"{name}: {value:.4f}, target {TARGETS[name]:g}" for name, value in summary.items()), sep="\n")
+    summary = {kind: _summary(rows, kind) for kind in ("int8", "bf16")}
+    for name, target in TARGETS.items():
+        print(f"{name}: {summary['int8'][name]:.4f}, target {target:g}; bf16: {summary['bf16'][name]:.4f}")
     name = args.int8.stem
     PICTURES.mkdir(parents=True, exist_ok=True)
     draw_crops(originals, pictures, rows, PICTURES / f"{name}_crops.png")
-    sensitivities = json.loads(report_path(args.int8).read_text())["sensitivities_db"]
+    report = report_path(args.int8)
+    sensitivities = json.loads(report.read_text())["sensitivities_db"] if report.exists() else {}
     if sensitivities:
         draw_sensitivities(sensitivities, PICTURES / f"{name}_sensitivity.png")
     figures = {"model": name, "photos": rows, "summary": summary, "targets": TARGETS, "sensitivities_db": sensitivities}
@@ -78,44 +88,41 @@ def _shrunk(rgb: npt.NDArray[Any]) -> Picture:
     return np.ascontiguousarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _scores(hr: Picture, fp32: Picture, int8: Picture) -> dict[str, float]:
-    return {
-        "niqe_fp32": niqe(fp32, SCALE),
-        "niqe_int8": niqe(int8, SCALE),
-        "psnr_y_fp32": psnr_y(fp32, hr, SCALE),
-        "psnr_y_int8": psnr_y(int8, hr, SCALE),
-    }
+def _scores(hr: Picture, pictures: dict[str, Picture]) -> dict[str, float]:
+    niqes = {f"niqe_{kind}": niqe(picture, SCALE) for kind, picture in pictures.items()}
+    return niqes | {f"psnr_y_{kind}_db": psnr_y(picture, hr, SCALE) for kind, picture in pictures.items()}
 
 
 def _line(row: dict[str, Any]) -> str:
     return (
-        f"{row['photo'][:40]:40} {row['psnr_db']:6.2f} dB   NIQE {row['niqe_fp32']:.3f} -> {row['niqe_int8']:.3f}   "
-        f"PSNR-Y {row['psnr_y_fp32']:.2f} -> {row['psnr_y_int8']:.2f} dB"
+        f"{row['photo'][:40]:40} {row['psnr_int8_db']:6.2f} dB (bf16 {row['psnr_bf16_db']:.2f})   "
+        f"NIQE {row['niqe_fp32']:.3f} -> {row['niqe_int8']:.3f}   "
+        f"PSNR-Y {row['psnr_y_fp32_db']:.2f} -> {row['psnr_y_int8_db']:.2f} dB"
     )
 
 
-def _summary(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """The figures that `TARGETS` names; changes are those of the means."""
+def _summary(rows: list[dict[str, Any]], kind: str) -> dict[str, float]:
+    """The figures that `TARGETS` names, for "bf16" or "int8"; changes are those of the means."""
     mean = {name: fmean(row[name] for row in rows) for name in rows[0] if name != "photo"}
     return {
-        "mean_psnr_db": mean["psnr_db"],
-        "worst_psnr_db": min(row["psnr_db"] for row in rows),
-        "niqe_change": abs(mean["niqe_int8"] / mean["niqe_fp32"] - 1),
-        "psnr_y_change_db": abs(mean["psnr_y_int8"] - mean["psnr_y_fp32"]),
+        "mean_psnr_db": mean[f"psnr_{kind}_db"],
+        "worst_psnr_db": min(row[f"psnr_{kind}_db"] for row in rows),
+        "niqe_change": abs(mean[f"niqe_{kind}"] / mean["niqe_fp32"] - 1),
+        "psnr_y_change_db": abs(mean[f"psnr_y_{kind}_db"] - mean["psnr_y_fp32_db"]),
     }
 
 
 def draw_crops(
-    originals: dict[str, Picture], pictures: dict[str, list[Picture]], rows: list[dict[str, Any]], path: Path
+    originals: dict[str, Picture], pictures: dict[str, dict[str, Picture]], rows: list[dict[str, Any]], path: Path
 ) -> None:
-    """The worst photos: original, fp32, INT8, and their difference eight times enlarged around grey."""
+    """The worst photos: original, fp32, bf16, INT8, and what INT8 changes, eight times enlarged around grey."""
     bands = []
-    for row in sorted(rows, key=lambda row: row["psnr_db"])[:CROPS]:
+    for row in sorted(rows, key=lambda row: row["psnr_int8_db"])[:CROPS]:
         name = row["photo"]
-        fp32, int8 = pictures[name]
+        fp32, bf16, int8 = pictures[name].values()
         crop: Crop = most_detailed(originals[name], CROP)
         difference = np.clip(128 + 8 * (int8.astype(np.int16) - fp32), 0, 255).astype(np.uint8)
-        parts = [crop.of(each) for each in (originals[name], fp32, int8, difference)]
+        parts = [crop.of(each) for each in (originals[name], fp32, bf16, int8, difference)]
         bands.append(np.hstack([part.repeat(2, axis=0).repeat(2, axis=1) for part in parts]))
     cv2.imwrite(str(path), np.vstack(bands)[:, :, ::-1])
 

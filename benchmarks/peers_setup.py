@@ -23,7 +23,7 @@ from esrgan_export.networks import Network
 MLRT_PYTHON = (3, 12)
 """The wheels of vs-mlrt ask for this one or a later one."""
 MLRT = ("vapoursynth", "vapoursynth-mlrt-ort", "vapoursynth-mlrt-ov", "numpy")
-STEP_LIMIT_S = 300.0
+STEP_LIMIT_S = 1800.0
 """For one command: an installation, or the conversion of a network."""
 
 

@@ -34,9 +34,9 @@ PEAK_S = 0.1
 """The peak is that of matrices that are multiplied within this time: a few per cent too low."""
 LEGEND = """\
 By the network alone, tiled like esrgan-upscale does. The peak is a large matrix product through the same backend.
-Normal with OpenVINO on a quiet CPU: 65% of it or more in fp32 and bf16 for networks of 64 channels, 45% or more for
-narrower ones and in int8. On GPUs 30 to 40% is the best ever published for RRDBNet. Far less than that means that other
-programs compute, that the machine is throttled, or that threads are missing."""
+Seen with OpenVINO on an Intel CPU: in fp32 70% of it or more for RRDBNet and 55% for the compact network, in int8 50%
+and 25%. On GPUs 30 to 40% is the best ever published for RRDBNet. Far less than that means that other programs compute,
+that the machine is throttled, or that threads are missing."""
 UNITS = (("s", 1), ("min", 60), ("h", 3600), ("d", 86400))
 
 
