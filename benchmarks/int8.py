@@ -60,7 +60,7 @@ def main() -> None:
             deep = lr[None].astype(np.uint16) * 257
             results = {
                 "fp32": fp32.run(deep)[0] / 65535,
-                "bf16": bf16.run(lr.astype(np.float32) / 255)[0],
+                "bf16": bf16.run((lr / 255).astype(np.float32))[0],
                 "int8": int8.run(deep)[0] / 65535,
             }
             pictures[name] = {kind: np.rint(result * 255).astype(np.uint8) for kind, result in results.items()}

@@ -8,12 +8,13 @@ from queue import SimpleQueue
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
+from esrgan_deploy.backends.last_convolution import widen_last_convolution
 from esrgan_deploy.backends.session import Frames, ThreadedSession
 from esrgan_deploy.dial import load_at
 from esrgan_deploy.errors import BackendMissingError, MachineError, ModelError, OptionError
 from esrgan_deploy.footprint import largest_tile
 from esrgan_deploy.frame_io import FrameType, attach_frame_io, frame_type_of
-from esrgan_deploy.host import default_threads
+from esrgan_deploy.host import default_threads, features
 
 if TYPE_CHECKING:
     import onnx
@@ -85,6 +86,8 @@ class OpenVinoSession(ThreadedSession):
     def _compile(self, graph: onnx.ModelProto, frame_type: FrameType) -> SimpleQueue[Any]:
         """As many infer requests as there are streams; whoever takes one puts it back."""
         hint = "bf16" if self._floats == "bf16" and frame_type == "uint8" else "f32"
+        if "avx512f" in features():  # measured where vectors hold sixteen values; benchmarks/last_convolution.py
+            graph = widen_last_convolution(graph, self.info.scale)
         data = attach_frame_io(graph, frame_type).SerializeToString()
         try:
             network = self._core.read_model(data)
