@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from itertools import groupby
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
 
-from esrgan_deploy.errors import MediaError, OutputError
+from esrgan_deploy.errors import MediaError
 from esrgan_deploy.video.decode import Picture, decoded_pictures
 from esrgan_deploy.video.encode import SegmentEncoder
 from esrgan_deploy.video.flow import Coding, Flow
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class Shelf(Protocol):
     """Where finished segments go; a `Journal` is one."""
 
-    def path(self, index: int) -> Path:
-        """The file for the packets of a segment."""
+    def file(self, index: int) -> AbstractContextManager[IO[bytes]]:
+        """A file for the packets of a segment, which is complete when the block ends."""
 
     def add(self, record: SegmentRecord) -> None:
         """Take a segment whose file is complete."""
@@ -94,23 +94,18 @@ class Chain:
 
     def _finish_segment(self, segment: Segment, codings: Iterable[Coding]) -> None:
         """Encode all frames of one segment. If damage ends it, that is known when they are through."""
-        path = self._shelf.path(segment.index)
         encoder = SegmentEncoder(self._job.settings)
         reused = 0
-        try:
-            with SegmentWriter(path, segment.index) as writer:
-                for coding in codings:
-                    reused += coding.repeated
-                    for packet in encoder.encode(coding.picture, coding.pts, coding.duration):
-                        writer.write(packet)
-                for packet in encoder.flush():
+        with self._shelf.file(segment.index) as file:
+            writer = SegmentWriter(file, segment.index)
+            for coding in codings:
+                reused += coding.repeated
+                for packet in encoder.encode(coding.picture, coding.pts, coding.duration):
                     writer.write(packet)
-                damage = self._damage[1] if self._damage and self._damage[0] == segment.index else None
-                self._shelf.add(writer.close(encoder.header, reused, damage))
-        except OSError as error:
-            raise OutputError(
-                f"{path.parent}: cannot be written: {error.strerror}; make room, then --resume goes on"
-            ) from error
+            for packet in encoder.flush():
+                writer.write(packet)
+        damage = self._damage[1] if self._damage and self._damage[0] == segment.index else None
+        self._shelf.add(writer.record(encoder.header, reused, damage))
 
 
 def _consecutive(segments: Sequence[Segment]) -> Iterator[list[Segment]]:

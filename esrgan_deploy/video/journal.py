@@ -14,7 +14,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from esrgan_deploy.errors import OutputError
 from esrgan_deploy.video.segments import SegmentRecord, packets_path
@@ -35,6 +35,30 @@ class Journal:
     def path(self, index: int) -> Path:
         """The file of packets of a segment."""
         return packets_path(self.folder, index)
+
+    @contextlib.contextmanager
+    def file(self, index: int) -> Iterator[IO[bytes]]:
+        """A file for the packets of a segment: on the disk first, then under its name; if the block raises, neither.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        partial = self.folder / f".{index:06}.part"
+        try:
+            file = partial.open("wb")
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                partial.replace(self.path(index))
+            finally:
+                with contextlib.suppress(OSError):  # what is in its buffer finds no room either
+                    file.close()
+                partial.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"{self.folder}: cannot be written: {error.strerror}; make room, then --resume goes on"
+            ) from error
 
     def add(self, record: SegmentRecord) -> None:
         """List a segment whose file is complete.

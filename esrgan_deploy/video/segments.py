@@ -7,22 +7,18 @@ packets, one after the other, and a `SegmentRecord` that says what they are.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import av
 from av.packet import Packet
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
-    from typing_extensions import Self
 
     from esrgan_deploy.video.encode import Coded
 
@@ -81,12 +77,9 @@ class SegmentRecord:
 
 @dataclass
 class SegmentWriter:
-    """Writes the packets of one segment to a file, which appears under its name when it is complete.
+    """Writes the packets of one segment to a file, one after the other, and takes down what they are."""
 
-    Used as a context manager; leaving it without `close` removes what was written.
-    """
-
-    path: Path
+    file: IO[bytes]
     index: int
     _sizes: list[int] = field(default_factory=list)
     _pts: list[int] = field(default_factory=list)
@@ -94,8 +87,6 @@ class SegmentWriter:
     _keys: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._partial = self.path.with_name(f".{self.path.name}.part")
-        self._file = self._partial.open("wb")
         self._digest = hashlib.sha256()
 
     def write(self, packet: Coded) -> None:
@@ -105,15 +96,11 @@ class SegmentWriter:
         self._sizes.append(len(packet.data))
         self._pts.append(packet.pts)
         self._durations.append(packet.duration)
-        self._file.write(packet.data)
+        self.file.write(packet.data)
         self._digest.update(packet.data)
 
-    def close(self, header: bytes, reused: int = 0, damage: str | None = None) -> SegmentRecord:
-        """Make the file permanent: on the disk first, then under its name."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._partial.replace(self.path)
+    def record(self, header: bytes, reused: int = 0, damage: str | None = None) -> SegmentRecord:
+        """What was written."""
         return SegmentRecord(
             index=self.index,
             frames=len(self._sizes),
@@ -127,16 +114,6 @@ class SegmentWriter:
             reused=reused,
             damage=damage,
         )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with contextlib.suppress(OSError):  # what is in its buffer finds no room either
-            self._file.close()
-        self._partial.unlink(missing_ok=True)
 
 
 def packets_path(folder: Path, index: int) -> Path:

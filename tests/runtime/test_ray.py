@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -77,6 +76,9 @@ class Cluster:
             self.port = free.getsockname()[1]
         self.address = f"127.0.0.1:{self.port}"
         self.folder = folder
+        self.scratch = folder / "scratch"
+        """Where workers put temporary files."""
+        self.scratch.mkdir()
         self.environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
         self.nodes = []
 
@@ -91,7 +93,7 @@ class Cluster:
         with (self.folder / f"{name}.log").open("wb") as log:
             node = subprocess.Popen(
                 [Path(sys.executable).with_name("ray"), "start", *place, "--num-cpus=1", "--block", *arguments],
-                env={**self.environment, **(environment or {})},
+                env={**self.environment, "TMPDIR": str(self.scratch), **(environment or {})},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -267,6 +269,7 @@ def test_a_killed_node_costs_no_frame(cluster, clip, tmp_path):
     until(lambda: cluster.at_work(lost))
     cluster.kill(lost)
     run.succeed()
+    assert not any(cluster.scratch.iterdir())
     assert (tmp_path / "ray.mp4").read_bytes() == expected
 
 
@@ -277,6 +280,7 @@ def test_a_killed_worker_costs_no_frame(cluster, clip, tmp_path):
     run.wait_for(8)
     os.kill(cluster.at_work()[0], signal.SIGKILL)
     run.succeed()
+    assert not any(cluster.scratch.iterdir())
     assert (tmp_path / "ray.mp4").read_bytes() == expected
 
 
@@ -284,13 +288,12 @@ def test_a_killed_worker_costs_no_frame(cluster, clip, tmp_path):
 def test_an_interrupted_run_goes_on_without_ray(cluster, clip, tmp_path, kind):
     expected = alone(clip, tmp_path / "alone.mp4")
     target = tmp_path / "ray.mp4"
-    before = set(Path(tempfile.gettempdir()).glob("esrgan-segment-*"))
     run = Run(cluster, clip, target, delay=0.2).start()
     run.wait_for(2 * SEGMENT + 1)
     os.killpg(run.process.pid, kind)  # as a terminal does
     assert run.fail()[0] == 130
     until(lambda: not cluster.at_work())
-    assert set(Path(tempfile.gettempdir()).glob("esrgan-segment-*")) <= before
+    assert not any(cluster.scratch.iterdir())
     finished = len(list(parts_of(target).glob("*.packets")))
     assert 1 <= finished < SEGMENTS
     with UpscalerRecipe(None, "reference").open() as upscaler:

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from esrgan_deploy.atomic import replacing
 from esrgan_deploy.backends import ON_GPU
-from esrgan_deploy.errors import MachineError, MediaError, ModelError, OptionError, OutputError
+from esrgan_deploy.errors import MachineError, MediaError, ModelError, OptionError
 from esrgan_deploy.reuse import Counts
 from esrgan_deploy.video.cluster import worker
 from esrgan_deploy.video.cluster.connection import Demand, connected, demand, slots
@@ -239,7 +238,8 @@ class _Work:
         record = result.record
         if record.damage:
             record = replace(record, damage=self._confirmed_damage(segment, result.node))
-        _write(self._journal.path(segment.index), result.packets)
+        with self._journal.file(segment.index) as file:
+            file.write(result.packets.data)
         self._journal.add(record)
         self.busy_s.update(result.busy_s)
         self.counts += result.counts
@@ -353,15 +353,6 @@ def _get(reference: Any) -> Any:  # noqa: ANN401
             f"--ray: workers died {ATTEMPTS_AGAIN + 1} times at the same work: {' '.join(str(error).split())[:300]}; "
             "if they lack memory, give a smaller --tile or more --threads, then --resume goes on"
         ) from error
-
-
-def _write(path: Path, packets: Any) -> None:  # noqa: ANN401  # an array of bytes
-    try:
-        with replacing(path) as partial:
-            packets.tofile(partial)
-    except OutputError as error:
-        reason = getattr(error.__cause__, "strerror", None) or error
-        raise OutputError(f"{path.parent}: cannot be written: {reason}; make room, then --resume goes on") from error
 
 
 def _bytes_of(model: Path) -> Any:  # noqa: ANN401

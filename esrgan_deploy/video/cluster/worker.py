@@ -6,11 +6,13 @@ is gone with the process.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import socket
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -22,7 +24,7 @@ from esrgan_deploy.reuse import Counts
 from esrgan_deploy.video.chain import Chain
 from esrgan_deploy.video.cluster.recipe import UpscalerRecipe
 from esrgan_deploy.video.job import Job, versions
-from esrgan_deploy.video.segments import Segment, SegmentRecord, packets_path
+from esrgan_deploy.video.segments import Segment, SegmentRecord
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -240,15 +242,13 @@ class _Worker:
         begin = time.perf_counter()
         job = replace(self._job[1], source=replace(self._job[1].source, path=source))
         before = replace(self.upscaler.counts)
-        with tempfile.TemporaryDirectory(prefix="esrgan-segment-", ignore_cleanup_errors=True) as folder:
-            shelf = _Shelf(Path(folder))
-            chain = Chain(job, self.upscaler, shelf, progress=progress)
-            chain.run([segment])
-            (record,) = shelf.records
-            packets = np.fromfile(shelf.path(segment.index), np.uint8)
+        shelf = _Shelf()
+        chain = Chain(job, self.upscaler, shelf, progress=progress)
+        chain.run([segment])
+        (record,) = shelf.records
         return Finished(
             record=record,
-            packets=packets,
+            packets=np.frombuffer(shelf.packets.getbuffer(), np.uint8),
             node=_node(),
             seconds=time.perf_counter() - begin,
             busy_s=chain.busy_s,
@@ -257,14 +257,15 @@ class _Worker:
 
 
 class _Shelf:
-    """A folder for finished segments; see `chain.Shelf`."""
+    """Keeps one segment in memory, from where it goes to Ray's object store; see `chain.Shelf`."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self) -> None:
+        self.packets = io.BytesIO()
         self.records: list[SegmentRecord] = []
 
-    def path(self, index: int) -> Path:
-        return packets_path(self._folder, index)
+    @contextlib.contextmanager
+    def file(self, index: int) -> Iterator[IO[bytes]]:
+        yield self.packets
 
     def add(self, record: SegmentRecord) -> None:
         self.records.append(record)
