@@ -52,7 +52,7 @@ bench: .venv/dev.done           ## the figures of the README, side by side; see 
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/engine_build.py
 	$(BIN)/python benchmarks/tuning.py
-	$(BIN)/python benchmarks/last_convolution.py
+	$(BIN)/python benchmarks/openvino_forms.py
 	$(BIN)/python benchmarks/peak_share.py
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/pipeline_costs.py

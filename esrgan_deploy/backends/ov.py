@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from esrgan_deploy.backends.last_convolution import widen_last_convolution
 from esrgan_deploy.backends.session import Frames, ThreadedSession
+from esrgan_deploy.backends.unsigned import unsigned_activations
 from esrgan_deploy.dial import load_at
 from esrgan_deploy.errors import BackendMissingError, MachineError, ModelError, OptionError
 from esrgan_deploy.footprint import largest_tile
@@ -86,9 +87,7 @@ class OpenVinoSession(ThreadedSession):
     def _compile(self, graph: onnx.ModelProto, frame_type: FrameType) -> SimpleQueue[Any]:
         """As many infer requests as there are streams; whoever takes one puts it back."""
         hint = "bf16" if self._floats == "bf16" and frame_type == "uint8" else "f32"
-        if "avx512f" in features():  # measured where vectors hold sixteen values; benchmarks/last_convolution.py
-            graph = widen_last_convolution(graph, self.info.scale)
-        data = attach_frame_io(graph, frame_type).SerializeToString()
+        data = attach_frame_io(_suited(graph, self.info.scale), frame_type).SerializeToString()
         try:
             network = self._core.read_model(data)
             config = {**self._config, "INFERENCE_PRECISION_HINT": hint}
@@ -118,6 +117,16 @@ class OpenVinoSession(ThreadedSession):
         finally:
             self._requests[frame_type].put(request)
         return result
+
+
+def _suited(graph: onnx.ModelProto, scale: int) -> onnx.ModelProto:
+    """The same network in the forms that this processor computes fastest, each where that was measured."""
+    here = features()
+    if "avx512f" in here:  # vectors of sixteen values; benchmarks/openvino_forms.py
+        graph = widen_last_convolution(graph, scale)
+    if "avx512_vnni" in here and "amx_int8" not in here:  # AMX multiplies signed bytes; benchmarks/openvino_forms.py
+        graph = unsigned_activations(graph)
+    return graph
 
 
 def _settings(threads: int | None, streams: int, cache: Path | None) -> dict[str, Any]:
