@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 LIMIT_S = 20.0
 """A tuning takes no longer."""
-SPENT_S = 11.0
+SPENT_S = 13.0
 """Nothing new is begun after this; what is under way may take as long again on a slow machine."""
 PHASE = "Tuning"
 

@@ -24,7 +24,7 @@ from esrgan_deploy.tuning.choice import WORTH, Timing
 
 SIDES = (64, 128)
 """Of the tiles, round after round."""
-RUNS = (3, 5)
+RUNS = (3, 3)
 """Timed runs of each candidate in each round."""
 HOPELESS = 1.5
 """So many times slower than the best, a candidate drops out even if it is in the better half."""
