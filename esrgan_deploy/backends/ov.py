@@ -120,11 +120,11 @@ class OpenVinoSession(ThreadedSession):
 
 
 def _suited(graph: onnx.ModelProto, scale: int) -> onnx.ModelProto:
-    """The same network in the forms that this processor computes fastest, each where that was measured."""
+    """The same network in the forms that this processor computes fastest; see benchmarks/openvino_forms.py."""
     here = features()
-    if "avx512f" in here:  # vectors of sixteen values; benchmarks/openvino_forms.py
+    if "avx512f" in here:  # vectors of sixteen values
         graph = widen_last_convolution(graph, scale)
-    if "avx512_vnni" in here and "amx_int8" not in here:  # AMX multiplies signed bytes; benchmarks/openvino_forms.py
+    if "avx512_vnni" in here and "amx_int8" not in here:  # AMX multiplies signed bytes as they are
         graph = unsigned_activations(graph)
     return graph
 

@@ -34,8 +34,8 @@ PEAK_S = 0.1
 """The peak is that of matrices that are multiplied within this time: a few per cent too low."""
 LEGEND = """\
 By the network alone, tiled like esrgan-upscale does. The peak is a large matrix product through the same backend.
-Seen with OpenVINO on an Intel CPU: in fp32 70% of it or more for RRDBNet and 55% for the compact network, in int8 50%
-and 25%. On GPUs 30 to 40% is the best ever published for RRDBNet. Far less than that means that other programs compute,
+Seen with OpenVINO on an Intel CPU: in fp32 70% of it or more for RRDBNet and 55% for the compact network, in int8 60%
+and 35%. On GPUs 30 to 40% is the best ever published for RRDBNet. Far less than that means that other programs compute,
 that the machine is throttled, or that threads are missing."""
 UNITS = (("s", 1), ("min", 60), ("h", 3600), ("d", 86400))
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SIDE = 64
 """Input pixels for which shapes and operations are reckoned; their ratios are the same for all."""
 ENOUGH = 4e6 * SIDE * SIDE
-"""Operations. RRDBNet takes as many for three of its blocks, and networks made for speed for all of them."""
+"""Operations. RRDBNet takes as many for nearly three of its blocks, networks made for speed fewer for all layers."""
 
 
 def excerpt(model: onnx.ModelProto) -> onnx.ModelProto:

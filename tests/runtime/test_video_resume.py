@@ -258,6 +258,18 @@ def test_the_journal_is_written_after_its_segment(tmp_path):
     upscale_video(BUNNY, target, nearest(2), OPTIONS, progress=check)
 
 
+def test_a_segment_that_is_interrupted_leaves_nothing(tmp_path):
+    target = tmp_path / "o.mp4"
+    with open_journal(target, {}, resume=False) as journal:
+        with journal.file(0) as file:
+            file.write(b"whole")
+        with pytest.raises(KeyboardInterrupt), journal.file(1) as file:
+            file.write(b"half")
+            raise KeyboardInterrupt
+        assert {path.name for path in parts_of(target).iterdir()} == {"journal.jsonl", "000000.packets"}
+        assert journal.path(0).read_bytes() == b"whole"
+
+
 def test_a_full_disk_keeps_what_is_finished(tmp_path, whole):
     """A limit on the size of files stops the third segment, in which the picture changes."""
     target = tmp_path / "out.mp4"

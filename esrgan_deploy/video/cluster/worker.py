@@ -1,7 +1,6 @@
 """What runs in a worker process of a cluster: segments, one after the other, on an Upscaler that stays loaded.
 
-A worker may be killed at any moment. So what it keeps on its disk from one segment to the next has no name there, and
-is gone with the process.
+A worker may be killed at any moment. So what it keeps on its disk has no name there, and is gone with the process.
 """
 
 from __future__ import annotations
