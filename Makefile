@@ -43,23 +43,23 @@ format: .venv/dev.done
 	$(BIN)/ruff format
 
 bench: .venv/dev.done           ## the figures of the README, side by side; see benchmarks/README.md
-	$(BIN)/python benchmarks/startup.py
-	$(BIN)/python benchmarks/cpu_backends.py
-	$(BIN)/python benchmarks/video_pipeline.py
-	$(BIN)/python benchmarks/crash.py
-	$(BIN)/python benchmarks/reuse.py
-	$(BIN)/python benchmarks/cluster.py
-	$(BIN)/python benchmarks/training.py
-	$(BIN)/python benchmarks/engine_build.py
-	$(BIN)/python benchmarks/tuning.py
-	$(BIN)/python benchmarks/openvino_forms.py
-	$(BIN)/python benchmarks/peak_share.py
-	$(BIN)/python benchmarks/scaling.py
-	$(BIN)/python benchmarks/pipeline_costs.py
+	$(BIN)/python benchmarks/studies/startup.py
+	$(BIN)/python benchmarks/studies/cpu_backends.py
+	$(BIN)/python benchmarks/studies/video_pipeline.py
+	$(BIN)/python benchmarks/studies/crash.py
+	$(BIN)/python benchmarks/studies/reuse.py
+	$(BIN)/python benchmarks/studies/cluster.py
+	$(BIN)/python benchmarks/studies/training.py
+	$(BIN)/python benchmarks/studies/engine_build.py
+	$(BIN)/python benchmarks/studies/tuning.py
+	$(BIN)/python benchmarks/studies/openvino_forms.py
+	$(BIN)/python benchmarks/studies/peak_share.py
+	$(BIN)/python benchmarks/studies/scaling.py
+	$(BIN)/python benchmarks/studies/pipeline_costs.py
 
 # TENSORRT_PYTHON: the interpreter that has TensorRT, where it is not this one; its packages are its own affair.
 gpu-check: .venv/dev.done       ## every test and figure that needs a GPU, in eight minutes, where there is one
-	$(BIN)/python benchmarks/gpu_check.py $(if $(TENSORRT_PYTHON),--tensorrt-python $(TENSORRT_PYTHON))
+	$(BIN)/python benchmarks/studies/gpu_check.py $(if $(TENSORRT_PYTHON),--tensorrt-python $(TENSORRT_PYTHON))
 
 clean:
 	rm -rf .venv .venv-3.10 demo dist

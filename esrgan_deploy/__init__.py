@@ -5,11 +5,12 @@
     with Upscaler(open_session("model.onnx")) as upscaler:
         large = upscaler.upscale(small)          # uint8 or uint16 RGB, (H, W, 3) -> (H * scale, W * scale, 3)
 
-Pictures and clips are in `esrgan_deploy.stills` and `esrgan_deploy.video`, imported on their own because they load
+Pictures and clips are in `esrgan_deploy.images` and `esrgan_deploy.video`, imported on their own because they load
 OpenCV and FFmpeg. Nothing here needs torch; the packages of a backend are imported when a session is opened.
 """
 
-from esrgan_deploy.backends import BACKENDS, Session, open_session
+from esrgan_deploy.backends import Session, open_session
+from esrgan_deploy.backends.names import BACKENDS
 from esrgan_deploy.errors import (
     BackendMissingError,
     EsrganError,

@@ -13,7 +13,7 @@ import numpy as np
 from esrgan_deploy import tiling
 from esrgan_deploy.backends.session import Frames, Session, check_batch
 from esrgan_deploy.errors import OptionError
-from esrgan_deploy.reuse import Counts, FrameResult, TileResult
+from esrgan_deploy.tile_reuse import Counts, FrameResult, TileResult
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -13,9 +13,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from esrgan_bench import cli as bench  # noqa: E402
+from esrgan_bench import expect, measure, peak  # noqa: E402
 from esrgan_deploy import ModelInfo  # noqa: E402
-from esrgan_deploy.bench import expect, measure, peak  # noqa: E402
-from esrgan_deploy.cli import bench, engine, upscale  # noqa: E402  # torch decides whether this file runs at all
+from esrgan_deploy.cli import engine, upscale  # noqa: E402
 from esrgan_export.checkpoint import save_checkpoint  # noqa: E402
 from esrgan_export.cli import eval as evaluate  # noqa: E402
 from esrgan_export.cli import export  # noqa: E402

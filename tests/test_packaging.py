@@ -14,7 +14,7 @@ RUNTIME_PROGRAM = """
 import importlib, pkgutil, sys
 import esrgan_deploy
 names = [m.name for m in pkgutil.walk_packages(esrgan_deploy.__path__, "esrgan_deploy.")]
-assert "esrgan_deploy.video.pipeline" in names, names
+assert "esrgan_deploy.video.run.pipeline" in names, names
 for name in names:
     importlib.import_module(name)
 heavy = {"torch", "onnx", "onnxruntime", "openvino", "esrgan_export", "esrgan_train"} & set(sys.modules)
@@ -50,11 +50,13 @@ def run(*command, **options):
 def test_wheel_holds_nothing_but_our_packages(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {
+        "esrgan_bench",
         "esrgan_deploy",
         "esrgan_export",
         "esrgan_train",
     }
     assert {name for name in names if name.endswith("py.typed")} == {
+        "esrgan_bench/py.typed",
         "esrgan_deploy/py.typed",
         "esrgan_export/py.typed",
         "esrgan_train/py.typed",

@@ -6,19 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esrgan_deploy.backends.int8 import at_precision
-from esrgan_deploy.backends.ov import CpuPrecision
+from esrgan_deploy.backends.names import BACKENDS, ENGINE_SUFFIXES, CpuPrecision, untuned_backend
 from esrgan_deploy.backends.session import Frames, Session
-from esrgan_deploy.errors import BackendMissingError, MachineError, OptionError
+from esrgan_deploy.errors import MachineError, OptionError
 
 if TYPE_CHECKING:
-    from esrgan_deploy.engine.watch import Progress
+    from esrgan_deploy.engine.build.progress import Progress
 
 __all__ = ["BACKENDS", "CpuPrecision", "Frames", "Session", "open_session"]
-
-BACKENDS = ("auto", "tensorrt", "openvino", "ort", "ort-cuda", "ort-tensorrt", "reference")
-ON_GPU = ("tensorrt", "ort-cuda", "ort-tensorrt")
-ENGINE_SUFFIXES = (".engine", ".plan")
-"""Of files that TensorRT runs as they are."""
 
 
 def open_session(
@@ -71,7 +66,7 @@ def open_session(
     path = Path(model)
     if backend == "tensorrt" or (backend == "auto" and _prefers_tensorrt(path)):
         from esrgan_deploy.backends.trt import TensorRTSession
-        from esrgan_deploy.engine.cache import EngineCache
+        from esrgan_deploy.engine.store.cache import EngineCache
 
         engine = path.suffix in ENGINE_SUFFIXES
         source = path if engine else at_precision(path, precision)
@@ -124,7 +119,7 @@ def _open_best(path: Path, precision: CpuPrecision, threads: int | None, streams
     """The fastest of the others that is installed and works; only a missing device or package moves on to the next."""
     from esrgan_deploy.backends.ort import check_installed, installed
     from esrgan_deploy.backends.ort_gpu import OrtGpuSession
-    from esrgan_deploy.tuning.memory import recall
+    from esrgan_deploy.tuning.saved_choices import recall
 
     if installed("onnxruntime-gpu"):
         check_installed("ort-cuda")  # beside the CPU package it would silently lose the GPU
@@ -138,21 +133,3 @@ def _open_best(path: Path, precision: CpuPrecision, threads: int | None, streams
         best = choice.for_streams(streams)
         backend, precision, threads = best.backend, best.precision, threads or best.threads
     return open_session(path, backend, precision=precision, threads=threads, streams=streams, cache=cache)
-
-
-def untuned_backend() -> str:
-    """The CPU backend that is most likely the fastest here.
-
-    Raises:
-        BackendMissingError: none is installed.
-    """
-    from importlib.util import find_spec
-
-    from esrgan_deploy.host import openvino_runs_here
-
-    present = [name for name, module in (("openvino", "openvino"), ("ort", "onnxruntime")) if find_spec(module)]
-    if not present:
-        raise BackendMissingError(
-            "no backend is installed: pip install 'esrgan-deploy[cpu]' (or [gpu] with an NVIDIA GPU)"
-        )
-    return present[0] if openvino_runs_here() else present[-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from esrgan_deploy.backends.ov import CpuPrecision
+from esrgan_deploy.backends.names import CpuPrecision
 from esrgan_deploy.errors import ModelError, OptionError
 from esrgan_deploy.model import PRECISIONS, load_onnx
 

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from esrgan_deploy.cuda import DeviceFacts
-from esrgan_deploy.engine.lock import locked
 from esrgan_deploy.errors import OutputError
+from esrgan_deploy.system.locks import locked
 
 SUMS = "sums.json"
 ENGINE, TIMING = "*.engine", "*.timing"

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from esrgan_deploy.alpha import load_at
 from esrgan_deploy.backends import ort_engines, ort_libraries
 from esrgan_deploy.backends.ort import check_installed, first_line
 from esrgan_deploy.backends.session import Frames, ThreadedSession
 from esrgan_deploy.cuda import DeviceFacts
 from esrgan_deploy.cuda.probe import check_driver, probe
-from esrgan_deploy.dial import load_at
-from esrgan_deploy.engine.folder import user_folder
+from esrgan_deploy.engine.store.folder import user_folder
 from esrgan_deploy.errors import BackendMissingError, EsrganError, MachineError, ModelError
 from esrgan_deploy.frame_io import FrameType, attach_frame_io, frame_type_of
 

@@ -6,21 +6,19 @@ import functools
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from esrgan_deploy.backends.last_convolution import widen_last_convolution
+from esrgan_deploy.alpha import load_at
+from esrgan_deploy.backends.names import CpuPrecision
+from esrgan_deploy.backends.ov_graph import unsigned_activations, widen_last_convolution
 from esrgan_deploy.backends.session import Frames, ThreadedSession
-from esrgan_deploy.backends.unsigned import unsigned_activations
-from esrgan_deploy.dial import load_at
 from esrgan_deploy.errors import BackendMissingError, MachineError, ModelError, OptionError
-from esrgan_deploy.footprint import largest_tile
 from esrgan_deploy.frame_io import FrameType, attach_frame_io, frame_type_of
-from esrgan_deploy.host import default_threads, features
+from esrgan_deploy.network_memory import largest_tile
+from esrgan_deploy.system.cpu import default_threads, features
 
 if TYPE_CHECKING:
     import onnx
-
-CpuPrecision = Literal["auto", "fp32", "bf16", "int8"]
 
 
 class OpenVinoSession(ThreadedSession):
@@ -120,7 +118,7 @@ class OpenVinoSession(ThreadedSession):
 
 
 def _suited(graph: onnx.ModelProto, scale: int) -> onnx.ModelProto:
-    """The same network in the forms that this processor computes fastest; see benchmarks/openvino_forms.py."""
+    """The same network in the forms that this processor computes fastest; see benchmarks/studies/openvino_forms.py."""
     here = features()
     if "avx512f" in here:  # vectors of sixteen values
         graph = widen_last_convolution(graph, scale)

@@ -10,24 +10,24 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from esrgan_deploy.backends import ENGINE_SUFFIXES
+from esrgan_deploy.alpha import check_alpha, info_at
+from esrgan_deploy.backends.names import ENGINE_SUFFIXES
 from esrgan_deploy.backends.session import Frames, Session, check_batch
 from esrgan_deploy.cuda import Driver
 from esrgan_deploy.cuda.arrays import DeviceFrames, device_array, stream_handle
 from esrgan_deploy.cuda.pool import Pool
-from esrgan_deploy.dial import check_alpha, info_at
-from esrgan_deploy.engine.lanes import Lanes
-from esrgan_deploy.engine.loader import Loader
 from esrgan_deploy.engine.options import EngineOptions, Profile, Shape
-from esrgan_deploy.engine.source import CachedEngines, EngineSource, OneEngine
-from esrgan_deploy.engine.workers import Job, Workers
+from esrgan_deploy.engine.run.host_streams import Lanes
+from esrgan_deploy.engine.run.loader import Loader
+from esrgan_deploy.engine.run.source import CachedEngines, EngineSource, OneEngine
+from esrgan_deploy.engine.run.workers import Job, Workers
 from esrgan_deploy.errors import MachineError, OptionError
 from esrgan_deploy.frame_io import FrameType
 
 if TYPE_CHECKING:
-    from esrgan_deploy.engine.cache import EngineCache
-    from esrgan_deploy.engine.library import TensorRT
-    from esrgan_deploy.engine.watch import Progress
+    from esrgan_deploy.engine.adapter import TensorRT
+    from esrgan_deploy.engine.build.progress import Progress
+    from esrgan_deploy.engine.store.cache import EngineCache
 
 
 class TensorRTSession(Session):
@@ -259,7 +259,7 @@ def _open_source(
 ) -> EngineSource:
     if model.suffix in ENGINE_SUFFIXES:
         return OneEngine(model, library, driver)
-    from esrgan_deploy.engine.cache import EngineCache
+    from esrgan_deploy.engine.store.cache import EngineCache
 
     return CachedEngines(model, library, driver, cache or EngineCache(), settings, progress)
 
@@ -272,7 +272,7 @@ def _open_driver(device: int) -> Driver:
 
 def _load_tensorrt(driver: Driver) -> TensorRT:
     from esrgan_deploy.cuda.probe import check_driver, required_cuda
-    from esrgan_deploy.engine.library import load_tensorrt
+    from esrgan_deploy.engine.adapter import load_tensorrt
 
     library = load_tensorrt()
     check_driver(driver.facts, required_cuda(library.module.__name__), str(library))

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from esrgan_deploy import cli
-from esrgan_deploy.atomic import same_file
-from esrgan_deploy.backends import BACKENDS, CpuPrecision, gpu_comes_first, open_session
+from esrgan_deploy.backends import gpu_comes_first, open_session
 from esrgan_deploy.backends.int8 import at_precision
+from esrgan_deploy.backends.names import BACKENDS, CpuPrecision
 from esrgan_deploy.cli.progress import BuildProgress, Progress
 from esrgan_deploy.errors import MediaError, OptionError, OutputError
 from esrgan_deploy.models import BUNDLED
+from esrgan_deploy.system.files import same_file
 from esrgan_deploy.upscaler import Upscaler
 
 if TYPE_CHECKING:
-    from esrgan_deploy.tuning.settings import Settings
+    from esrgan_deploy.tuning.run_settings import Settings
     from esrgan_deploy.video import VideoInfo, VideoOptions, VideoSummary
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
@@ -100,7 +101,7 @@ def _upscale(args: argparse.Namespace) -> None:
     if args.threads is not None and args.threads < 1:
         raise OptionError(f"--threads {args.threads} is too small; give at least 1")
     if args.alpha is not None:
-        from esrgan_deploy.dial import check_alpha
+        from esrgan_deploy.alpha import check_alpha
 
         check_alpha(args.alpha)
     _check_target(source, target)
@@ -148,7 +149,7 @@ def _settings(
 ) -> tuple[Settings, tuple[int, int] | None]:
     """What to run with, and the height and width of a clip that this was tuned for."""
     from esrgan_deploy.tuning import recall, tune
-    from esrgan_deploy.tuning.settings import is_long
+    from esrgan_deploy.tuning.run_settings import is_long
 
     asked = _asked(args)
     if not _is_clip(args) or model is None or asked.backend != "auto" or gpu_comes_first(model):
@@ -170,15 +171,15 @@ def _settings(
 
 def _asked(args: argparse.Namespace) -> Settings:
     """What the user asks for, and beside that, what an interrupted run to the same output has taken."""
-    from esrgan_deploy.host import default_threads
-    from esrgan_deploy.tuning.settings import Settings
+    from esrgan_deploy.system.cpu import default_threads
+    from esrgan_deploy.tuning.run_settings import Settings
 
     # Frames of a clip can be computed side by side; a picture should have all threads to itself.
     streams = min(CLIP_STREAMS, args.threads or default_threads()) if _is_clip(args) else 1
     asked = Settings(args.backend, args.precision, args.threads, streams, args.tile)
     if not _is_clip(args) or PIPE in (args.input, args.output):
         return asked
-    from esrgan_deploy.video.journal import recorded_identity
+    from esrgan_deploy.video.output.checkpoint import recorded_identity
 
     recorded = recorded_identity(args.output)
     return asked.resumed(recorded) if recorded else asked
@@ -218,7 +219,7 @@ def _check_target(source: Path, target: Path) -> None:
 
 
 def _upscale_picture(source: Path, target: Path, upscaler: Upscaler) -> None:
-    from esrgan_deploy.stills import read_still, upscale_still, write_still
+    from esrgan_deploy.images import read_still, upscale_still, write_still
 
     still = upscale_still(read_still(source), upscaler)
     write_still(target, still)
@@ -228,7 +229,7 @@ def _upscale_picture(source: Path, target: Path, upscaler: Upscaler) -> None:
 
 def _upscale_folder(source: Path, target: Path, upscaler: Upscaler) -> None:
     """Mirror the folder; a picture that fails is reported, the others are done, and the exit code tells."""
-    from esrgan_deploy.stills import read_still, upscale_still, write_still
+    from esrgan_deploy.images import read_still, upscale_still, write_still
 
     inside = target.resolve()
     pictures = [
@@ -267,7 +268,7 @@ def _upscale_clip(source: Path, target: Path, upscaler: Upscaler, args: argparse
 
 
 def _upscale_on_ray(source: Path, target: Path, model: Path | None, args: argparse.Namespace) -> None:
-    from esrgan_deploy.video.cluster import UpscalerRecipe, upscale_on_ray
+    from esrgan_deploy.video.run.cluster import UpscalerRecipe, upscale_on_ray
 
     if PIPE in (source, target) or source.is_dir() or source.suffix.lower() in PICTURES:
         raise OptionError("--ray shares the segments of a clip; leave it out for pictures and pipes")

@@ -4,9 +4,8 @@ candidates.py lists the ways that keep the quality asked for, excerpt.py makes a
 lets the candidates compete on it, choice.py is the answer, memory.py keeps it, settings.py applies it to a job.
 """
 
-from esrgan_deploy.tuning.candidates import Candidate
-from esrgan_deploy.tuning.choice import Choice, Timing
-from esrgan_deploy.tuning.memory import recall
+from esrgan_deploy.tuning.choice import Candidate, Choice, Timing
+from esrgan_deploy.tuning.saved_choices import recall
 from esrgan_deploy.tuning.search import LIMIT_S, tune
 
 __all__ = ["LIMIT_S", "Candidate", "Choice", "Timing", "recall", "tune"]

@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from esrgan_deploy.backends import untuned_backend
 from esrgan_deploy.backends.int8 import int8_beside
-from esrgan_deploy.backends.ov import CpuPrecision, bf16_here
+from esrgan_deploy.backends.names import CpuPrecision, untuned_backend
+from esrgan_deploy.backends.ov import bf16_here
 from esrgan_deploy.errors import OptionError
-from esrgan_deploy.host import default_threads, openvino_runs_here, usable_threads
 from esrgan_deploy.model import ModelInfo
+from esrgan_deploy.system.cpu import default_threads, openvino_runs_here, usable_threads
+from esrgan_deploy.tuning.choice import Candidate
 
 STREAMS = (1, 2)
 """Batches at a time. `Upscaler.map` has three on their way: more than two streams would wait for it."""
 PACKAGES = {"openvino": "openvino", "ort": "onnxruntime"}
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """Arguments for `open_session`."""
-
-    backend: str
-    precision: CpuPrecision
-    """What it computes in; "int8" is the INT8 artefact, which lies beside a floating-point model."""
-    threads: int
-    streams: int
-
-    def __str__(self) -> str:
-        many = f"{self.threads} thread{'s' * (self.threads > 1)}"
-        return f"{self.backend} in {self.precision}, {many}" + (f", {self.streams} streams" if self.streams > 1 else "")
 
 
 def candidates(model: Path, info: ModelInfo, quality: CpuPrecision) -> list[Candidate]:

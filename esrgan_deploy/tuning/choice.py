@@ -10,14 +10,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from esrgan_deploy import tiling
+from esrgan_deploy.backends.names import CpuPrecision
 from esrgan_deploy.errors import OptionError
-from esrgan_deploy.tuning.candidates import Candidate
 
 if TYPE_CHECKING:
     from esrgan_deploy.upscaler import Upscaler
 
 WORTH = 1.03
 """What is faster by less than this is within the noise; then the plainer one is taken."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Arguments for `open_session`."""
+
+    backend: str
+    precision: CpuPrecision
+    """What it computes in; "int8" is the INT8 artefact, which lies beside a floating-point model."""
+    threads: int
+    streams: int
+
+    def __str__(self) -> str:
+        many = f"{self.threads} thread{'s' * (self.threads > 1)}"
+        return f"{self.backend} in {self.precision}, {many}" + (f", {self.streams} streams" if self.streams > 1 else "")
 
 
 @dataclass(frozen=True)

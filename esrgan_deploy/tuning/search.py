@@ -8,21 +8,22 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from esrgan_deploy.backends import ENGINE_SUFFIXES, CpuPrecision, gpu_comes_first
+from esrgan_deploy.backends import gpu_comes_first
 from esrgan_deploy.backends.int8 import int8_beside
+from esrgan_deploy.backends.names import ENGINE_SUFFIXES, CpuPrecision
 from esrgan_deploy.errors import OptionError, OutputError
-from esrgan_deploy.host import shortcomings
 from esrgan_deploy.model import load_onnx
+from esrgan_deploy.system.cpu import shortcomings
 from esrgan_deploy.tuning.candidates import candidates
 from esrgan_deploy.tuning.choice import Choice
-from esrgan_deploy.tuning.excerpt import any_size, excerpt
-from esrgan_deploy.tuning.memory import remember
-from esrgan_deploy.tuning.timing import Contest
+from esrgan_deploy.tuning.halving import Contest
+from esrgan_deploy.tuning.saved_choices import remember
+from esrgan_deploy.tuning.short_network import any_size, excerpt
 
 if TYPE_CHECKING:
     import onnx
 
-    from esrgan_deploy.engine.watch import Progress
+    from esrgan_deploy.engine.build.progress import Progress
 
 LIMIT_S = 20.0
 """A tuning takes no longer."""

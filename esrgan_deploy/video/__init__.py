@@ -1,11 +1,12 @@
 """Clips: what they are, and upscaling them frame by frame."""
 
-from esrgan_deploy.video.encode import CODECS
-from esrgan_deploy.video.job import VideoOptions
-from esrgan_deploy.video.journal import parts_of
-from esrgan_deploy.video.pipe import upscale_pipe
-from esrgan_deploy.video.pipeline import VideoSummary, upscale_video
-from esrgan_deploy.video.probe import VideoInfo, probe
+from esrgan_deploy.video.info import VideoInfo
+from esrgan_deploy.video.output.checkpoint import parts_of
+from esrgan_deploy.video.output.encode import CODECS
+from esrgan_deploy.video.run.job import VideoOptions
+from esrgan_deploy.video.run.pipe import upscale_pipe
+from esrgan_deploy.video.run.pipeline import VideoSummary, upscale_video
+from esrgan_deploy.video.source.open import probe
 
 __all__ = [
     "CODECS",

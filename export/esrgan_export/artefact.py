@@ -10,11 +10,11 @@ from pathlib import Path
 import onnx
 from torch import Tensor
 
-from esrgan_deploy.atomic import replacing
-from esrgan_deploy.dial import Ends, ends_path
+from esrgan_deploy.alpha import Ends, ends_path
 from esrgan_deploy.model import ModelInfo
+from esrgan_deploy.system.files import replacing
 from esrgan_export.checkpoint import Checkpoint
-from esrgan_export.ends import check_refittable, make_ends, measure_ends
+from esrgan_export.endpoints import check_refittable, make_ends, measure_ends
 from esrgan_export.networks import Network
 from esrgan_export.quantise import prepare
 from esrgan_export.report import Report

@@ -26,8 +26,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from esrgan_deploy.atomic import replacing
 from esrgan_deploy.errors import EsrganError, ModelError, OutputError
+from esrgan_deploy.system.files import replacing
 from esrgan_export.ncnn import read_ncnn
 from esrgan_export.networks import NETWORKS, Config, Network, build
 from esrgan_export.networks.dialects import to_current

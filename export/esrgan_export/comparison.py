@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from esrgan_deploy.atomic import replacing
+from esrgan_deploy.system.files import replacing
 from esrgan_export.interpolate import blend_images
 from esrgan_export.networks import Network
 from esrgan_export.photos import load_photos

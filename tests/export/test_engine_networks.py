@@ -6,10 +6,10 @@ import onnxruntime
 import pytest
 
 from esrgan_deploy import ModelInfo, open_session
-from esrgan_deploy.engine.build import build_plan
-from esrgan_deploy.engine.graph import frame_graph
-from esrgan_deploy.engine.library import TensorRT
-from esrgan_deploy.engine.memory import footprint
+from esrgan_deploy.engine.adapter import TensorRT
+from esrgan_deploy.engine.build.graph import frame_graph
+from esrgan_deploy.engine.build.memory import footprint
+from esrgan_deploy.engine.build.plan import build_plan
 from esrgan_deploy.engine.options import EngineOptions, Profile, Shape
 from esrgan_deploy.model import load_onnx
 from esrgan_deploy.models import BUNDLED

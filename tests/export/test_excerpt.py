@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("torch", reason="the networks need the 'export' extra")
 
 from esrgan_deploy.model import ModelInfo
-from esrgan_deploy.tuning.excerpt import excerpt
+from esrgan_deploy.tuning.short_network import excerpt
 from esrgan_export.networks import RRDBNet
 from esrgan_export.to_onnx import export_onnx
 

@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("torch", reason="the networks need the 'export' extra")
 
-from esrgan_deploy.bench.flops import count_flops
+from esrgan_deploy.flops import count_flops
 from esrgan_deploy.model import ModelInfo
 from esrgan_export.networks import MSRResNet, RRDBNet, SRVGGNetCompact
 from esrgan_export.to_onnx import export_onnx

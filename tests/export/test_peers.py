@@ -17,20 +17,19 @@ import pytest
 
 for needed in ("openvino", "onnxruntime"):
     pytest.importorskip(needed, reason="they are among the contenders")
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "studies"
 sys.path.append(str(BENCHMARKS))
 
 import peers  # noqa: E402  # the benchmarks are scripts beside each other, no package
 import peers_child  # noqa: E402
 import peers_setup  # noqa: E402
 import peers_table  # noqa: E402
-from peers_messages import Frame, Ready, Upscaled  # noqa: E402
-from peers_process import Contender, UnavailableError  # noqa: E402
-
 from esrgan_deploy.model import ModelInfo  # noqa: E402
 from esrgan_export.checkpoint import save_checkpoint  # noqa: E402
 from esrgan_export.networks import RRDBNet  # noqa: E402
 from esrgan_export.to_onnx import export_onnx  # noqa: E402
+from peers_messages import Frame, Ready, Upscaled  # noqa: E402
+from peers_process import Contender, UnavailableError  # noqa: E402
 
 SIZE = (5, 7)
 PIXELS = np.arange(105, dtype=np.uint8).reshape(5, 7, 3) * 2

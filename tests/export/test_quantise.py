@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from esrgan_deploy import ModelInfo, open_session
 from esrgan_deploy.backends.int8 import int8_path
 from esrgan_deploy.errors import FidelityError, MediaError, OptionError
+from esrgan_deploy.images import Still, write_still
 from esrgan_deploy.model import load_onnx
 from esrgan_deploy.models import BUNDLED
-from esrgan_deploy.stills import Still, write_still
 from esrgan_export import photos, quantise
 from esrgan_export.artefact import export_artefact, report_path
 from esrgan_export.cli import export as cli_export

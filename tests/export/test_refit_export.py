@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from esrgan_deploy import ModelError, ModelInfo, OptionError
-from esrgan_deploy.dial import dialled, ends_path, load_at, read_ends
+from esrgan_deploy.alpha import dialled, ends_path, load_at, read_ends
 from esrgan_deploy.errors import FidelityError
 from esrgan_deploy.model import load_onnx
 from esrgan_export import artefact
 from esrgan_export.checkpoint import load_checkpoint, save_checkpoint
 from esrgan_export.cli.export import main
-from esrgan_export.ends import check_refittable, make_ends
+from esrgan_export.endpoints import check_refittable, make_ends
 from esrgan_export.interpolate import interpolate
 from esrgan_export.models import GAN, PSNR
 from esrgan_export.precision import to_precision

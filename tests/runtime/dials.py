@@ -5,7 +5,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from esrgan_deploy import ModelInfo
-from esrgan_deploy.dial import Ends, ends_path, write_ends
+from esrgan_deploy.alpha import Ends, ends_path, write_ends
 from tiny_onnx import write_onnx
 
 PSNR_GAIN, GAN_GAIN = 0.5, 1.0

@@ -3,7 +3,7 @@
 import math
 from itertools import product
 
-from esrgan_deploy.bench.page import write_page
+from esrgan_bench.page import write_page
 
 PEAKS = {("openvino", "fp32"): 190.0, ("openvino", "int8"): 680.0, ("ort", "fp32"): 180.0}
 NETWORKS = {"big_x4_a0.80": (36e6, 170e3), "small_x4": (1.2e6, 9e3)}

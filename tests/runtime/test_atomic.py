@@ -3,7 +3,7 @@
 import pytest
 
 from esrgan_deploy import OutputError
-from esrgan_deploy.atomic import replacing
+from esrgan_deploy.system.files import replacing
 
 
 def test_new_content_replaces_the_old_at_the_end_only(tmp_path):

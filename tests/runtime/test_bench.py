@@ -15,13 +15,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from esrgan_bench import cli, measure, peak, rounds
+from esrgan_bench.plan import Axes, plan_cases
+from esrgan_bench.report import percentiles_ms, spread_ms
 from esrgan_deploy import ModelInfo
-from esrgan_deploy.bench import machine, measure, peak, rounds
-from esrgan_deploy.bench.plan import Axes, plan_cases
-from esrgan_deploy.bench.report import percentiles_ms, spread_ms
-from esrgan_deploy.cli import bench
 from esrgan_deploy.errors import ModelError
-from esrgan_deploy.host import default_threads
+from esrgan_deploy.system import machine
+from esrgan_deploy.system.cpu import default_threads
 from tiny_onnx import write_onnx
 
 # --- statistics and memory ------------------------------------------------------------------------------------------
@@ -39,7 +39,7 @@ def test_an_outlier_does_not_move_the_spread():
 
 MEMORY_PROGRAM = """
 import mmap, resource
-from esrgan_deploy.bench import machine
+from esrgan_deploy.system import machine
 
 before = machine.rss_mib()
 with mmap.mmap(-1, 64 << 20) as block:  # given back at once, which malloc does not promise
@@ -184,7 +184,7 @@ def test_figures_follow_from_the_times(blur_x2, tmp_path, clock, capsys):
         "--json",
         str(target),
     ]
-    assert bench.main(arguments) == 0
+    assert cli.main(arguments) == 0
     report = json.loads(target.read_text())
     assert report["complete"] is True
     assert clock.peaks_measured == 1
@@ -217,7 +217,7 @@ def test_a_peak_that_cannot_be_measured_costs_no_figures(blur_x2, tmp_path, cloc
 
     monkeypatch.setattr(peak, "measure_peak", fail)
     target = tmp_path / "figures.json"
-    assert bench.main(["-m", str(blur_x2), "-b", "ort", "--shapes", "8x8", "9x9", "--json", str(target)]) == 0
+    assert cli.main(["-m", str(blur_x2), "-b", "ort", "--shapes", "8x8", "9x9", "--json", str(target)]) == 0
     report = json.loads(target.read_text())
     assert [(r["runs"], r["share_of_peak"]) for r in report["results"]] == [(5, None), (5, None)]
     assert report["peaks"] == []
@@ -228,7 +228,7 @@ def test_the_markdown_table_has_what_the_json_has(blur_x2, tmp_path, clock):
     model = tmp_path / "a|b_c.onnx"
     model.write_bytes(blur_x2.read_bytes())
     table = tmp_path / "figures.md"
-    assert bench.main(["-m", str(model), "-b", "ort", "--shapes", "20x10", "--markdown", str(table)]) == 0
+    assert cli.main(["-m", str(model), "-b", "ort", "--shapes", "20x10", "--markdown", str(table)]) == 0
     head, rule, row, rest = table.read_text().split("\n", 3)
     titles, rules, cells = ([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in (head, rule, row))
     found = dict(zip(titles, cells, strict=True))
@@ -267,7 +267,7 @@ def test_padding_to_a_multiple_is_counted_because_it_is_computed(unshuffle_x2):
 
 def test_the_reference_backend_claims_no_arithmetic(blur_x2, tmp_path, clock):
     target = tmp_path / "figures.json"
-    assert bench.main(["-m", str(blur_x2), "-b", "reference", "--shapes", "8x8", "--json", str(target)]) == 0
+    assert cli.main(["-m", str(blur_x2), "-b", "reference", "--shapes", "8x8", "--json", str(target)]) == 0
     (result,) = json.loads(target.read_text())["results"]
     assert (result["flops_per_frame"], result["gflops"], result["share_of_peak"]) == (None, None, None)
 
@@ -278,7 +278,7 @@ def test_an_interrupted_benchmark_keeps_what_was_measured(blur_x2, tmp_path, clo
     target = tmp_path / "figures.json"
     table, page = tmp_path / "figures.md", tmp_path / "figures.html"
     files = ["--json", str(target), "--markdown", str(table), "--html", str(page)]
-    assert bench.main(["-m", str(blur_x2), "-b", "reference", "--shapes", "8x8", "9x9", *files]) == 130
+    assert cli.main(["-m", str(blur_x2), "-b", "reference", "--shapes", "8x8", "9x9", *files]) == 130
     assert f"what was measured is in {target}, {table}, {page}" in capsys.readouterr().err
     assert table.read_text().count("| reference |") == len(runs)
     assert "Interrupted" in table.read_text()
@@ -293,7 +293,7 @@ def test_a_failure_keeps_what_was_measured_before(blur_x2, tmp_path, clock, monk
     target = tmp_path / "figures.json"
     bf16 = write_bf16(tmp_path / "bf16.onnx")
     arguments = ["-m", str(blur_x2), str(bf16), "-b", "ort", "--shapes", "8x8", "--json", str(target)]
-    assert bench.main(arguments) == 2
+    assert cli.main(arguments) == 2
     report = json.loads(target.read_text())
     assert report["complete"] is False
     assert [result["model"] for result in report["results"]] == [blur_x2.name]
@@ -312,7 +312,7 @@ def test_a_benchmark_without_a_result_leaves_an_older_file_alone(blur_x2, tmp_pa
     target = tmp_path / "figures.json"
     target.write_text("older")
     model = blur_x2 if at else tmp_path / "missing.onnx"
-    assert bench.main(["-m", str(model), "-b", "reference", "--shapes", "8x8", "--json", str(target)]) != 0
+    assert cli.main(["-m", str(model), "-b", "reference", "--shapes", "8x8", "--json", str(target)]) != 0
     assert target.read_text() == "older"
 
 
@@ -336,7 +336,7 @@ def test_bad_input_is_answered_in_one_line_before_anything_runs(blur_x2, tmp_pat
         a.replace("MODEL", str(blur_x2)).replace("FOLDER", str(tmp_path)).replace("TEXT", str(text)) for a in arguments
     ]
     try:
-        found = bench.main(filled)
+        found = cli.main(filled)
     except SystemExit as stop:  # argparse's own way out
         found = stop.code
     captured = capsys.readouterr()
@@ -347,4 +347,4 @@ def test_bad_input_is_answered_in_one_line_before_anything_runs(blur_x2, tmp_pat
 
 
 def test_the_help_states_the_least_that_is_run():
-    assert f"at least {measure.LEAST_RUNS} and at least {measure.LEAST_SECONDS:.0f} seconds" in bench.EPILOG
+    assert f"at least {measure.LEAST_RUNS} and at least {measure.LEAST_SECONDS:.0f} seconds" in cli.EPILOG

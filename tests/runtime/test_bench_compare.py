@@ -5,11 +5,10 @@ import json
 
 import pytest
 
-from esrgan_deploy.bench import compare, measure, peak, rounds
-from esrgan_deploy.bench.compare import read_older, report_lines
-from esrgan_deploy.bench.machine import machine_facts
-from esrgan_deploy.cli import bench
+from esrgan_bench import cli, compare, measure, peak, rounds
+from esrgan_bench.compare import read_older, report_lines
 from esrgan_deploy.errors import OptionError
+from esrgan_deploy.system.machine import machine_facts
 
 
 def result(p50=100.0, spread=1.0, runs=100, **changes):
@@ -106,7 +105,7 @@ def test_a_file_that_cannot_be_compared_is_refused_in_one_line(tmp_path, what, s
 
 
 def test_a_missing_file_is_refused_before_anything_runs(blur_x2, tmp_path, capsys):
-    assert bench.main(["-m", str(blur_x2), "--compare", str(tmp_path / "none.json")]) == 2
+    assert cli.main(["-m", str(blur_x2), "--compare", str(tmp_path / "none.json")]) == 2
     captured = capsys.readouterr()
     assert "none.json: cannot be read" in captured.err
     assert captured.out == ""
@@ -126,7 +125,7 @@ def run(blur_x2, monkeypatch, tmp_path):
         monkeypatch.setattr(measure, "disturbance", lambda: None)
         monkeypatch.setattr(measure, "copy_bandwidth_gb_s", lambda: 1.0)
         case = ["-m", str(blur_x2), "-b", "reference", "--shapes", shape, "--seconds", "0"]
-        return bench.main([*case, *map(str, arguments)])
+        return cli.main([*case, *map(str, arguments)])
 
     return command
 
@@ -135,7 +134,7 @@ def test_the_exit_code_tells_of_a_regression(run, tmp_path, capsys):
     old = tmp_path / "old.json"
     assert run(0.010, "--json", old) == 0
     assert run(0.010, "--compare", old) == 0
-    assert run(0.020, "--compare", old) == bench.SLOWER == 4
+    assert run(0.020, "--compare", old) == cli.SLOWER == 4
     assert "slower  2.00x the time" in capsys.readouterr().out
     assert run(0.005, "--compare", old) == 0
     assert run(0.010, "--compare", old, shape="9x9") == 2

@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from esrgan_deploy.bench import bandwidth, energy, nvml
-from esrgan_deploy.bench.traffic import Traffic, count_traffic
+from esrgan_bench import bandwidth, energy, nvml
+from esrgan_bench.traffic import Traffic, count_traffic
 from esrgan_deploy.model import load_onnx
 
 # --- bytes of a graph -----------------------------------------------------------------------------------------------

@@ -5,13 +5,12 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 
+from esrgan_bench import cli, expect, measure, peak, rounds
+from esrgan_bench.expect import Expectation, expectation_lines, spoken_time
+from esrgan_bench.plan import Axes, Case, Setting, Work, plan_settings
 from esrgan_deploy import ModelInfo, Upscaler
 from esrgan_deploy.backends.reference import ReferenceSession
 from esrgan_deploy.backends.session import Session
-from esrgan_deploy.bench import expect, measure, peak, rounds
-from esrgan_deploy.bench.expect import Expectation, expectation_lines, spoken_time
-from esrgan_deploy.bench.plan import Axes, Case, Setting, Work, plan_settings
-from esrgan_deploy.cli import bench
 from esrgan_deploy.errors import OptionError
 
 FRAME = np.zeros((1, 4, 4, 3), np.uint8)
@@ -102,7 +101,7 @@ def test_what_comes_to_the_same_session_is_measured_once(blur_x2, monkeypatch, c
     monkeypatch.setattr(measure, "LEAST_SECONDS", 0.0)
     monkeypatch.setattr(measure, "copy_bandwidth_gb_s", lambda: 1.0)
     arguments = ["-m", str(blur_x2), "-b", "reference", "--precision", "auto", "fp32", "--shapes", "8x8", "6x6"]
-    assert bench.main(arguments) == 0
+    assert cli.main(arguments) == 0
     captured = capsys.readouterr()
     assert captured.err.count("not measured again") == 2
     assert [line.split()[3] for line in captured.out.splitlines() if line.startswith("blur")] == ["8x8", "6x6"]
@@ -222,5 +221,5 @@ def test_the_answer_is_told_in_frames_per_second_and_for_the_whole_job(blur_x2):
 
 @pytest.mark.parametrize("mode", ["--expect", "--tune"])
 def test_a_question_writes_no_files(blur_x2, tmp_path, capsys, mode):
-    assert bench.main(["-m", str(blur_x2), mode, "--html", str(tmp_path / "page.html")]) == 2
+    assert cli.main(["-m", str(blur_x2), mode, "--html", str(tmp_path / "page.html")]) == 2
     assert f"{mode} measures no table; leave out --html" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from esrgan_deploy.bench.page import axes, write_page
+from esrgan_bench.page import axes, write_page
 from esrgan_deploy.errors import OutputError
 from made_up_figures import GRID, NETWORKS, PEAKS, SIZES, THREADS, content, page_of, result
 
@@ -323,7 +323,7 @@ def test_colours_of_words_have_the_contrast_that_wcag_asks_for():
     assert (luminance("#ffffff") + 0.05) / (luminance("#767676") + 0.05) == pytest.approx(
         4.54, abs=0.01
     )  # W3C's example
-    style = (resources.files("esrgan_deploy.bench.page") / "style.css").read_text()
+    style = (resources.files("esrgan_bench.page") / "style.css").read_text()
     themes = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
     assert len(themes) == 2
     for theme in themes:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esrgan_deploy.bench.page import axes, labels, rows
-from esrgan_deploy.bench.page.canvas import clipped
-from esrgan_deploy.bench.page.labels import Box, Labels, Place
+from esrgan_bench.page import axes, labels, rows
+from esrgan_bench.page.canvas import clipped
+from esrgan_bench.page.labels import Box, Labels, Place
 from made_up_figures import GRID, NETWORKS, SIZES, result
 
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from esrgan_deploy.bench import peak
-from esrgan_deploy.bench.flops import count_flops
+from esrgan_bench import peak
 from esrgan_deploy.errors import ModelError
+from esrgan_deploy.flops import count_flops
 from esrgan_deploy.model import load_onnx
 from tiny_onnx import write_onnx
 

@@ -176,7 +176,7 @@ def write_clip(path, frames):
 
 def test_lists_of_the_command_agree_with_the_modules():
     """The command keeps its own copies, so that --help loads neither OpenCV nor FFmpeg."""
-    from esrgan_deploy import stills, video
+    from esrgan_deploy import images, video
 
-    assert stills.SUFFIXES == PICTURES
+    assert images.SUFFIXES == PICTURES
     assert tuple(video.CODECS) == CODECS

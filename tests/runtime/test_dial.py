@@ -17,7 +17,7 @@ from safetensors.numpy import load, save
 
 from dials import kernel_of, pair_ends, write_model
 from esrgan_deploy import BackendMissingError, ModelError, OptionError
-from esrgan_deploy.dial import dialled, ends_path, load_at, read_ends, write_ends
+from esrgan_deploy.alpha import dialled, ends_path, load_at, read_ends, write_ends
 from esrgan_deploy.model import load_onnx
 
 WEIGHTS = st.floats(-4, 4, width=32)

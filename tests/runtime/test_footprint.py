@@ -5,8 +5,8 @@ import onnx
 import pytest
 from onnx import helper
 
-from esrgan_deploy import footprint, open_session
-from esrgan_deploy.footprint import bytes_per_pixel, largest_tile
+from esrgan_deploy import network_memory, open_session
+from esrgan_deploy.network_memory import bytes_per_pixel, largest_tile
 from tiny_onnx import write_onnx
 
 
@@ -45,8 +45,8 @@ def test_an_unknown_operator_hides_the_memory(tmp_path, blur_x2):
     [(24105, 20000, 7 * 1024), (15900, 9000, 5 * 1024), (15900, 3000, 2560), (3000, 2500, 512), (64000, 50000, 8192)],
 )
 def test_memory_is_a_share_of_the_machine_s_by_whole_steps(blur_x2, monkeypatch, ram_mib, free_mib, used_mib):
-    monkeypatch.setattr(footprint, "ram_mib", lambda: ram_mib)
-    monkeypatch.setattr(footprint, "free_mib", lambda: free_mib)
+    monkeypatch.setattr(network_memory, "ram_mib", lambda: ram_mib)
+    monkeypatch.setattr(network_memory, "free_mib", lambda: free_mib)
     streams = 10000  # else the tile would be the largest that there is
     expected = used_mib * 2**20 / (111 * 1.5 * streams)
     assert largest_tile(onnx.load(blur_x2), "openvino", streams) == pytest.approx(expected, abs=1)
@@ -55,5 +55,5 @@ def test_memory_is_a_share_of_the_machine_s_by_whole_steps(blur_x2, monkeypatch,
 @pytest.mark.parametrize("backend", ["openvino", "ort"])
 def test_a_small_network_on_a_cpu_gets_the_largest_tile(blur_x2, backend):
     with open_session(blur_x2, backend) as session:
-        assert session.largest_untiled == footprint.MOST_PIXELS
+        assert session.largest_untiled == network_memory.MOST_PIXELS
         assert session.any_shape

@@ -10,7 +10,7 @@ from onnx.reference import ReferenceEvaluator
 
 from esrgan_deploy import open_session
 from esrgan_deploy.backends import ov
-from esrgan_deploy.backends.last_convolution import widen_last_convolution
+from esrgan_deploy.backends.ov_graph import widen_last_convolution
 from esrgan_deploy.models import BUNDLED
 from tiny_onnx import write_onnx
 

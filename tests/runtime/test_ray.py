@@ -19,8 +19,8 @@ import pytest
 from clips import picture, write_clip
 from esrgan_deploy.errors import MachineError, OptionError
 from esrgan_deploy.video import VideoOptions, upscale_video
-from esrgan_deploy.video.cluster import UpscalerRecipe, upscale_on_ray
-from esrgan_deploy.video.journal import parts_of
+from esrgan_deploy.video.output.checkpoint import parts_of
+from esrgan_deploy.video.run.cluster import UpscalerRecipe, upscale_on_ray
 
 pytest.importorskip("ray")
 
@@ -36,7 +36,8 @@ from esrgan_deploy.backends.reference import ReferenceSession
 from esrgan_deploy.cli import Parser, run
 from esrgan_deploy.upscaler import Upscaler
 from esrgan_deploy.video import VideoOptions
-from esrgan_deploy.video.cluster import UpscalerRecipe, run as run_module, upscale_on_ray
+from esrgan_deploy.video.run.cluster import UpscalerRecipe, upscale_on_ray
+from esrgan_deploy.video.run.cluster import run as run_module
 
 given = json.loads(sys.argv[1])
 run_module.LARGEST_SENT = given["largest_sent"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from esrgan_deploy import MachineError, ModelInfo, OptionError, Upscaler, open_session
 from esrgan_deploy.backends.reference import ReferenceSession
-from esrgan_deploy.reuse import Counts
+from esrgan_deploy.tile_reuse import Counts
 
 
 class CountingBlur(ReferenceSession):

@@ -9,8 +9,8 @@ import pytest
 
 from dials import GREY, expected, pair_ends, write_model
 from esrgan_deploy import ModelError, OptionError, Upscaler, open_session
+from esrgan_deploy.alpha import ends_path, write_ends
 from esrgan_deploy.cli.upscale import main
-from esrgan_deploy.dial import ends_path, write_ends
 
 BACKENDS = ("openvino", "ort")
 

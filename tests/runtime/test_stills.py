@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageCms, ImageOps
 
 from esrgan_deploy import MediaError, OutputError, Upscaler, open_session
-from esrgan_deploy.stills import Still, read_still, upscale_still, write_still
+from esrgan_deploy.images import Still, read_still, upscale_still, write_still
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 

@@ -17,26 +17,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clips import write_clip
-from esrgan_deploy import ModelError, ModelInfo, OptionError, Upscaler, host, open_session, tiling
+from esrgan_deploy import ModelError, ModelInfo, OptionError, Upscaler, open_session, tiling
 from esrgan_deploy.backends.int8 import int8_path
 from esrgan_deploy.backends.reference import ReferenceSession
-from esrgan_deploy.bench.flops import count_flops
 from esrgan_deploy.cli import upscale
 from esrgan_deploy.errors import MachineError
+from esrgan_deploy.flops import count_flops
 from esrgan_deploy.model import load_onnx
+from esrgan_deploy.system import cpu
 from esrgan_deploy.tuning import (
     Candidate,
     Choice,
     Timing,
     candidates,
-    excerpt,
-    memory,
+    halving,
     recall,
+    run_settings,
+    saved_choices,
     search,
-    settings,
-    timing,
+    short_network,
 )
-from esrgan_deploy.tuning.settings import Settings
+from esrgan_deploy.tuning.run_settings import Settings
 from esrgan_deploy.video import parts_of
 from tiny_int8 import CHANNELS, write_float, write_int8
 
@@ -131,7 +132,7 @@ def test_an_artefact_of_another_network_is_refused(pair, write, about, words):
 def kinds(model, quality, precision="fp32"):
     found = candidates.candidates(model, ModelInfo(scale=2, precision=precision), quality)
     assert len(set(found)) == len(found)
-    assert all(c.streams <= c.threads <= host.usable_threads() for c in found)
+    assert all(c.streams <= c.threads <= cpu.usable_threads() for c in found)
     return list(dict.fromkeys((c.backend, c.precision) for c in found))
 
 
@@ -176,10 +177,10 @@ def computed(model, name, image):
 @pytest.mark.parametrize("write", [write_float, write_int8])
 def test_an_excerpt_computes_the_beginning_of_the_network(tmp_path, rng, monkeypatch, write):
     model = onnx.load(write(tmp_path / "m.onnx", layers=6))
-    conv = 2 * 9 * CHANNELS * CHANNELS * excerpt.SIDE**2
-    monkeypatch.setattr(excerpt, "ENOUGH", 2.5 * conv)
-    part = excerpt.excerpt(model)
-    assert 2.5 * conv <= count_flops(part, excerpt.SIDE, excerpt.SIDE) < 3.5 * conv
+    conv = 2 * 9 * CHANNELS * CHANNELS * short_network.SIDE**2
+    monkeypatch.setattr(short_network, "ENOUGH", 2.5 * conv)
+    part = short_network.excerpt(model)
+    assert 2.5 * conv <= count_flops(part, short_network.SIDE, short_network.SIDE) < 3.5 * conv
     assert part.metadata_props == model.metadata_props
     (path := tmp_path / "part.onnx").write_bytes(part.SerializeToString())
     load_onnx(path)  # a network from pictures to pictures
@@ -190,7 +191,7 @@ def test_an_excerpt_computes_the_beginning_of_the_network(tmp_path, rng, monkeyp
 
 def test_a_small_network_is_its_own_excerpt(tmp_path):
     model = onnx.load(write_float(tmp_path / "m.onnx"))
-    assert excerpt.excerpt(model) == model
+    assert short_network.excerpt(model) == model
 
 
 # --- the contest ---------------------------------------------------------------------------------------------------
@@ -200,21 +201,21 @@ def hold(monkeypatch, took, names, broken=()):
     """Let candidates compete whose times are given: `took(candidate, how many runs there were before)`, per pixel."""
     runs = 0
 
-    class Given(timing.Runner):
+    class Given(halving.Runner):
         def timed(self, side):
             nonlocal runs
             runs += 1
-            return took(self.candidate, runs) * side * side * timing.TILES_AT_ONCE * 1e-9
+            return took(self.candidate, runs) * side * side * halving.TILES_AT_ONCE * 1e-9
 
     def load(self, place, candidate):
         if candidate in broken:
             raise MachineError("has no code for this processor")
         runner = Given(place, candidate, None)
-        runner.run(timing.SIDES[0])
+        runner.run(halving.SIDES[0])
         return runner
 
-    monkeypatch.setattr(timing.Contest, "_load", load)
-    with timing.Contest(Path("a"), Path("b"), float("inf"), lambda done, total: None) as contest:
+    monkeypatch.setattr(halving.Contest, "_load", load)
+    with halving.Contest(Path("a"), Path("b"), float("inf"), lambda done, total: None) as contest:
         return contest.decide(names)
 
 
@@ -226,7 +227,7 @@ def test_the_fastest_wins(costs):
     with pytest.MonkeyPatch.context() as patch:
         by_candidate = dict(zip(FIELD, costs, strict=False))
         timings, best = hold(patch, lambda candidate, _: by_candidate[candidate], list(by_candidate))
-    assert by_candidate[best.candidate] <= timing.WORTH * min(costs)
+    assert by_candidate[best.candidate] <= halving.WORTH * min(costs)
     assert timings[0].candidate == best.candidate
     assert {t.candidate for t in timings} == set(by_candidate)
     for found in timings:
@@ -306,7 +307,7 @@ def test_the_tile_is_the_one_that_costs_least(height, width, slopes):
     costs = {side: cost(tiling.plan(height, width, side, 8)) for side, _ in tiles if side < max(height, width)}
     least = min(costs.values(), default=np.inf)
     assert found is None or costs[found] == pytest.approx(least)
-    assert (found is None) == (least * timing.WORTH >= whole)
+    assert (found is None) == (least * halving.WORTH >= whole)
 
 
 def test_tiles_that_there_is_no_memory_for_are_not_taken():
@@ -322,7 +323,7 @@ def test_tiles_that_there_is_no_memory_for_are_not_taken():
 def test_what_was_chosen_is_remembered(pair, cache):
     assert recall(pair, "auto") is None
     choice = choice_of(OV_TWO, ORT, tiles=[(64, 1.5)], remarks=["no bf16"])
-    path = memory.remember(pair, "auto", choice)
+    path = saved_choices.remember(pair, "auto", choice)
     assert path.parent == cache
     assert recall(pair, "auto") == choice
     assert recall(pair, "fp32") is None, "another quality"
@@ -334,7 +335,7 @@ def test_what_was_chosen_is_remembered(pair, cache):
     [b"", b"{", b"[]", b"null", b'{"question": 1}', b"\xff\xfe", "CUT", "NO TIMINGS", "OTHER QUESTION", "WORDS"],
 )
 def test_a_damaged_memory_is_as_good_as_none_and_written_anew(pair, cache, content):
-    path = memory.remember(pair, "auto", choice_of(OV))
+    path = saved_choices.remember(pair, "auto", choice_of(OV))
     whole = json.loads(path.read_text())
     if content == "CUT":
         content = path.read_bytes()[:-40]
@@ -346,18 +347,18 @@ def test_a_damaged_memory_is_as_good_as_none_and_written_anew(pair, cache, conte
         whole["choice"]["timings"][0]["candidate"]["threads"] = "many"
     path.write_bytes(content if isinstance(content, bytes) else json.dumps(whole).encode())
     assert recall(pair, "auto") is None
-    memory.remember(pair, "auto", choice_of(ORT))
+    saved_choices.remember(pair, "auto", choice_of(ORT))
     assert recall(pair, "auto") == choice_of(ORT)
 
 
 def test_another_machine_or_model_remembers_nothing(pair, cache, monkeypatch):
-    memory.remember(pair, "int8", choice_of(OV))
+    saved_choices.remember(pair, "int8", choice_of(OV))
     assert recall(pair, "int8")
     with monkeypatch.context() as patch:
         patch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
         assert recall(pair, "int8") is None
     with monkeypatch.context() as patch:
-        patch.setattr(host, "usable_cores", lambda: 0.5)
+        patch.setattr(cpu, "usable_cores", lambda: 0.5)
         assert recall(pair, "int8") is None
     artefact = int8_path(pair).read_bytes()
     write_int8(int8_path(pair), layers=4)
@@ -380,14 +381,14 @@ def test_without_a_place_for_it_the_choice_is_still_one(pair, cache, monkeypatch
 def test_auto_opens_what_is_remembered(pair, cache):
     with open_session(pair) as session:
         assert session.backend == "openvino"
-    memory.remember(pair, "auto", choice_of(OV_TWO, ORT))
+    saved_choices.remember(pair, "auto", choice_of(OV_TWO, ORT))
     with open_session(pair, streams=2) as session:
         assert session.backend == "openvino"
     with open_session(pair) as session:
         assert session.backend == "ort", "the fastest of one stream"
     with open_session(pair, "openvino") as session:
         assert session.backend == "openvino", "asked for"
-    memory.remember(pair, "int8", choice_of(OV))
+    saved_choices.remember(pair, "int8", choice_of(OV))
     with open_session(pair, precision="int8") as session:
         assert session.precision == "fp32", "faster here, says the memory"
 
@@ -431,9 +432,9 @@ def test_an_old_processor_with_one_core_is_served_well(pair, cache):
 def test_the_limit_of_a_long_job(tmp_path):
     model = write_float(tmp_path / "m.onnx")
     per_frame = count_flops(onnx.load(model), 64, 64) / 64**2 * 100 * 50
-    frames = settings.LONG_S * settings.OPTIMISTIC_GFLOPS * 1e9 * host.usable_threads() / per_frame
-    assert settings.is_long(model, 100, 50, int(frames * 1.01))
-    assert not settings.is_long(model, 100, 50, int(frames * 0.99))
+    frames = run_settings.LONG_S * run_settings.OPTIMISTIC_GFLOPS * 1e9 * cpu.usable_threads() / per_frame
+    assert run_settings.is_long(model, 100, 50, int(frames * 1.01))
+    assert not run_settings.is_long(model, 100, 50, int(frames * 0.99))
 
 
 ASKED = Settings("auto", "auto", None, 2, None)
@@ -486,7 +487,7 @@ def run(*arguments):
 
 
 def test_a_long_clip_is_tuned_for_once(pair, clip, cache, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(settings, "LONG_S", 0.0)
+    monkeypatch.setattr(run_settings, "LONG_S", 0.0)
     monkeypatch.setattr(search, "SPENT_S", 1.0)
     for number, words in enumerate(("tuned in", "tuned before")):
         assert run(clip, "-o", tmp_path / f"{number}.mkv", "-m", pair) == 0
@@ -502,7 +503,7 @@ def test_a_long_clip_is_tuned_for_once(pair, clip, cache, tmp_path, capsys, monk
 def test_a_run_goes_on_as_it_began_though_the_choice_is_forgotten(
     pair, clip, cache, tmp_path, capsys, monkeypatch, precision, taken
 ):
-    memory.remember(pair, precision, choice_of(taken))
+    saved_choices.remember(pair, precision, choice_of(taken))
     target = tmp_path / "out.mkv"
     arguments = (clip, "-o", target, "-m", pair, "--precision", precision, "--segment", "4")
 

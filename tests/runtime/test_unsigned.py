@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from esrgan_deploy import open_session
 from esrgan_deploy.backends import ov
 from esrgan_deploy.backends.int8 import int8_path
-from esrgan_deploy.backends.unsigned import unsigned_activations
+from esrgan_deploy.backends.ov_graph import unsigned_activations
 from esrgan_deploy.models import BUNDLED
 from tiny_onnx import write_onnx
 

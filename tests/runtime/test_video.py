@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clips import TICKS, copied_packets, nearest, numbered, picture, planes, read_frames, times, write_clip
-from esrgan_deploy.reuse import Counts
+from esrgan_deploy.tile_reuse import Counts
 from esrgan_deploy.video import CODECS, VideoOptions, probe, upscale_video
-from esrgan_deploy.video.colour import BT601, BT709, Colour
+from esrgan_deploy.video.info import BT601, BT709, Colour
 
 BUNNY = Path(__file__).parent.parent / "data" / "bigbuckbunny.mp4"
 needs_ffmpeg = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="the oracle, ffmpeg, is not installed")

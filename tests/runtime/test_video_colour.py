@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from esrgan_deploy.video.chroma import LOCATIONS
-from esrgan_deploy.video.colour import BT601, BT709, RGB, UNSPECIFIED, Colour, to_rgb, to_yuv
+from esrgan_deploy.video.info import BT601, BT709, RGB, UNSPECIFIED, Colour
+from esrgan_deploy.video.pixels.chroma import LOCATIONS
+from esrgan_deploy.video.pixels.convert import to_rgb, to_yuv
 
 SIZE = 50, 76
 """Height and width; neither is a multiple of what is converted at once."""

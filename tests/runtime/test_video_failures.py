@@ -12,7 +12,7 @@ import pytest
 
 from clips import nearest, write_clip
 from esrgan_deploy.errors import MediaError, OptionError, OutputError
-from esrgan_deploy.reuse import Counts
+from esrgan_deploy.tile_reuse import Counts
 from esrgan_deploy.video import VideoOptions, upscale_video
 
 BUNNY = Path(__file__).parent.parent / "data" / "bigbuckbunny.mp4"

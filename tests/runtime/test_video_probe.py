@@ -18,10 +18,11 @@ import pytest
 from clips import TICKS, nearest, numbered, picture, write_clip
 from esrgan_deploy.errors import MediaError, OutputError
 from esrgan_deploy.video import CODECS, probe, upscale_video
-from esrgan_deploy.video.colour import Colour
-from esrgan_deploy.video.formats import default_codec, output_pixel_format
-from esrgan_deploy.video.hdr import MasteringDisplay, StaticHdr, parse_static_hdr, with_hdr
-from esrgan_deploy.video.survey import survey
+from esrgan_deploy.video.info import Colour, MasteringDisplay, StaticHdr
+from esrgan_deploy.video.output.encode import default_codec, output_pixel_format
+from esrgan_deploy.video.output.hdr import with_hdr
+from esrgan_deploy.video.source.hdr import parse_static_hdr
+from esrgan_deploy.video.source.scan import survey
 
 BUNNY = Path(__file__).parent.parent / "data" / "bigbuckbunny.mp4"
 SHARED = Path(os.environ.get("ESRGAN_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "clips"

@@ -18,10 +18,10 @@ from esrgan_deploy.backends.reference import ReferenceSession
 from esrgan_deploy.errors import MediaError, OutputError
 from esrgan_deploy.model import ModelInfo
 from esrgan_deploy.video import VideoOptions, parts_of, upscale_video
-from esrgan_deploy.video.job import plan
-from esrgan_deploy.video.journal import open_journal
-from esrgan_deploy.video.pipeline import missing
-from esrgan_deploy.video.segments import SegmentRecord
+from esrgan_deploy.video.output.checkpoint import open_journal
+from esrgan_deploy.video.output.segments import SegmentRecord
+from esrgan_deploy.video.run.job import plan
+from esrgan_deploy.video.run.pipeline import missing
 
 BUNNY = Path(__file__).parent.parent / "data" / "bigbuckbunny.mp4"
 SEGMENT = 8

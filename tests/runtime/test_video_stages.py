@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esrgan_deploy.video.stages import Stages
+from esrgan_deploy.video.run.stages import Stages
 
 
 def produce(channel, items):

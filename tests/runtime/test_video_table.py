@@ -15,9 +15,9 @@ import pytest
 from clips import nearest
 from described import begins, described
 from esrgan_deploy.video import VideoOptions, probe, upscale_video
-from esrgan_deploy.video.decode import decoded_pictures
-from esrgan_deploy.video.segments import cut
-from esrgan_deploy.video.survey import survey
+from esrgan_deploy.video.output.segments import cut
+from esrgan_deploy.video.source.decode import decoded_pictures
+from esrgan_deploy.video.source.scan import survey
 from odd_clips import make_clip, needs_programs
 
 pytestmark = needs_programs

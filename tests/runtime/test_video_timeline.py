@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esrgan_deploy.video.timeline import closing_duration, decoding_times
+from esrgan_deploy.video.output.timestamps import closing_duration, decoding_times
 from odd_clips import ffmpeg, needs_programs
 
 

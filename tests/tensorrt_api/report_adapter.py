@@ -1,10 +1,10 @@
-"""Print what `esrgan_deploy.engine.library.TensorRT` makes of a module, and how it fails without a driver, as JSON."""
+"""Print what `esrgan_deploy.engine.adapter.TensorRT` makes of a module, and how it fails without a driver, as JSON."""
 
 import importlib
 import json
 import sys
 
-from esrgan_deploy.engine.library import TensorRT
+from esrgan_deploy.engine.adapter import TensorRT
 from esrgan_deploy.engine.options import EngineOptions, Profile
 from esrgan_deploy.errors import EsrganError
 

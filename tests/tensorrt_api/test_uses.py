@@ -19,7 +19,7 @@ SPECIFICATIONS = {version: specification(version) for version in VERSIONS}
 ENUMS = frozenset(name for spec in SPECIFICATIONS.values() for name in spec["enums"])
 CLASSES = frozenset(name for spec in SPECIFICATIONS.values() for name in spec["classes"])
 FILES = sorted(
-    [*(ROOT / "esrgan_deploy" / "engine").glob("*.py"), *(ROOT / "esrgan_deploy" / "backends").glob("trt.py")]
+    [*(ROOT / "esrgan_deploy" / "engine").rglob("*.py"), *(ROOT / "esrgan_deploy" / "backends").glob("trt.py")]
 )
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from esrgan_deploy import MediaError, OptionError
 from esrgan_export.bicubic import downscale
 from esrgan_export.photos import load_photos
-from esrgan_train.data.doctor import SHOWN, examine
+from esrgan_train.data.dataset_check import SHOWN, examine
 from esrgan_train.data.inspection import detail_psnr, outline_of
 from esrgan_train.data.lr_check import explain
 from esrgan_train.data.pictures import find_partner, list_pictures, read_rgb8

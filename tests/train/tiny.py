@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from esrgan_train import logbook, loop
-from esrgan_train.recipe import load_recipe
+from esrgan_train import loop, run_log
+from esrgan_train.recipe.recipe import load_recipe
 
 BASE = {
     "description": "a test",
@@ -71,7 +71,7 @@ RECIPES = {
 
 def read_log(folder, what="train"):
     """The lines of one kind, without what depends on the clock."""
-    lines = [json.loads(line) for line in (folder / logbook.LOG).read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / run_log.LOG).read_text().splitlines()]
     clock = ("steps_per_second", "data_share")
     return [{k: v for k, v in line.items() if k not in clock} for line in lines if line["what"] == what]
 

@@ -15,23 +15,23 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from esrgan_deploy.atomic import replacing
 from esrgan_deploy.errors import EsrganError, MachineError, OptionError, OutputError
+from esrgan_deploy.system.files import replacing
 from esrgan_export.checkpoint import Kind, save_checkpoint
 from esrgan_export.interpolate import blend_weights
 from esrgan_train.data.loader import batches
 from esrgan_train.ema import update_average
-from esrgan_train.logbook import Logbook, Timed
 from esrgan_train.processes import agree, first_speaks, together
-from esrgan_train.recipe import Recipe
+from esrgan_train.recipe.recipe import Recipe
 from esrgan_train.run import Run, prepare, set_up
+from esrgan_train.run_log import Logbook, Timed
 from esrgan_train.schedule import learning_rate
 from esrgan_train.state import State, load_state, save_state
 from esrgan_train.step import Terms, train_step
 from esrgan_train.validate import bicubic_baseline, means, save_samples, validate
 
 STATE, RECIPE, LAST, BEST = "state.pt", "recipe.yaml", "last.safetensors", "best.safetensors"
-"""Names of the files in the folder of a run, beside `logbook.LOG`."""
+"""Names of the files in the folder of a run, beside `run_log.LOG`."""
 
 
 class DivergedError(EsrganError):

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 import yaml
 
-from esrgan_deploy.atomic import replacing
 from esrgan_deploy.errors import ModelError, OptionError
-from esrgan_train.recipe import UNDECISIVE
+from esrgan_deploy.system.files import replacing
+from esrgan_train.recipe.recipe import UNDECISIVE
 
 State = dict[str, Any]
 FORMAT = 1

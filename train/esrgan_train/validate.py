@@ -10,7 +10,7 @@ import numpy as np
 
 from esrgan_deploy import Upscaler
 from esrgan_deploy.errors import MediaError, OutputError
-from esrgan_deploy.stills import Still, write_still
+from esrgan_deploy.images import Still, write_still
 from esrgan_export.bicubic import upscale
 from esrgan_export.metrics import mean_psnr, niqe, psnr_y, ssim_y
 from esrgan_export.network_session import NetworkSession

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from esrgan_deploy import cli
-from esrgan_deploy.backends import BACKENDS
+from esrgan_deploy.backends.names import BACKENDS
 from esrgan_deploy.errors import OptionError
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _check_options(args: argparse.Namespace) -> None:
         raise OptionError(f"--scale {args.scale} is too small; give at least 1")
     if args.back_projection < 0:
         raise OptionError(f"--back-projection {args.back_projection} is negative; give the number of steps, about 10")
-    from esrgan_deploy.bench.report import check_writable
+    from esrgan_deploy.system.files import check_writable
 
     for path in (args.json, args.html, args.mos_page):
         if path:
@@ -141,7 +141,7 @@ def _evaluate(
     pictures: Sequence[str],
     scale: int,
 ) -> None:
-    from esrgan_deploy.bench.report import write_json
+    from esrgan_deploy.system.files import write_json
     from esrgan_export.evaluation.evaluate import Watcher, evaluate
     from esrgan_export.evaluation.ma_scores import open_ma_scorer
     from esrgan_export.evaluation.measures import Weights, build_measures

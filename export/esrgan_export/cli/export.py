@@ -174,7 +174,7 @@ def _export_one(
     args: argparse.Namespace,
     progress: Callable[[str], None],
 ) -> Path:
-    from esrgan_deploy.dial import ends_path
+    from esrgan_deploy.alpha import ends_path
     from esrgan_export.artefact import export_artefact, report_path
     from esrgan_export.quantise.calibration import load_crops
 
@@ -225,9 +225,9 @@ def base_name(args: argparse.Namespace, network: Network) -> str:
 def _build_engine(model: Path, refit: bool) -> str:
     """The engine of an export, where a GPU and TensorRT are; elsewhere, why there is none and what to do."""
     from esrgan_deploy.cuda.probe import probe
-    from esrgan_deploy.engine.cache import EngineCache
-    from esrgan_deploy.engine.here import find_here, free_memory
+    from esrgan_deploy.engine.local_machine import find_here, free_memory
     from esrgan_deploy.engine.options import EngineOptions, default_profile
+    from esrgan_deploy.engine.store.cache import EngineCache
     from esrgan_deploy.model import load_onnx
 
     try:

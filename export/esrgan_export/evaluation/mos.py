@@ -17,8 +17,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from esrgan_deploy.atomic import replacing
 from esrgan_deploy.errors import MediaError, OptionError
+from esrgan_deploy.system.files import replacing
 from esrgan_export.evaluation.evaluate import Scores
 from esrgan_export.evaluation.images import centre, data_uri, nearest
 from esrgan_export.evaluation.pictures import Subject

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from esrgan_deploy.atomic import replacing
+from esrgan_deploy.system.files import replacing
 from esrgan_export.evaluation.evaluate import Evaluation, Scores
 from esrgan_export.evaluation.images import data_uri, most_detailed, nearest, thumbnail
 from esrgan_export.evaluation.measures import Measure

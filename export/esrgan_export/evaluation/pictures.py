@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from esrgan_deploy.errors import MediaError
-from esrgan_deploy.stills import SUFFIXES, read_still
+from esrgan_deploy.images import SUFFIXES, read_still
 from esrgan_export.bicubic import downscale, mod_crop
 from esrgan_export.metrics.luma import Picture
 from esrgan_export.metrics.rmse import PIRM_SHAVE

@@ -8,9 +8,9 @@ import numpy as np
 import fake_tensorrt
 from esrgan_deploy.backends.trt import TensorRTSession
 from esrgan_deploy.cuda.pool import Block
-from esrgan_deploy.engine.cache import EngineCache
-from esrgan_deploy.engine.library import TensorRT
+from esrgan_deploy.engine.adapter import TensorRT
 from esrgan_deploy.engine.options import EngineOptions, Profile, Shape
+from esrgan_deploy.engine.store.cache import EngineCache
 from fake_cuda import FakeDriver
 
 NEWEST = fake_tensorrt.VERSIONS[-1]

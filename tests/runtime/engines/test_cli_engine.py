@@ -16,7 +16,7 @@ from onnx import helper
 from esrgan_deploy import ModelInfo
 from esrgan_deploy.cli.engine import TILINGS, main
 from esrgan_deploy.engine import options
-from esrgan_deploy.engine.library import TensorRT
+from esrgan_deploy.engine.adapter import TensorRT
 from esrgan_deploy.models import BUNDLED
 from fake_cuda import FACTS, FakeDriver
 from fake_tensorrt import make
@@ -262,7 +262,7 @@ def gpu(monkeypatch):
     def install(memory):
         facts = dataclasses.replace(FACTS, total_memory=memory)
         library = TensorRT(make("10.13.3.9", FakeDriver(facts)))
-        monkeypatch.setattr("esrgan_deploy.engine.library.load_tensorrt", lambda: library)
+        monkeypatch.setattr("esrgan_deploy.engine.adapter.load_tensorrt", lambda: library)
         monkeypatch.setattr("esrgan_deploy.cuda.probe.probe", lambda: facts)
         monkeypatch.setattr("esrgan_deploy.cuda.drivers.open_driver", lambda: FakeDriver(facts))
 

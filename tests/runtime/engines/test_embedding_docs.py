@@ -20,8 +20,8 @@ import fake_gpu_packages
 import fake_tensorrt
 from esrgan_deploy import ModelInfo
 from esrgan_deploy.backends import trt
-from esrgan_deploy.engine.graph import frame_graph
-from esrgan_deploy.engine.library import TensorRT
+from esrgan_deploy.engine.adapter import TensorRT
+from esrgan_deploy.engine.build.graph import frame_graph
 from esrgan_deploy.engine.options import EngineOptions, Profile
 from esrgan_deploy.models import BUNDLED
 from fake_cuda import FakeDriver

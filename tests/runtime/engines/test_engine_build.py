@@ -12,12 +12,12 @@ from onnx import TensorProto, helper
 
 from engine_onnx import one_line, write_fp8, write_half, write_quantised
 from esrgan_deploy import MachineError, ModelError, ModelInfo, OptionError, OutputError
-from esrgan_deploy.engine import timing
-from esrgan_deploy.engine.build import build_plan
-from esrgan_deploy.engine.library import TensorRT
-from esrgan_deploy.engine.memory import footprint
+from esrgan_deploy.engine.adapter import TensorRT
+from esrgan_deploy.engine.build import timing_cache
+from esrgan_deploy.engine.build.memory import footprint
+from esrgan_deploy.engine.build.plan import build_plan
+from esrgan_deploy.engine.build.progress import Watch
 from esrgan_deploy.engine.options import EngineOptions, Profile, Shape
-from esrgan_deploy.engine.watch import Watch
 from esrgan_deploy.model import load_onnx
 from fake_cuda import FACTS, FakeDriver
 from fake_tensorrt import make
@@ -337,23 +337,23 @@ def test_timing_cache_of_another_gpu_is_not_used(blur_x2):
 
 
 def test_timing_cache_is_kept_in_a_file(tmp_path):
-    path = tmp_path / "timing.cache"
-    assert timing.read(path) == b""
-    timing.write(path, b"measured" * 1000)
-    assert timing.read(path) == b"measured" * 1000
+    path = tmp_path / "timing_cache.cache"
+    assert timing_cache.read(path) == b""
+    timing_cache.write(path, b"measured" * 1000)
+    assert timing_cache.read(path) == b"measured" * 1000
     with pytest.raises(OutputError, match="does not exist"):
-        timing.write(tmp_path / "nowhere" / "timing.cache", b"")
+        timing_cache.write(tmp_path / "nowhere" / "timing_cache.cache", b"")
 
 
 @given(st.binary(max_size=60), st.data())
 def test_damaged_timing_cache_is_no_timing_cache(tmp_path_factory, content, data):
     """One byte changed, or cut short at any place: TensorRT would take the process down with it."""
     path = tmp_path_factory.getbasetemp() / "damaged.cache"
-    timing.write(path, content)
+    timing_cache.write(path, content)
     whole = path.read_bytes()
     at = data.draw(st.integers(0, len(whole) - 1))
     changed = bytearray(whole)
     changed[at] ^= data.draw(st.integers(1, 255))
     for damaged in (bytes(changed), whole[:at], whole + b"x"):
         path.write_bytes(damaged)
-        assert timing.read(path) == b""
+        assert timing_cache.read(path) == b""

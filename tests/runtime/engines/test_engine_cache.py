@@ -14,12 +14,12 @@ import pytest
 
 from dials import write_model
 from esrgan_deploy import ModelError, OptionError, OutputError
-from esrgan_deploy.dial import ends_path
-from esrgan_deploy.engine import timing
-from esrgan_deploy.engine.cache import EngineCache, engine_key
-from esrgan_deploy.engine.library import TensorRT
+from esrgan_deploy.alpha import ends_path
+from esrgan_deploy.engine.adapter import TensorRT
+from esrgan_deploy.engine.build import timing_cache
 from esrgan_deploy.engine.options import EngineOptions, Shape
-from esrgan_deploy.engine.sidecar import Machine, sidecar_beside
+from esrgan_deploy.engine.store.cache import EngineCache, engine_key
+from esrgan_deploy.engine.store.sidecar import Machine, sidecar_beside
 from esrgan_deploy.models import BUNDLED
 from fake_cuda import FACTS, FakeDriver
 from fake_tensorrt import make
@@ -211,8 +211,8 @@ def test_a_model_that_changes_while_it_is_read_gets_no_engine(rtx, blur_x2, tmp_
 CHILD = """
 import os, signal, sys, time
 from pathlib import Path
-from esrgan_deploy.engine import cache
-from esrgan_deploy.engine.library import load_tensorrt
+from esrgan_deploy.engine.store import cache
+from esrgan_deploy.engine.adapter import load_tensorrt
 from esrgan_deploy.engine.options import EngineOptions, Profile
 
 folder, model, behaviour = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
@@ -365,7 +365,7 @@ def test_timings_are_kept_for_each_machine_and_a_damaged_file_is_no_obstacle(ful
     (tmp_path / first).write_bytes(b"damaged")
     cache.get(full, FACTS, blur_x2, dataclasses.replace(OPTIONS, frames="uint16"), progress=Told())
     assert timings() == {first}
-    assert timing.read(tmp_path / first), "written anew"
+    assert timing_cache.read(tmp_path / first), "written anew"
     other = dataclasses.replace(FACTS, driver="999.1")
     rebuilt = cache.get(full, other, blur_x2, OPTIONS, progress=Told())
     assert rebuilt.path != engine.path, "a new driver never meets the plan of an old one"

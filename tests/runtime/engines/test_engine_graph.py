@@ -9,7 +9,7 @@ from onnx.reference import ReferenceEvaluator
 
 from engine_onnx import write_half
 from esrgan_deploy import ModelInfo, open_session
-from esrgan_deploy.engine.graph import frame_graph
+from esrgan_deploy.engine.build.graph import frame_graph
 from esrgan_deploy.engine.options import EngineOptions, Profile, Shape
 from esrgan_deploy.frame_io import attach_frame_io
 from esrgan_deploy.model import load_onnx

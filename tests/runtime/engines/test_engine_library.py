@@ -9,11 +9,11 @@ from onnx.shape_inference import infer_shapes
 
 from engine_onnx import one_line, write_half, write_quantised
 from esrgan_deploy import BackendMissingError, MachineError, ModelInfo, OptionError
-from esrgan_deploy.engine.build import build_plan
-from esrgan_deploy.engine.graph import frame_graph
-from esrgan_deploy.engine.library import TensorRT, load_tensorrt
+from esrgan_deploy.engine.adapter import TensorRT, load_tensorrt
+from esrgan_deploy.engine.build.graph import frame_graph
+from esrgan_deploy.engine.build.layer_types import set_types
+from esrgan_deploy.engine.build.plan import build_plan
 from esrgan_deploy.engine.options import EngineOptions, Profile
-from esrgan_deploy.engine.weak_types import set_types
 from esrgan_deploy.model import load_onnx
 from fake_cuda import FakeDriver
 from fake_tensorrt import make

@@ -11,11 +11,11 @@ from onnx import helper, numpy_helper
 
 from dials import ARCH, GREY, expected, kernel, pair_ends
 from esrgan_deploy import MachineError, ModelError, ModelInfo
-from esrgan_deploy.dial import dialled
-from esrgan_deploy.engine.build import build_plan
-from esrgan_deploy.engine.library import TensorRT
+from esrgan_deploy.alpha import dialled
+from esrgan_deploy.engine.adapter import TensorRT
+from esrgan_deploy.engine.build.plan import build_plan
 from esrgan_deploy.engine.options import EngineOptions, Profile
-from esrgan_deploy.engine.refit import refit
+from esrgan_deploy.engine.run.refit import refit
 from esrgan_deploy.model import load_onnx
 from fake_cuda import FakeDriver
 from fake_tensorrt import VERSIONS, make

@@ -1,4 +1,4 @@
-"""benchmarks/gpu_check.py before there is a GPU: its TensorRT part on the fakes, its verdict on rows made by hand."""
+"""The study gpu_check.py before there is a GPU: its TensorRT part on the fakes, its verdict on rows made by hand."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ import pytest
 from dials import expected, write_model
 from fake_gpu import fake_machine
 
-BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks" / "studies"
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from onnx import helper
 
 from esrgan_deploy import MachineError, ModelInfo, OptionError
-from esrgan_deploy.engine.workers import Workers
+from esrgan_deploy.engine.run.workers import Workers
 from fake_cuda import FakeDriver
 from fake_gpu import doubled, fake_machine, random_frames
 from tiny_onnx import write_onnx
@@ -89,12 +89,12 @@ def test_a_failure_while_waiting_reaches_the_future(cache, unshuffle_x2, rng, af
 
 
 def test_tensorrt_that_fails_to_enqueue_says_why(cache, unshuffle_x2, rng, monkeypatch):
-    from esrgan_deploy.engine import runtime
+    from esrgan_deploy.engine.run import execution
 
-    monkeypatch.setattr(runtime, "MEAN", runtime.INPUT)  # so that the address of the means is missing
+    monkeypatch.setattr(execution, "MEAN", execution.INPUT)  # so that the address of the means is missing
     with fake_machine(cache) as machine:
         path = machine.engine(unshuffle_x2, (1, 4, 4))
-        monkeypatch.setattr(runtime.Engine, "_check_tensors", lambda engine: None)
+        monkeypatch.setattr(execution.Engine, "_check_tensors", lambda engine: None)
         words = r"failed on a batch of 1x4x4: .*mean.*setTensorAddress"
         with machine.session(path) as session, pytest.raises(MachineError, match=words):
             session.run(random_frames(rng, 1, 4, 4))

@@ -11,12 +11,12 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
+from esrgan_deploy.alpha import TYPES, Ends, dialled, ends_path, write_ends
 from esrgan_deploy.backends.trt import TensorRTSession
 from esrgan_deploy.cuda.drivers import open_driver
-from esrgan_deploy.dial import TYPES, Ends, dialled, ends_path, write_ends
-from esrgan_deploy.engine.cache import EngineCache
-from esrgan_deploy.engine.library import load_tensorrt
+from esrgan_deploy.engine.adapter import load_tensorrt
 from esrgan_deploy.engine.options import EngineOptions, Profile, Shape
+from esrgan_deploy.engine.store.cache import EngineCache
 from esrgan_deploy.frame_io import attach_frame_io
 from esrgan_deploy.model import load_onnx
 from esrgan_deploy.models import BUNDLED

@@ -11,10 +11,10 @@ import dials
 import fake_tensorrt
 from esrgan_deploy import MachineError, ModelError, OptionError, backends
 from esrgan_deploy.cuda import DeviceFacts
-from esrgan_deploy.engine.lanes import SLOTS
-from esrgan_deploy.engine.memory import footprint
+from esrgan_deploy.engine.build.memory import footprint
 from esrgan_deploy.engine.options import Shape
-from esrgan_deploy.engine.sidecar import open_engine
+from esrgan_deploy.engine.run.host_streams import SLOTS
+from esrgan_deploy.engine.store.sidecar import open_engine
 from esrgan_deploy.model import load_onnx
 from esrgan_deploy.models import BUNDLED
 from fake_cuda import FACTS, FakeDriver
@@ -76,7 +76,7 @@ def rewrite(path, plan):
     import dataclasses
     import hashlib
 
-    from esrgan_deploy.engine.sidecar import write_sidecar
+    from esrgan_deploy.engine.store.sidecar import write_sidecar
 
     sidecar = open_engine(path).sidecar
     path.write_bytes(plan)

@@ -14,9 +14,9 @@ from onnx import helper
 import fake_tensorrt
 from esrgan_deploy import MachineError, ModelInfo, open_session
 from esrgan_deploy.cuda.pool import Pool
-from esrgan_deploy.engine.graph import frame_graph
-from esrgan_deploy.engine.lanes import SLOTS
+from esrgan_deploy.engine.build.graph import frame_graph
 from esrgan_deploy.engine.options import EngineOptions, Profile
+from esrgan_deploy.engine.run.host_streams import SLOTS
 from esrgan_deploy.model import load_onnx
 from esrgan_deploy.models import BUNDLED
 from fake_cuda import FakeDriver

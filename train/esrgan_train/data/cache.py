@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from esrgan_deploy.atomic import replacing
 from esrgan_deploy.cli.progress import Progress
 from esrgan_deploy.errors import MediaError, OutputError
+from esrgan_deploy.system.files import replacing
 from esrgan_export.bicubic import downscale, mod_crop
 from esrgan_train.data.pictures import find_partner, list_pictures, read_rgb8
 

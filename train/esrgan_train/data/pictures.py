@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from esrgan_deploy.errors import MediaError
-from esrgan_deploy.stills import SUFFIXES, read_still
+from esrgan_deploy.images import SUFFIXES, read_still
 
 RGB8_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 """Pillow's names of the colour modes that have one obvious meaning as RGB; the others need a colour conversion."""

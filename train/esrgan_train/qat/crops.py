@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from esrgan_deploy.errors import MediaError
-from esrgan_deploy.stills import read_still
+from esrgan_deploy.images import read_still
 from esrgan_export.evaluation.pictures import list_pictures
 from esrgan_export.quantise.calibration import vivid
 

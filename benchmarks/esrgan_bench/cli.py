@@ -1,0 +1,192 @@
+"""esrgan-bench: latency, throughput, share of the machine's peak, memory and energy of networks on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from esrgan_deploy import cli
+from esrgan_deploy.backends.names import BACKENDS, CpuPrecision
+from esrgan_deploy.cli.progress import BuildProgress
+from esrgan_deploy.errors import OptionError
+from esrgan_deploy.models import BUNDLED
+
+if TYPE_CHECKING:
+    from esrgan_bench.measure import Benchmark
+    from esrgan_bench.plan import Axes
+
+SLOWER = 4
+SHAPES = [(128, 128)]
+WHOLE_FRAMES = [(640, 360), (1280, 720), (1920, 1080)]
+FRAMES = 1000
+FILES = ("json", "markdown", "html")
+EPILOG = f"""\
+Each combination of model, backend, precision, batch, streams, threads and shape is measured in a session of its own: a
+warm-up, then timed runs, at least 5 and at least 10 seconds. GFLOPS are counted from the graph, two for each multiply-
+accumulate; 'of peak' compares them with a large matrix product that runs through the same backend in the same precision
+on all cores. What is finished when a benchmark is interrupted is in its files.
+
+Exit codes: 0 done, 2 bad input, 3 this machine cannot do it, {SLOWER} slower than --compare's file, 130 interrupted.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+    arguments = sys.argv[1:] if argv is None else argv
+    found: list[str] = []
+    code = cli.run(_parser(), lambda args: _bench(args, shlex.join(["esrgan-bench", *arguments]), found), argv)
+    return code or (SLOWER if found else 0)
+
+
+def _parser() -> cli.Parser:
+    parser = cli.Parser("esrgan-bench", "Measure networks on this machine.", EPILOG)
+    add = parser.add_argument
+    add("-m", "--model", type=Path, nargs="+", action="extend", help="ONNX files (default: the compact network)")
+    add("-b", "--backend", nargs="+", action="extend", choices=BACKENDS, help="default: the fastest here")
+    precisions = (
+        "what the CPU computes in; int8: the INT8 file beside the model (default: the fastest at full fidelity)"
+    )
+    add("--precision", nargs="+", choices=get_args(CpuPrecision), default=["auto"], help=precisions)
+    add("--shapes", type=cli.size, nargs="+", metavar="WxH", help="of a frame (default: 128x128)")
+    add("--batch", type=cli.count, nargs="+", metavar="N", default=[1], help="frames in one run (default: 1)")
+    add("--streams", type=_number, nargs="+", metavar="N", default=[1], help="batches under way at a time (default: 1)")
+    add("--threads", type=_number, nargs="+", metavar="N", default=[None], help="of the CPU (default: one per core)")
+    add("--seconds", type=_seconds, metavar="S", help="least time for each combination (default: 10)")
+    files = parser.add_argument_group("results")
+    add = files.add_argument
+    add("--json", type=Path, metavar="F", help="write all figures and facts of the machine to this file")
+    add("--markdown", type=Path, metavar="F", help="write a table")
+    add("--html", type=Path, metavar="F", help="write a page with plots")
+    add("--compare", type=Path, metavar="OLD", help="say what is slower than in this older file of --json")
+    others = parser.add_argument_group("instead of all this").add_mutually_exclusive_group()
+    add = others.add_argument
+    expect = f"say within seconds what to expect of whole frames, and how long N of them take (default: {FRAMES})"
+    add("--expect", type=cli.count, nargs="?", const=FRAMES, metavar="N", help=expect)
+    add("--tune", action="store_true", help="find the fastest backend, threads, streams and tile, and remember them")
+    return parser
+
+
+def _number(text: str) -> int:
+    if not re.fullmatch(r"[1-9]\d*", text):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number, 1 or more")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"\d+(\.\d+)?", text):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds, for instance 2.5")
+    return float(text)
+
+
+def _bench(args: argparse.Namespace, command: str, slower: list[str]) -> None:
+    """Do what was asked for; `slower` is filled with the regressions."""
+    args.model = args.model or [BUNDLED]
+    if args.expect or args.tune:
+        given = [name for name in (*FILES, "compare") if getattr(args, name)]
+        if given:
+            raise OptionError(f"--{'expect' if args.expect else 'tune'} measures no table; leave out --{given[0]}")
+        _tune(args) if args.tune else _expect(args)
+    else:
+        slower += _measure(args, command)
+
+
+def _axes(args: argparse.Namespace, shapes: list[tuple[int, int]]) -> Axes:
+    from esrgan_bench.plan import Axes
+
+    return Axes(
+        args.model,
+        backends=args.backend or ["auto"],
+        precisions=args.precision,
+        shapes=args.shapes or shapes,
+        batches=args.batch,
+        streams=args.streams,
+        threads=args.threads,
+    )
+
+
+def _measure(args: argparse.Namespace, command: str) -> list[str]:
+    """Measure everything; the names of what is slower than it was."""
+    from esrgan_bench.compare import compare, read_older, report_lines
+    from esrgan_bench.measure import LEAST_SECONDS, Benchmark
+    from esrgan_bench.plan import plan_cases
+    from esrgan_bench.report import table_foot, table_head, table_row, to_json
+    from esrgan_deploy.system.files import check_writable
+
+    for path in _files(args):
+        check_writable(path)
+    older = read_older(args.compare) if args.compare else None
+    cases = plan_cases(_axes(args, SHAPES))
+    benchmark = Benchmark(cases, LEAST_SECONDS if args.seconds is None else args.seconds)
+    models = [case.setting.model for case in cases]
+    print(table_head(models), flush=True)
+    try:
+        for measurement in benchmark.run(_note):
+            print(table_row(measurement, models), flush=True)
+            _save(args, benchmark, command)  # a later case may need more memory than there is, and be killed
+    except KeyboardInterrupt:
+        files = ", ".join(str(path) for path in _files(args)) if benchmark.measured else ""
+        raise KeyboardInterrupt(files and f"what was measured is in {files}") from None
+    finally:
+        _save(args, benchmark, command)
+    print(table_foot(benchmark))
+    if older is None:
+        return []
+    comparison = compare(older, to_json(benchmark, command))
+    print(*report_lines(comparison, args.compare), sep="\n")
+    if not comparison.changes:
+        raise OptionError(f"{args.compare}: holds nothing of what was measured now; give the same -m, -b, --shapes ...")
+    return [change.name for change in comparison.slower]
+
+
+def _files(args: argparse.Namespace) -> list[Path]:
+    """What is to be written."""
+    return [path for path in (args.json, args.markdown, args.html) if path]
+
+
+def _save(args: argparse.Namespace, benchmark: Benchmark, command: str) -> None:
+    """Write the files that were asked for, once there is a figure."""
+    if not benchmark.measured:
+        return
+    from esrgan_bench.report import to_json
+    from esrgan_deploy.system.files import write_json
+
+    content = to_json(benchmark, command)
+    if args.json:
+        write_json(args.json, content)
+    if args.markdown:
+        from esrgan_bench.markdown import write_markdown
+
+        write_markdown(args.markdown, content)
+    if args.html:
+        from esrgan_bench.page import write_page
+
+        write_page(args.html, content)
+
+
+def _expect(args: argparse.Namespace) -> None:
+    from esrgan_bench.expect import LEGEND, expect, expectation_lines
+
+    for expectations in expect(_axes(args, WHOLE_FRAMES), _note):
+        print(*expectation_lines(expectations, args.expect), sep="\n", flush=True)
+    print(LEGEND)
+
+
+def _tune(args: argparse.Namespace) -> None:
+    from esrgan_deploy.tuning import tune
+
+    for model in args.model:
+        for precision in args.precision:
+            with BuildProgress() as progress:
+                choice = tune(model, precision, progress)
+            print(f"{model.name}, {precision}: {choice.line()}")
+            print(choice.table())
+            print(f"Found and remembered in {choice.seconds:.1f} s.", flush=True)
+
+
+def _note(line: str) -> None:
+    print(f"esrgan-bench: {line}", file=sys.stderr, flush=True)

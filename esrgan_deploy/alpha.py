@@ -1,0 +1,291 @@
+"""Alpha as a dial: with the weights of both ends beside it, a model takes any share of the GAN without an export.
+
+    theta = (1 - alpha) * theta_PSNR + alpha * theta_GAN        Wang et al. 2018 (ESRGAN), section 3.4
+
+Beside `x.onnx`, and beside an engine `x.engine`, lies `x.ends.safetensors`, which `esrgan-export --refit` writes:
+
+| tensor          | what it is                                                                              |
+|-----------------|-----------------------------------------------------------------------------------------|
+| `psnr/NAME`     | initialiser NAME of the graph at alpha 0, float32, in the graph's shape                 |
+| `gan/NAME`      | likewise at alpha 1                                                                     |
+| `constant/NAME` | a constant of the graph, float32; a refit may ask for it where it was fused with weights |
+
+The metadata has one key, `esrgan.ends`, a JSON object: format, psnr_sha256, gan_sha256, arch, and types (the
+type of each tensor in the graph). It is one key since the library writes several in random order, and the same ends
+should give the same bytes.
+
+The blend is made in float32 and rounded once, to the type that the graph stores, just as an export does it: the same
+weights bit for bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from esrgan_deploy.errors import BackendMissingError, ModelError, OptionError
+from esrgan_deploy.model import ModelInfo, load_onnx
+from esrgan_deploy.system.files import replacing
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import onnx
+
+Weights: TypeAlias = "Mapping[str, npt.NDArray[np.float32]]"
+
+FORMAT = 1
+METADATA = "esrgan.ends"
+TYPES = {1: "fp32", 10: "fp16", 16: "bf16"}
+"""TensorProto.DataType -> the name that the ends file has for it."""
+AGAIN = "export the model again with --refit"
+
+
+@dataclass(frozen=True, eq=False)
+class Ends:
+    """The weights of a PSNR network and of the GAN trained from it, by the names that the graph has for them."""
+
+    psnr: Weights
+    """alpha 0: float32, in the graph's shapes."""
+    gan: Weights
+    """alpha 1, likewise."""
+    types: Mapping[str, str]
+    """Type of each weight and constant in the graph: fp32, fp16 or bf16."""
+    psnr_sha256: str
+    """SHA-256 of the PSNR-oriented checkpoint file."""
+    gan_sha256: str
+    """SHA-256 of the GAN checkpoint file."""
+    arch: Mapping[str, Any]
+    """Name and hyper-parameters of the network."""
+    constants: Weights = field(default_factory=dict)
+    """What is the same at every alpha: float32, in the graph's shapes."""
+
+    def blend(self, alpha: float) -> dict[str, npt.NDArray[np.float32]]:
+        """The weights at `alpha`: (1 - alpha) * PSNR + alpha * GAN, in float32.
+
+        Raises:
+            OptionError: alpha is not in [0, 1].
+        """
+        check_alpha(alpha)
+        psnr_share, gan_share = np.float32(1 - alpha), np.float32(alpha)
+        return {name: psnr_share * self.psnr[name] + gan_share * self.gan[name] for name in self.psnr}
+
+    def graph_weights(self, alpha: float) -> dict[str, npt.NDArray[Any]]:
+        """The blend in the types of the graph, for an engine that was built from it.
+
+        Raises:
+            OptionError: alpha is not in [0, 1].
+            ModelError: a weight is too large for its type.
+        """
+        return {name: _rounded(values, self.types[name], name) for name, values in self.blend(alpha).items()}
+
+    def graph_constants(self) -> dict[str, npt.NDArray[Any]]:
+        """The constants in the types of the graph."""
+        return {name: _rounded(values, self.types[name], name) for name, values in self.constants.items()}
+
+    def to_bytes(self) -> bytes:
+        """The ends file; the same ends give the same bytes.
+
+        Raises:
+            BackendMissingError: safetensors is not installed.
+        """
+        with _safetensors_needed():
+            from safetensors.numpy import save
+        parts = {"psnr": self.psnr, "gan": self.gan, "constant": self.constants}
+        tensors = {
+            f"{part}/{name}": np.asarray(values, np.float32, order="C")  # the library looks at the pointer alone
+            for part, weights in parts.items()
+            for name, values in weights.items()
+        }
+        about = {
+            "format": FORMAT,
+            "psnr_sha256": self.psnr_sha256,
+            "gan_sha256": self.gan_sha256,
+            "arch": dict(self.arch),
+            "types": dict(self.types),
+        }
+        data: bytes = save(tensors, {METADATA: json.dumps(about, sort_keys=True)})
+        return data
+
+    def check_belongs(self, info: ModelInfo, ends: Path, model: Path) -> None:
+        """Refuse to turn a model of another pair.
+
+        Raises:
+            ModelError: checkpoints or network differ; both files are named.
+        """
+        for name, ours, theirs in (
+            ("PSNR checkpoint", self.psnr_sha256, info.psnr_sha256),
+            ("GAN checkpoint", self.gan_sha256, info.gan_sha256),
+            ("network", dict(self.arch), None if info.arch is None else dict(info.arch)),
+        ):
+            if ours != theirs:
+                raise ModelError(f"{ends}: belongs to another {name} than {model} was made from; {AGAIN}")
+
+
+def check_alpha(alpha: float) -> None:
+    """Refuse what is no share.
+
+    Raises:
+        OptionError: alpha is not in [0, 1].
+    """
+    if not 0 <= alpha <= 1:  # false for NaN too
+        raise OptionError(f"alpha {alpha:g} is not in [0, 1]; 0 is the PSNR network, 1 the GAN, 0.8 a usual choice")
+
+
+def ends_path(model: Path) -> Path:
+    """Where the ends of an ONNX file or engine are: x.onnx -> x.ends.safetensors."""
+    return model.with_suffix(".ends.safetensors")
+
+
+def load_at(path: Path, alpha: float | None) -> tuple[onnx.ModelProto, ModelInfo]:
+    """Read an ONNX file as `load_onnx` does, and turn it to `alpha` with the ends beside it.
+
+    Where that is a change, `file_sha256` becomes the file's followed by "@" and alpha: it is no longer the file's
+    network, and what is recorded of its results must not pass for the file's.
+
+    Args:
+        path: an ONNX file.
+        alpha: None, or what the file has: as it is, which takes no ends.
+
+    Raises:
+        BackendMissingError: onnx or safetensors is not installed.
+        ModelError: a damaged file, or ends of another pair.
+        OptionError: alpha is not in [0, 1], or the model came without its ends.
+    """
+    model, info = load_onnx(path)
+    if alpha is None or alpha == info.alpha:
+        return model, info
+    check_alpha(alpha)
+    source = ends_path(path)
+    if not source.exists():
+        raise OptionError(f"{path}: alpha {alpha:g} needs {source.name} beside it, which is missing; {AGAIN}")
+    ends = read_ends(source)
+    ends.check_belongs(info, source, path)
+    try:
+        return dialled(model, ends, alpha), info_at(info, alpha)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+def info_at(info: ModelInfo, alpha: float) -> ModelInfo:
+    """What a model says of itself after it was turned to `alpha`; `info` is the file's."""
+    identity = None if info.file_sha256 is None else f"{info.file_sha256}@{float(alpha)!r}"
+    return dataclasses.replace(info, alpha=float(alpha), file_sha256=identity)
+
+
+def dialled(model: onnx.ModelProto, ends: Ends, alpha: float) -> onnx.ModelProto:
+    """A copy of `model` with the weights that an export at `alpha` would have, and that alpha in its metadata.
+
+    Args:
+        model: made by `esrgan-export` from the pair of `ends`, in fp32, fp16 or bf16, whatever its alpha.
+        ends: of the same pair.
+        alpha: the GAN's share, 0 to 1.
+
+    Raises:
+        OptionError: alpha is not in [0, 1].
+        ModelError: the ends are of another network, or a weight is too large for its type.
+    """
+    from onnx import helper
+
+    theta = ends.blend(alpha)
+    expected = {name: values.shape for name, values in theta.items()}
+    if {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer} != expected:
+        raise ModelError(f"the weights of the model are not those of its ends; {AGAIN}")
+    turned = type(model)()
+    turned.CopyFrom(model)
+    for tensor in turned.graph.initializer:
+        if tensor.data_type not in TYPES:
+            raise ModelError(f"the weight '{tensor.name}' is no floating-point one, and cannot be blended; {AGAIN}")
+        values = _rounded(theta[tensor.name], TYPES[tensor.data_type], tensor.name)
+        tensor.CopyFrom(helper.make_tensor(tensor.name, tensor.data_type, tensor.dims, values.tobytes(), raw=True))
+    for entry in turned.metadata_props:
+        if entry.key == "esrgan.alpha":
+            entry.value = repr(float(alpha))
+    return turned
+
+
+def _rounded(values: npt.NDArray[np.float32], precision: str, name: str) -> npt.NDArray[Any]:
+    """`values` in the type `precision`, rounded to nearest even; subnormals are kept."""
+    if precision == "fp32":
+        return np.asarray(values, order="C")
+    import ml_dtypes
+
+    with np.errstate(over="ignore"):
+        rounded: npt.NDArray[Any] = values.astype(np.float16 if precision == "fp16" else ml_dtypes.bfloat16, order="C")
+    if not np.isfinite(rounded).all():
+        raise ModelError(f"the weight '{name}' is too large for {precision}; export the model as bf16 or fp32")
+    return rounded
+
+
+def write_ends(path: Path, ends: Ends) -> None:
+    """Write the ends file, complete or not at all.
+
+    Raises:
+        BackendMissingError: safetensors is not installed.
+        OutputError: `path` cannot be written.
+    """
+    data = ends.to_bytes()
+    with replacing(path) as partial:
+        partial.write_bytes(data)
+
+
+def read_ends(path: Path) -> Ends:
+    """Read what `write_ends` wrote.
+
+    Raises:
+        BackendMissingError: safetensors is not installed.
+        ModelError: no such file, damaged, made by another program, or a format that this version does not know.
+    """
+    with _safetensors_needed():
+        from safetensors import SafetensorError, safe_open
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise ModelError(f"{path}: is damaged ({error}); {AGAIN}") from error
+    if METADATA not in metadata:
+        raise ModelError(f"{path}: does not hold the weights of two ends (no {METADATA} in it); {AGAIN}")
+    try:
+        about = json.loads(metadata[METADATA])
+        if about["format"] != FORMAT:
+            raise ModelError(f"{path}: is of format {about['format']}, this version reads {FORMAT}; {AGAIN}")
+        psnr, gan, constants = (_part(tensors, part) for part in ("psnr", "gan", "constant"))
+        types, arch = dict(about["types"]), dict(about["arch"])
+        ends = Ends(psnr, gan, types, about["psnr_sha256"], about["gan_sha256"], arch, constants)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path}: has damaged metadata ({error}); {AGAIN}") from error
+    _check_complete(ends, tensors, path)
+    return ends
+
+
+def _part(tensors: Mapping[str, npt.NDArray[Any]], part: str) -> dict[str, npt.NDArray[Any]]:
+    prefix = f"{part}/"
+    return {name.removeprefix(prefix): values for name, values in tensors.items() if name.startswith(prefix)}
+
+
+def _check_complete(ends: Ends, tensors: Mapping[str, npt.NDArray[Any]], path: Path) -> None:
+    """Refuse ends that do not fit each other."""
+    shapes = [{name: values.shape for name, values in end.items()} for end in (ends.psnr, ends.gan)]
+    typed = {name: ends.types.get(name) in TYPES.values() for name in (*ends.psnr, *ends.constants)}
+    all_float32 = all(values.dtype == np.float32 for values in tensors.values())
+    if not ends.psnr or shapes[0] != shapes[1] or not all(typed.values()) or not all_float32:
+        raise ModelError(f"{path}: its two ends do not fit each other; {AGAIN}")
+
+
+@contextmanager
+def _safetensors_needed() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise BackendMissingError(
+            "setting alpha needs the 'safetensors' package: pip install 'esrgan-deploy[cpu]', [gpu] or [tensorrt]"
+        ) from error

@@ -1,0 +1,83 @@
+"""How much device memory an engine will need, said before it is built, from the graph alone.
+
+The estimate is what the tensors take that live at the same time, plus the weights. TensorRT adds scratch memory of its
+own and saves some by fusing layers; neither is known before the build.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import isqrt, prod
+from typing import TYPE_CHECKING
+
+from esrgan_deploy.engine.build.graph import frame_graph
+from esrgan_deploy.engine.options import EngineOptions, Profile, Shape
+from esrgan_deploy.frame_io import FrameType
+from esrgan_deploy.network_memory import most_alive, value_bytes
+
+if TYPE_CHECKING:
+    import onnx
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes of device memory at one shape, which everything but the weights is proportional to."""
+
+    weights: int
+    activations: int
+    shape: Shape
+
+    def at(self, shape: Shape) -> int:
+        """Bytes at another shape."""
+        return self.weights + self.activations * _pixels(shape) // _pixels(self.shape)
+
+    def largest_batch(self, shape: Shape, free: int) -> int:
+        """Frames of this height and width that fit into `free` bytes together; 0: not even one."""
+        one = self.at(dataclasses.replace(shape, batch=1)) - self.weights
+        return max(0, (free - self.weights) // max(1, one))
+
+    def largest_tile(self, free: int, multiple_of: int) -> int:
+        """Side of the largest square that fits into `free` bytes alone, a multiple of `multiple_of`; 0: none does."""
+        pixels = max(0, free - self.weights) * _pixels(self.shape) // max(1, self.activations)
+        return isqrt(pixels) // multiple_of * multiple_of
+
+
+def footprint(model: onnx.ModelProto, shape: Shape, frames: FrameType = "uint8") -> Footprint:
+    """Frames, activations and weights, by the life time of each tensor when nodes run in the order of the graph."""
+    import onnx
+
+    profile = Profile.fixed(shape.batch, shape.height, shape.width)
+    framed = frame_graph(model, EngineOptions(profile, frames))
+    graph = onnx.shape_inference.infer_shapes(framed, data_prop=True).graph
+    weights = sum(_stored_bytes(tensor) for tensor in _constants(graph))
+    sizes = {value.name: value_bytes(value) for value in (*graph.value_info, *graph.input, *graph.output)}
+    outside = {value.name for value in (*graph.input, *graph.output)}  # buffers of the caller, there all the time
+    lasting = sum(sizes.get(name, 0) for name in outside)
+    inside = {name: size for name, size in sizes.items() if name not in outside}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            inside.pop(node.output[0], None)
+    return Footprint(weights, lasting + most_alive(graph.node, inside), shape)
+
+
+def _constants(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for node in graph.node:
+        if node.op_type == "Constant":
+            yield from (attribute.t for attribute in node.attribute if attribute.name == "value")
+
+
+def _stored_bytes(tensor: onnx.TensorProto) -> int:
+    return _bytes(tensor.data_type, list(tensor.dims))
+
+
+def _bytes(element: int, dims: list[int]) -> int:
+    from onnx import helper
+
+    return int(helper.tensor_dtype_to_np_dtype(element).itemsize) * prod(dims)
+
+
+def _pixels(shape: Shape) -> int:
+    return shape.batch * shape.height * shape.width

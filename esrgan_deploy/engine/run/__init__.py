@@ -1,0 +1,1 @@
+"""What runs a plan: it is loaded, frames are copied in and out, and its weights can change."""

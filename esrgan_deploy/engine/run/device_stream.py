@@ -1,0 +1,179 @@
+"""Frames that are on the GPU already, through an engine and on to somebody else there, in the caller's own stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from esrgan_deploy.cuda import Driver, dlpack
+from esrgan_deploy.cuda.arrays import LEGACY, DeviceArray, DeviceFrames
+from esrgan_deploy.cuda.pool import Block, Pool
+from esrgan_deploy.engine.options import Shape
+from esrgan_deploy.engine.run.host_streams import Lanes, check_finite
+from esrgan_deploy.errors import OptionError
+
+if TYPE_CHECKING:
+    from esrgan_deploy.engine.run.execution import Context, Engine
+
+ALIGNMENT = 256
+"""What TensorRT asks of the addresses of tensors, in bytes; cuMemAlloc gives no others."""
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Where the frames of one call and their results lie, and in which batches they are computed."""
+
+    engine: Engine
+    source: DeviceArray
+    shape: Shape
+    """Of a batch."""
+    enlarged: tuple[int, int, int, int]
+    """Shape of the array of all results."""
+    starts: list[int]
+    """Index of each batch's first frame; the last batch overlaps the one before where they do not come out even."""
+    block: Block
+    """The means, and before them the result if the caller gave no memory for it."""
+    result: int
+    means: int
+
+    @property
+    def mean_step(self) -> int:
+        """Bytes from the means of one batch to those of the next."""
+        return _aligned(self.engine.sizes.mean(self.shape))
+
+    def enqueue(self, context: Context, stream: int) -> None:
+        sizes, one = self.engine.sizes, Shape(1, self.shape.height, self.shape.width)
+        context.set_shape(self.shape)
+        for index, start in enumerate(self.starts):
+            frames_in = self.source.address + start * sizes.frames_in(one)
+            frames_out = self.result + start * sizes.frames_out(one)
+            context.enqueue(frames_in, frames_out, self.means + index * self.mean_step, stream)
+
+
+class DeviceLane:
+    """Runs of one execution context, one after the other on whatever stream the caller names.
+
+    The driver's context must be active, and calls must not overlap.
+    """
+
+    def __init__(self, driver: Driver, pool: Pool, device: int) -> None:
+        """`device`: number of the GPU; results take their memory from `pool`."""
+        self._driver = driver
+        self._pool = pool
+        self._device = device
+        self._stream = driver.create_stream()
+        self._ready = driver.create_event()
+        self._done = driver.create_event()
+        self._closed = False
+
+    def run(
+        self, lanes: Lanes, source: DeviceArray, target: DeviceArray | None, shape: Shape, stream: int
+    ) -> DeviceFrames:
+        """Enqueue `source` on `stream`, in batches of `shape`, and return without waiting.
+
+        Raises:
+            OptionError: the frames do not fit the engine, or `target` does not fit the frames.
+            MachineError: no memory for the result, or TensorRT failed.
+        """
+        run = self._prepare(lanes.engine, source, target, shape, stream)
+        # Given the default stream, TensorRT would wait for the whole device.
+        work = self._stream if stream == LEGACY else stream
+        for array in filter(None, (source, target)):
+            if array.produced_on not in (None, stream):
+                self._order(work, array.produced_on or LEGACY)
+        if work != stream:
+            self._order(work, stream)
+        self._driver.wait(work, self._done)  # of the call before: it used the same context, perhaps elsewhere
+        try:
+            run.enqueue(lanes.device_context(), work)
+        finally:
+            self._driver.record(self._done, work)
+        if work != stream:
+            self._driver.wait(stream, self._done)
+        view = dlpack.View(run.result, run.enlarged, source.dtype, None, (dlpack.CUDA, self._device))
+        memory: object = run.block if target is None else target.owner
+        if isinstance(memory, DeviceFrames):
+            memory = memory.memory
+        return DeviceFrames(view, stream, memory, run, self.order_after, lambda: self._check(run))
+
+    def order_after(self, stream: int) -> None:
+        """Let `stream` wait for all calls so far."""
+        if not self._closed:
+            with self._driver.active():
+                self._driver.wait(stream, self._done)
+
+    def drain(self) -> None:
+        """Wait for all calls so far."""
+        self._driver.synchronize(self._done)
+
+    def close(self) -> None:
+        """Give everything back but the results; nothing may be in flight."""
+        self._closed = True
+        self._driver.destroy_event(self._ready)
+        self._driver.destroy_event(self._done)
+        self._driver.destroy_stream(self._stream)
+
+    def _prepare(
+        self, engine: Engine, source: DeviceArray, target: DeviceArray | None, shape: Shape, stream: int
+    ) -> _Run:
+        count = source.shape[0]
+        shape, starts = _batches(engine, shape, source)
+        everything = Shape(count, shape.height, shape.width)
+        scale = engine.sizes.scale
+        enlarged = (count, shape.height * scale, shape.width * scale, 3)
+        if target is not None and (target.shape, target.dtype) != (enlarged, source.dtype):
+            raise OptionError(
+                f"out: is {target.dtype} of shape {target.shape}; the result is {source.dtype} of shape {enlarged}"
+            )
+        for role, array, step in (
+            ("frames", source, engine.sizes.frames_in(everything) // count),
+            ("out", target, engine.sizes.frames_out(everything) // count),
+        ):
+            if array is not None and any((array.address + start * step) % ALIGNMENT for start in starts):
+                raise OptionError(
+                    f"{role}: TensorRT takes memory that begins at a multiple of {ALIGNMENT} bytes only, for each "
+                    f"batch of {shape.batch}; copy it to a new array, and give {shape.batch} frames at a time"
+                )
+        result_bytes = 0 if target else _aligned(engine.sizes.frames_out(everything))
+        block = self._pool.take(stream, result_bytes + len(starts) * _aligned(engine.sizes.mean(shape)))
+        result = target.address if target else block.address
+        return _Run(engine, source, shape, enlarged, starts, block, result, block.address + result_bytes)
+
+    def _order(self, later: int, earlier: int) -> None:
+        self._driver.record(self._ready, earlier)
+        self._driver.wait(later, self._ready)
+
+    def _check(self, run: _Run) -> None:
+        if self._closed:
+            raise RuntimeError("the session is closed; check frames before")
+        nbytes = run.mean_step * len(run.starts)
+        with self._driver.active():
+            on_host = self._pool.take(None, nbytes)
+            self._driver.wait(self._stream, self._done)
+            self._driver.copy_out(on_host.address, run.means, nbytes, self._stream)
+            self._driver.synchronize_stream(self._stream)
+        means = on_host.array((len(run.starts), run.mean_step // 4), np.float32)
+        check_finite(means[:, : run.shape.batch], run.engine)
+
+
+def _batches(engine: Engine, shape: Shape, source: DeviceArray) -> tuple[Shape, list[int]]:
+    """The batch to run and the first frame of each, such that no frame has to be copied.
+
+    Raises:
+        OptionError: the engine takes more frames than there are.
+    """
+    count = source.shape[0]
+    if count < shape.batch:
+        shape = Shape(count, shape.height, shape.width)
+        if not engine.profile.covers(shape):
+            raise OptionError(
+                f"{engine.file.path}: runs batches of {engine.profile.min.batch} frames, and {count} came; frames on "
+                "the GPU are not copied to fill up a batch: give more, or build for fewer"
+            )
+    return shape, [min(start, count - shape.batch) for start in range(0, count, shape.batch)]
+
+
+def _aligned(nbytes: int) -> int:
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT

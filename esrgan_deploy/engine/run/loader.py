@@ -1,0 +1,140 @@
+"""The one engine that a session has on the device at a time, and what changes it: other shapes, another alpha."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from esrgan_deploy.alpha import Ends, read_ends
+from esrgan_deploy.cuda import Driver
+from esrgan_deploy.cuda.pool import Pool
+from esrgan_deploy.engine.options import Shape
+from esrgan_deploy.engine.run.device_stream import DeviceLane
+from esrgan_deploy.engine.run.host_streams import Lanes
+from esrgan_deploy.engine.run.refit import refit
+from esrgan_deploy.engine.run.source import EngineSource, nearest_batch
+from esrgan_deploy.errors import MachineError, ModelError
+from esrgan_deploy.frame_io import FrameType, frame_constants
+
+if TYPE_CHECKING:
+    from esrgan_deploy.engine.adapter import TensorRT
+
+
+class Loader:
+    """Loads engines of `source` as they are needed.
+
+    The driver's context must be active, and calls must not overlap. Batches that are on their way must be finished by
+    another thread, see `Lanes.drain`.
+    """
+
+    def __init__(
+        self, library: TensorRT, driver: Driver, source: EngineSource, pool: Pool, *, lanes: int, device: int
+    ) -> None:
+        """`lanes`: batches that are computed side by side; `device`: number of the GPU."""
+        self._library = library
+        self._driver = driver
+        self._source = source
+        self._pool = pool
+        self._count = lanes
+        self._device = device
+        self._lanes: Lanes | None = None
+        self._device_lane: DeviceLane | None = None
+        self._picked_for = Shape(1, 1, 1)
+        self._alpha: float | None = None
+        self._ends: Ends | None = None
+
+    def lanes_for(self, wanted: Shape, frames: FrameType) -> tuple[Lanes, Shape]:
+        """A loaded engine for frames of this size and type, and the shape of the batches that it runs.
+
+        Where the one that is loaded does not take them, its work is finished, and another is loaded or built.
+
+        Raises:
+            EsrganError: what `EngineSource.pick` and `Lanes` raise.
+        """
+        if self._lanes is None or not self._source.still_fits(
+            self._lanes.engine.file, self._picked_for, wanted, frames
+        ):
+            self._unload()
+            self._lanes = self._load(wanted, frames)
+            self._picked_for = wanted
+        return self._lanes, nearest_batch(self._lanes.engine.profile, wanted)
+
+    def device_lane(self) -> DeviceLane:
+        """For frames that are on the device already; made when first asked for."""
+        if self._device_lane is None:
+            self._device_lane = DeviceLane(self._driver, self._pool, self._device)
+        return self._device_lane
+
+    def set_alpha(self, alpha: float) -> None:
+        """Finish what is on its way, and exchange the weights of this engine and of all that are loaded later.
+
+        Raises:
+            EsrganError: the weights of both ends cannot be used; then alpha stays what it was.
+        """
+        before, self._alpha = self._alpha, alpha
+        if self._lanes is None:
+            return
+        self._drain()
+        try:
+            self._refit(self._lanes)
+        except BaseException:
+            self._alpha = before
+            self._unload()  # some of its weights may be the new ones
+            raise
+
+    def close(self) -> None:
+        """Finish what is on its way, and give everything back."""
+        try:
+            self._unload()
+        finally:
+            if self._device_lane is not None:
+                self._device_lane.close()
+
+    def _load(self, wanted: Shape, frames: FrameType) -> Lanes:
+        engine = self._source.pick(wanted, frames)
+        try:
+            lanes = Lanes(self._library, self._driver, engine, self._count)
+        except ModelError as refusal:
+            engine = self._source.replace(engine, wanted, refusal)
+            lanes = Lanes(self._library, self._driver, engine, self._count)
+        if self._alpha is not None:
+            try:
+                self._refit(lanes)
+            except BaseException:
+                lanes.close()
+                raise
+        return lanes
+
+    def _refit(self, lanes: Lanes) -> None:
+        file = lanes.engine.file
+        if self._ends is None:
+            ends = read_ends(file.ends)
+            ends.check_belongs(self._source.info, file.ends, self._source.path)
+            self._ends = ends
+        assert self._alpha is not None
+        weights, constants = self._ends.graph_weights(self._alpha), self._ends.graph_constants()
+        pairs = lanes.engine.frames == "uint16"
+        for name, value in frame_constants(lanes.engine.frames, byte_pairs=pairs).items():
+            constants[name] = np.array([value], np.float32)
+        try:
+            refit(self._library, lanes.engine.raw, weights, constants)
+        except (MachineError, ModelError) as error:
+            raise type(error)(f"{file.path}: {error}") from error
+        lanes.forget_graphs()
+
+    def _drain(self) -> None:
+        if self._lanes is not None:
+            self._lanes.drain()
+        if self._device_lane is not None:
+            self._device_lane.drain()
+
+    def _unload(self) -> None:
+        if self._lanes is None:
+            return
+        try:
+            self._drain()
+        finally:
+            lanes, self._lanes = self._lanes, None
+            lanes.close()
+            self._pool.trim()

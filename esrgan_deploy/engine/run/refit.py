@@ -1,0 +1,92 @@
+"""New weights for an engine in place, without a build: what makes alpha a dial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from esrgan_deploy.engine.adapter import TensorRT
+from esrgan_deploy.errors import MachineError, ModelError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+DATA_TYPES = {"float32": "FLOAT", "float16": "HALF", "bfloat16": "BF16"}
+"""numpy's name of a type -> TensorRT's."""
+NAMED = 3
+"""So many weights are named in a message; an engine may miss hundreds."""
+REBUILD = "build the engine again, with refit"
+
+
+def refit(
+    library: TensorRT,
+    engine: Any,  # noqa: ANN401  # TensorRT has no types
+    weights: Mapping[str, npt.NDArray[Any]],
+    constants: Mapping[str, npt.NDArray[Any]] | None = None,
+) -> None:
+    """Exchange the weights of a deserialised engine.
+
+    Its execution contexts stay valid, but CUDA graphs that were captured from them hold the old weights. Until
+    everything is checked nothing is exchanged: only after a failure of TensorRT's own refit, which the message then
+    says, can the engine hold some weights of each kind.
+
+    Args:
+        library: that the engine was deserialised by.
+        engine: built with refit; nothing may be executing on it.
+        weights: all weights of the network by initialiser, in the graph's types and shapes: `Ends.graph_weights`.
+            TensorRT wants the types that the network had when it was built, which are those of the graph in every
+            version; 8.5 cannot be asked for them.
+        constants: likewise what alpha does not change, `Ends.graph_constants`. Where TensorRT combined one with
+            weights, it wants that again as well.
+
+    Raises:
+        ModelError: the engine was built without refit, or from another network.
+        MachineError: TensorRT does not know one of the types, or its refit failed.
+    """
+    if not engine.refittable:
+        raise ModelError(f"the engine was built without refit, so that its alpha is fixed; {REBUILD}")
+    library.take_errors()
+    refitter = library.module.Refitter(engine, library.logger)
+    # TensorRT reads from these arrays during the refit, and does not keep them alive.
+    held = _give(library, refitter, weights)
+    missing = set(refitter.get_missing_weights())
+    held += _give(library, refitter, {name: values for name, values in (constants or {}).items() if name in missing})
+    missing = set(refitter.get_missing_weights())
+    if missing:
+        raise ModelError(f"the engine also wants {_some(missing)}, which its ends do not hold; {REBUILD}")
+    if not refitter.refit_cuda_engine():
+        raise MachineError(f"{library} failed to exchange weights: {library.take_reason()}; load the engine again")
+    del held
+
+
+def _give(library: TensorRT, refitter: Any, weights: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:  # noqa: ANN401
+    """Tell `refitter` where the new values lie; the arrays that are returned must outlive the refit."""
+    held = []
+    refused = []
+    for name, values in weights.items():
+        held.append(np.ravel(values))
+        if not refitter.set_named_weights(name, _viewed(library, held[-1])):
+            refused.append(name)
+    if refused:
+        raise ModelError(f"the engine does not take {_some(refused)}: {library.take_reason()}; {REBUILD}")
+    return held
+
+
+def _viewed(library: TensorRT, array: npt.NDArray[Any]) -> Any:  # noqa: ANN401
+    """TensorRT's view of `array`, which is contiguous; nothing is copied."""
+    data_type = getattr(library.module.DataType, DATA_TYPES[array.dtype.name], None)
+    if data_type is None:
+        raise MachineError(f"{library} does not know {array.dtype.name}; export the model as fp16, or use version 10")
+    try:
+        # By address, since numpy's bfloat16 is foreign to the bindings.
+        return library.module.Weights(data_type, array.ctypes.data, array.size)
+    except TypeError:
+        return library.module.Weights(array)  # all that 8.5 takes
+
+
+def _some(names: list[str] | set[str]) -> str:
+    """The first few names."""
+    shown = ", ".join(f"'{name}'" for name in sorted(names)[:NAMED])
+    return shown if len(names) <= NAMED else f"{shown} and {len(names) - NAMED} more weights"

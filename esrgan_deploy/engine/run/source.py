@@ -1,0 +1,167 @@
+"""Where a session's engines come from: one file that the user names, or the cache, which builds what is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from esrgan_deploy.alpha import ends_path
+from esrgan_deploy.cuda import Driver
+from esrgan_deploy.engine.build.memory import footprint
+from esrgan_deploy.engine.options import EngineOptions, Profile, Shape, default_profile
+from esrgan_deploy.engine.store.cache import EngineCache
+from esrgan_deploy.engine.store.sidecar import EngineFile, check_machine, open_engine, this_machine
+from esrgan_deploy.errors import ModelError, OptionError
+from esrgan_deploy.frame_io import FrameType
+from esrgan_deploy.model import ModelInfo, load_onnx
+
+if TYPE_CHECKING:
+    import onnx
+
+    from esrgan_deploy.engine.adapter import TensorRT
+    from esrgan_deploy.engine.build.progress import Progress
+
+_LOG = logging.getLogger(__name__)
+
+
+class EngineSource(ABC):
+    """Engines of one model."""
+
+    path: Path
+    info: ModelInfo
+    refittable: bool
+    """Whether its engines take another alpha."""
+    largest_untiled: int
+    """Input pixels of the largest frame that an engine takes, see `Session.largest_untiled`."""
+
+    @abstractmethod
+    def pick(self, wanted: Shape, frames: FrameType) -> EngineFile:
+        """An engine for frames of this size and type; its batch may be another than the one wanted.
+
+        Raises:
+            OptionError: the model, or the one engine that there is, does not take them.
+            EsrganError: what `EngineCache.get` raises, where an engine has to be built.
+        """
+
+    @abstractmethod
+    def still_fits(self, engine: EngineFile, picked_for: Shape, wanted: Shape, frames: FrameType) -> bool:
+        """Whether `engine`, which `pick` gave for `picked_for`, is also the one for `wanted`."""
+
+    @abstractmethod
+    def replace(self, engine: EngineFile, wanted: Shape, refusal: ModelError) -> EngineFile:
+        """Another engine instead of one that TensorRT refuses to load; raises `refusal` where there is none."""
+
+
+class OneEngine(EngineSource):
+    """An engine file of the user's."""
+
+    def __init__(self, path: Path, library: TensorRT, driver: Driver) -> None:
+        """Open `path`.
+
+        Raises:
+            ModelError: no engine, without its sidecar, or built for another machine.
+        """
+        self.path = path
+        self._engine = open_engine(path)
+        check_machine(self._engine, this_machine(library, driver.facts))
+        sidecar = self._engine.sidecar
+        self.info = dataclasses.replace(sidecar.info, file_sha256=sidecar.model_sha256)
+        self.refittable = sidecar.options.refit
+        self.largest_untiled = sidecar.options.profile.max.height * sidecar.options.profile.max.width
+
+    def pick(self, wanted: Shape, frames: FrameType) -> EngineFile:
+        """See `EngineSource.pick`."""
+        sidecar = self._engine.sidecar
+        options = sidecar.options
+        if options.frames != frames or not options.profile.covers(nearest_batch(options.profile, wanted)):
+            raise OptionError(
+                f"{self.path}: was built for {options.frames} frames of {options.profile} (batch x height x width), "
+                f"these are {frames} frames of {wanted}; build another with: esrgan-engine {sidecar.model} "
+                f"--shape {wanted.width}x{wanted.height} --frames {frames}"
+            )
+        return self._engine
+
+    def still_fits(self, engine: EngineFile, picked_for: Shape, wanted: Shape, frames: FrameType) -> bool:
+        """See `EngineSource.still_fits`."""
+        return self.pick(wanted, frames) is engine
+
+    def replace(self, engine: EngineFile, wanted: Shape, refusal: ModelError) -> EngineFile:
+        """See `EngineSource.replace`."""
+        raise refusal
+
+
+class CachedEngines(EngineSource):
+    """Engines of an ONNX file, found in the cache or built, each for one shape."""
+
+    def __init__(
+        self,
+        path: Path,
+        library: TensorRT,
+        driver: Driver,
+        cache: EngineCache,
+        settings: EngineOptions,
+        progress: Progress,
+    ) -> None:
+        """Read `path`. The profile and the type of frames in `settings` are of no account.
+
+        Raises:
+            ModelError: no upscaling network.
+            OptionError: engines that can be refitted are wanted, and the weights of both ends are missing.
+        """
+        self.path = path
+        model, self.info = load_onnx(path)
+        self.refittable = settings.refit
+        if settings.refit and not ends_path(path).is_file():
+            raise OptionError(
+                f"{path}: setting alpha needs {ends_path(path).name} beside the model; export both with "
+                "esrgan-export --refit"
+            )
+        self._library = library
+        self._driver = driver
+        self._cache = cache
+        self._settings = settings
+        self._progress = progress
+        self.largest_untiled = self._largest_untiled(model)
+
+    def pick(self, wanted: Shape, frames: FrameType) -> EngineFile:
+        """See `EngineSource.pick`."""
+        sha256 = self.info.file_sha256 or ""
+        facts, refit = self._driver.facts, self._settings.refit
+        found = self._cache.find(self._library, facts, sha256, wanted, frames, refit)
+        return found or self._get(wanted, frames)
+
+    def still_fits(self, engine: EngineFile, picked_for: Shape, wanted: Shape, frames: FrameType) -> bool:
+        """See `EngineSource.still_fits`."""
+        options = engine.sidecar.options
+        fits = options.frames == frames and options.profile.covers(nearest_batch(options.profile, wanted))
+        return fits and picked_for.batch == wanted.batch
+
+    def replace(self, engine: EngineFile, wanted: Shape, refusal: ModelError) -> EngineFile:
+        """See `EngineSource.replace`."""
+        _LOG.warning("%s; it is built again", refusal)
+        self._cache.discard(engine)
+        return self._get(wanted, engine.sidecar.options.frames)
+
+    def _largest_untiled(self, model: onnx.ModelProto) -> int:
+        """What fits into half of the free memory: the rest is for frames on their way, and for what TensorRT tries."""
+        trial = default_profile(self.info).opt
+        free, _ = self._driver.memory()
+        return footprint(model, trial, "uint16").largest_tile(free // 2, self.info.multiple_of) ** 2
+
+    def _get(self, wanted: Shape, frames: FrameType) -> EngineFile:
+        self._progress(f"{self.path}: no engine for {frames} {wanted} yet; it is built now, once", 0, 0)
+        profile = Profile.fixed(wanted.batch, wanted.height, wanted.width)
+        options = dataclasses.replace(self._settings, profile=profile, frames=frames)
+        free, _ = self._driver.memory()
+        return self._cache.get(
+            self._library, self._driver.facts, self.path, options, free_memory=free, progress=self._progress
+        )
+
+
+def nearest_batch(profile: Profile, shape: Shape) -> Shape:
+    """`shape` with the batch that an engine of this profile can run and that comes nearest."""
+    batch = min(max(shape.batch, profile.min.batch), profile.max.batch)
+    return Shape(batch, shape.height, shape.width)

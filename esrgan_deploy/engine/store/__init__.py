@@ -1,0 +1,1 @@
+"""Plans on the disk: how they are named, found again, checked and removed."""

@@ -1,0 +1,289 @@
+"""What lies beside a plan and says what it is: nothing of a plan reaches TensorRT before this was compared with it.
+
+A plan is the memory image of a program for one GPU. TensorRT checks little of it: a truncated one, or another file
+under its name, can end in a segmentation fault. So each `X.engine` has an `X.engine.json`, which is written after it.
+A plan without that file, or with one that does not fit it, is none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from esrgan_deploy.alpha import ends_path
+from esrgan_deploy.engine.options import EngineOptions
+from esrgan_deploy.errors import MachineError, ModelError, OptionError
+from esrgan_deploy.frame_io import LARGEST
+from esrgan_deploy.model import ModelInfo
+from esrgan_deploy.system.files import replacing
+
+if TYPE_CHECKING:
+    from esrgan_deploy.cuda import DeviceFacts
+    from esrgan_deploy.engine.adapter import TensorRT
+
+FORMAT = 1
+"""Part of every engine's key. Raise it when the sidecar changes, or the graph that frames enter and leave by."""
+_MAGIC = (b"ftrt", b"vtrt")
+"""First bytes of a plan of TensorRT and of TensorRT-RTX."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Everything outside the model that a plan depends on.
+
+    A portable plan runs on several kinds of GPU, under any driver: its `gpu` is "any", its compute capability (0, 0)
+    and its driver empty.
+    """
+
+    gpu: str
+    """For instance "NVIDIA H200"."""
+    compute_capability: tuple[int, int]
+    """(9, 0) for sm_90."""
+    driver: str
+    """For instance "580.159.03"."""
+    library: str
+    """For instance "TensorRT 10.13.3.9" or "TensorRT-RTX 1.7.1.116"."""
+
+    @property
+    def label(self) -> str:
+        """For file names: trt10.13.3.9.sm90, rtx1.7.1.116.any."""
+        name, _, version = self.library.rpartition(" ")
+        return f"{'rtx' if name == 'TensorRT-RTX' else 'trt'}{version}.{self._architecture}"
+
+    @property
+    def _architecture(self) -> str:
+        return "sm{}{}".format(*self.compute_capability) if any(self.compute_capability) else "any"
+
+    def __str__(self) -> str:
+        """In one line, for people."""
+        gpu = f"{self.gpu} ({self._architecture})" if any(self.compute_capability) else "any GPU"
+        return ", ".join(filter(None, (gpu, self.driver and f"driver {self.driver}", self.library)))
+
+
+def this_machine(library: TensorRT, facts: DeviceFacts | None) -> Machine:
+    """The machine that plans are built for here.
+
+    Args:
+        library: the TensorRT that is installed.
+        facts: what `esrgan_deploy.cuda.probe` found; None: nothing, which is enough for portable plans.
+
+    Raises:
+        MachineError: no GPU, and a library that builds for one only.
+    """
+    name = f"{library.name} {library.version}"
+    if library.portable:
+        return Machine("any", (0, 0), "", name)
+    if facts is None:
+        raise MachineError(
+            f"{name} builds engines for one GPU, and none is known here; build on the machine that will run the engine"
+        )
+    return Machine(facts.name, facts.compute_capability, facts.driver, name)
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """The description of one plan."""
+
+    key: str
+    """SHA-256 over everything that decides the plan; see `EngineCache`."""
+    model: str
+    """File name of the ONNX file."""
+    model_sha256: str
+    """SHA-256 of the ONNX file."""
+    info: ModelInfo
+    """What the ONNX file says of itself."""
+    options: EngineOptions
+    """As built: a dynamic profile may have become static, or smaller, than what was asked for; `notes` say so."""
+    machine: Machine
+    plan_sha256: str
+    plan_bytes: int
+    ends_sha256: str | None
+    """SHA-256 of the weights of both ends of the alpha dial, a file beside the plan; None: it cannot be refitted."""
+    seconds: float
+    """That the build took."""
+    built: datetime.datetime
+    """When it was finished, UTC."""
+    notes: tuple[str, ...]
+    """What a user should know of the build, one line each."""
+    created_by: str
+
+    def to_json(self) -> dict[str, Any]:
+        """For the file; `from_json` reads it back."""
+        return {
+            "format": FORMAT,
+            **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)},
+            "info": {**self.info.to_metadata(), "fixed_size": self.info.fixed_size},
+            "options": self.options.to_json(),
+            "machine": dataclasses.asdict(self.machine),
+            "built": self.built.isoformat(timespec="seconds"),
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], source: Path) -> Sidecar:
+        """Read back what `to_json` gave.
+
+        Raises:
+            ModelError: of another version of this program, or damaged; `source` is named.
+        """
+        try:
+            if content["format"] != FORMAT:
+                raise ModelError(
+                    f"{source}: is of format {content['format']!r}, this version reads {FORMAT}; build the engine "
+                    "again with esrgan-engine"
+                )
+            return cls(
+                key=_text(content["key"]),
+                model=_text(content["model"]),
+                model_sha256=_text(content["model_sha256"]),
+                info=_info(content["info"], content["model_sha256"], source),
+                options=_options(content["options"]),
+                machine=_machine(**content["machine"]),
+                plan_sha256=_text(content["plan_sha256"]),
+                plan_bytes=int(content["plan_bytes"]),
+                ends_sha256=None if content["ends_sha256"] is None else _text(content["ends_sha256"]),
+                seconds=float(content["seconds"]),
+                built=datetime.datetime.fromisoformat(content["built"]),
+                notes=tuple(map(_text, content["notes"])),
+                created_by=_text(content["created_by"]),
+            )
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, OptionError) as error:
+            text = f"{type(error).__name__}: {error}"
+            raise ModelError(f"{source}: is damaged ({text}); build the engine again with esrgan-engine") from error
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _options(content: dict[str, Any]) -> EngineOptions:
+    options = EngineOptions.from_json(content)
+    if options.frames not in LARGEST:
+        raise ValueError(f"frames are {options.frames!r}")
+    return options
+
+
+def _machine(gpu: str, compute_capability: Sequence[int], driver: str, library: str) -> Machine:
+    major, minor = compute_capability
+    return Machine(_text(gpu), (int(major), int(minor)), _text(driver), _text(library))
+
+
+def _info(content: Mapping[str, Any], model_sha256: str, source: Path) -> ModelInfo:
+    metadata = dict(content)
+    size = metadata.pop("fixed_size")
+    fixed_size = None if size is None else (int(size[0]), int(size[1]))
+    info = ModelInfo.from_metadata(metadata, str(source))
+    return dataclasses.replace(info, fixed_size=fixed_size, file_sha256=model_sha256)
+
+
+@dataclass(frozen=True)
+class EngineFile:
+    """A plan on the disk, with its sidecar. Nothing but the sidecar was read so far."""
+
+    path: Path
+    sidecar: Sidecar
+
+    @property
+    def ends(self) -> Path:
+        """The weights of both ends of the alpha dial, where the engine can be refitted."""
+        return ends_path(self.path)
+
+    def read(self) -> bytes:
+        """The plan, after it was compared with the sidecar.
+
+        Raises:
+            ModelError: cannot be read, truncated, damaged, or no plan; names what is wrong and the remedy.
+        """
+        plan = _read(self.path)
+        if len(plan) != self.sidecar.plan_bytes or hashlib.sha256(plan).hexdigest() != self.sidecar.plan_sha256:
+            raise ModelError(f"{self.path}: {self._fault(plan)}; build it again with esrgan-engine")
+        return plan
+
+    def verify(self) -> None:
+        """Compare the plan, and the weights beside it, with the sidecar.
+
+        Raises:
+            ModelError: something is missing or differs; names what is wrong and the remedy.
+        """
+        self.read()
+        if self.sidecar.ends_sha256 and hashlib.sha256(_read(self.ends)).hexdigest() != self.sidecar.ends_sha256:
+            raise ModelError(f"{self.ends}: is not the file that the engine came with; copy it again or build again")
+
+    def _fault(self, plan: bytes) -> str:
+        wanted = self.sidecar.plan_bytes
+        if not plan.startswith(_MAGIC):
+            return f"is no TensorRT engine, it begins with {plan[:8]!r}"
+        if len(plan) != wanted:
+            return f"has {len(plan)} of {wanted} bytes, it is {'truncated' if len(plan) < wanted else 'damaged'}"
+        return "is damaged or another engine, its SHA-256 differs from the one in its sidecar"
+
+
+def sidecar_beside(engine: Path) -> Path:
+    """`x.engine` -> `x.engine.json`."""
+    return engine.with_name(f"{engine.name}.json")
+
+
+def write_sidecar(engine: Path, sidecar: Sidecar) -> None:
+    """Write the description of a plan that is complete.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with replacing(sidecar_beside(engine)) as partial:
+        partial.write_text(json.dumps(sidecar.to_json(), indent=1) + "\n", encoding="utf-8")
+
+
+def open_engine(path: Path) -> EngineFile:
+    """An engine that the user names; its sidecar lies beside it.
+
+    Raises:
+        ModelError: no such file, no engine, or its sidecar is missing or damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_MAGIC[0]))
+    except OSError as error:
+        raise ModelError(
+            f"{path}: cannot be read: {error.strerror}; build it with: esrgan-engine MODEL.onnx"
+        ) from error
+    beside = sidecar_beside(path)
+    if not beside.exists():
+        if start not in _MAGIC:
+            raise ModelError(f"{path}: is no TensorRT engine; build one with: esrgan-engine MODEL.onnx")
+        raise ModelError(
+            f"{path}: {beside.name} is missing beside it, so it cannot be told what it was built for; copy that file "
+            "as well, or build the engine here with: esrgan-engine MODEL.onnx"
+        )
+    try:
+        content = json.loads(_read(beside))
+    except ValueError as error:
+        raise ModelError(f"{beside}: is damaged ({error}); build the engine again with esrgan-engine") from error
+    return EngineFile(path, Sidecar.from_json(content, beside))
+
+
+def check_machine(engine: EngineFile, machine: Machine) -> None:
+    """Refuse an engine that was built for another machine.
+
+    Raises:
+        ModelError: GPU, driver or TensorRT differ; names both and how to build for this one.
+    """
+    theirs = engine.sidecar.machine
+    if theirs != machine:
+        raise ModelError(
+            f"{engine.path}: was built for {theirs}, and this is {machine}; build one here with: "
+            f"esrgan-engine {engine.sidecar.model}"
+        )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}; build the engine again") from error

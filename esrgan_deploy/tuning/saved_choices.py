@@ -1,0 +1,79 @@
+"""What was chosen before: one small file for each machine, model and quality. One that is damaged is as good as none.
+
+A file is found by everything that may change the choice, and says it in full, so that nothing rests on its name alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from esrgan_deploy.backends.int8 import int8_path
+from esrgan_deploy.backends.names import CpuPrecision
+from esrgan_deploy.engine.store.folder import user_folder
+from esrgan_deploy.errors import OutputError
+from esrgan_deploy.system.cpu import facts
+from esrgan_deploy.system.files import replacing
+from esrgan_deploy.tuning.choice import Choice
+
+FORMAT = 1
+_KEY_DIGITS = 16
+
+
+def recall(model: Path, quality: CpuPrecision) -> Choice | None:
+    """What was chosen for this model on this machine, if that was ever tuned."""
+    with contextlib.suppress(OSError, OutputError, KeyError, TypeError, ValueError, AttributeError):
+        folder = user_folder("tuning")
+        if not folder.is_dir():  # most often; then the model need not be read for its hash
+            return None
+        question = _question(model, quality)
+        content = json.loads(_path(folder, question).read_text(encoding="utf-8"))
+        if content["question"] == question:
+            return Choice.from_json(content["choice"])
+    return None
+
+
+def remember(model: Path, quality: CpuPrecision, choice: Choice) -> Path:
+    """Write down what was chosen, and return where.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    folder = user_folder("tuning")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        question = _question(model, quality)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot be made: {error.strerror}; set XDG_CACHE_HOME to another folder"
+        ) from error
+    path = _path(folder, question)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps({"question": question, "choice": choice.to_json()}, indent=1), encoding="utf-8")
+    return path
+
+
+def _question(model: Path, quality: CpuPrecision) -> dict[str, Any]:
+    """Everything that the choice follows from."""
+    int8 = int8_path(model)
+    question = {
+        "format": FORMAT,
+        "quality": quality,
+        "model": _sha256(model),
+        "int8": _sha256(int8) if quality == "int8" and int8.exists() else None,
+        **facts(),
+    }
+    loaded: dict[str, Any] = json.loads(json.dumps(question))  # as it will be read back
+    return loaded
+
+
+def _path(folder: Path, question: dict[str, Any]) -> Path:
+    digest = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()
+    return folder / f"{digest[:_KEY_DIGITS]}.json"
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

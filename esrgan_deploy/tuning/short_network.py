@@ -1,0 +1,97 @@
+"""A short network that takes the time of a long one, in proportion: what is compared on it takes seconds.
+
+RRDBNet computes the same block 23 times, and which backend, precision or tile is the fastest shows after three of them.
+After one it does not: what a run costs beside its blocks is as large as the difference, and weights stay in the caches.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from esrgan_deploy.flops import infer_shapes, standard_graph
+
+if TYPE_CHECKING:
+    import onnx
+
+SIDE = 64
+"""Input pixels for which shapes and operations are reckoned; their ratios are the same for all."""
+ENOUGH = 4e6 * SIDE * SIDE
+"""Operations. RRDBNet takes as many for nearly three of its blocks, networks made for speed fewer for all layers."""
+
+
+def excerpt(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The first part of a network, up to the tensor before which `ENOUGH` is computed; a small network itself.
+
+    The first three channels of that tensor are the output, so that it is a network from pictures to pictures, though
+    of no use. Where the graph does not tell what it computes, it is left as it is.
+    """
+    import onnx.inliner
+    from onnx import helper, numpy_helper
+
+    light = standard_graph(model)
+    name = light and _cut(light)
+    if not name:
+        return model
+    flat = onnx.inliner.inline_local_functions(model)
+    _keep_what_leads_to(name, flat)
+    types = {
+        value.name: value.type.tensor_type.elem_type
+        for value in onnx.shape_inference.infer_shapes(flat).graph.value_info
+    }
+    if name not in types:
+        return model
+    graph = flat.graph
+    numbers = {"excerpt/begin": 0, "excerpt/end": 3, "excerpt/axis": 1}
+    graph.initializer.extend(numpy_helper.from_array(np.array([value]), key) for key, value in numbers.items())
+    graph.node.append(helper.make_node("Slice", [name, *numbers], ["excerpt/output"]))
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info("excerpt/output", types[name], [1, 3, "h", "w"]))
+    return flat
+
+
+def _keep_what_leads_to(name: str, model: onnx.ModelProto) -> None:
+    """Remove all nodes and weights that the tensor `name` does not depend on."""
+    graph, needed, kept = model.graph, {name}, []
+    for node in reversed(graph.node):
+        if not needed.isdisjoint(node.output):
+            kept.append(node)
+            needed.update(node.input)
+    weights = [tensor for tensor in graph.initializer if tensor.name in needed]
+    del graph.node[:], graph.initializer[:], graph.value_info[:]
+    graph.node.extend(reversed(kept))
+    graph.initializer.extend(weights)
+
+
+def any_size(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy that takes pictures of any size, if the network does: convolutions do not know the size they are for."""
+    free = type(model)()
+    free.CopyFrom(model)
+    weights = {tensor.name for tensor in free.graph.initializer}
+    source = next(value for value in free.graph.input if value.name not in weights)
+    for value, names in ((source, ("height", "width")), (free.graph.output[0], ("height_out", "width_out"))):
+        for dim, name in zip(value.type.tensor_type.shape.dim[2:], names, strict=False):
+            dim.dim_param = name
+    del free.graph.value_info[:]
+    return free
+
+
+def _cut(model: onnx.ModelProto) -> str | None:
+    """The result of the first convolution with which `ENOUGH` is computed; None: there is none, or no telling.
+
+    `model` is from `standard_graph`, and changed.
+    """
+    shapes = infer_shapes(model, SIDE, SIDE)
+    total = 0
+    for node in model.graph.node:
+        if node.op_type != "Conv":
+            continue
+        result, weights = shapes.get(node.output[0]), shapes.get(node.input[1])
+        if result is None or weights is None:
+            return None
+        total += 2 * prod(result) * prod(weights[1:])
+        if total >= ENOUGH and result[1] >= 3:
+            return str(node.output[0])
+    return None

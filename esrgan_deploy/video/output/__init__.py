@@ -1,0 +1,1 @@
+"""Writing a clip: encode pictures, keep finished segments, mux the file."""

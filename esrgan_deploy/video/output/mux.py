@@ -1,0 +1,373 @@
+"""The finished file: the packets of all segments between copies of everything else."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import av
+from av.container import InputContainer, OutputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.stream import AttachmentStream, Discard, Disposition, Stream
+from av.video.stream import VideoStream
+
+from esrgan_deploy.errors import MediaError, OutputError
+from esrgan_deploy.video.info import VideoInfo
+from esrgan_deploy.video.output.encode import EncoderSettings, add_stream
+from esrgan_deploy.video.output.segments import SegmentRecord, read_packets
+from esrgan_deploy.video.output.timestamps import closing_duration, decoding_times
+from esrgan_deploy.video.source.open import KEEP_TAG_BYTES, ffmpeg, fraction, open_clip
+
+if TYPE_CHECKING:
+    from av.container.core import Chapter
+
+
+def check_header(target: Path, info: VideoInfo, settings: EncoderSettings) -> None:
+    """Refuse before the first frame what could not be written at the end: the header is made, and thrown away.
+
+    Raises:
+        OptionError: a quality that the encoder does not know.
+        OutputError: the format cannot hold the codec, the pixel shape or one of the source's streams.
+        MediaError: the encoder does not take frames of this size.
+    """
+    with _opened(target, info, settings, Span(), into=io.BytesIO()):
+        pass
+
+
+def assemble(
+    path: Path,
+    info: VideoInfo,
+    settings: EncoderSettings,
+    segments: Sequence[tuple[Path, SegmentRecord]],
+    span: Span,
+) -> None:
+    """Write a file with the picture of all segments, and every other stream of the source.
+
+    The same segments and the same source give the same bytes.
+
+    Args:
+        path: the file; its suffix, a key of `FORMATS`, chooses the format.
+        info: of the source.
+        settings: that the segments were encoded with.
+        segments: all of them in order, at least one frame among them.
+        span: the part of the source that they cover.
+
+    Raises:
+        OutputError: segments of different encoders; see also `check_header`.
+    """
+    with _opened(path, info, settings, span) as output:
+        header = bytes(output.stream.codec_context.extradata or b"").hex()
+        for packets, record in segments:
+            if record.frames and record.header != header:
+                raise OutputError(
+                    f"{packets}: was encoded by another version of {settings.codec}; delete {packets.parent} and begin "
+                    "anew"
+                )
+        output.write(segments)
+
+
+class _Output:
+    """A file whose header is written."""
+
+    def __init__(
+        self,
+        container: OutputContainer,
+        stream: VideoStream,
+        passthrough: Passthrough,
+        time_base: Fraction,
+        start_s: Fraction,
+    ) -> None:
+        self.stream = stream
+        self._time_base = time_base
+        self._container = container
+        self._passthrough = passthrough
+        self._start_s = start_s
+
+    def write(self, segments: Sequence[tuple[Path, SegmentRecord]]) -> None:
+        """Write all packets, those of other streams before the pictures that they belong to."""
+        for packet in _timed(segments, self.stream, self._time_base):
+            set_back(packet, self._start_s)
+            self._passthrough.copy_until(due_s(packet))
+            self._container.mux(packet)
+        self._passthrough.copy_rest()
+        self._container.close()
+
+
+def _timed(
+    segments: Sequence[tuple[Path, SegmentRecord]], stream: VideoStream, time_base: Fraction
+) -> Iterator[Packet[VideoStream]]:
+    pts = [time for _, record in segments for time in record.pts]
+    durations = [duration for _, record in segments for duration in record.durations]
+    dts = decoding_times(pts)
+    durations[-1] = closing_duration(pts, dts, durations)
+    packets = (packet for path, record in segments for packet in read_packets(path, record))
+    for packet, time, duration in zip(packets, dts, durations, strict=True):
+        packet.dts, packet.duration, packet.time_base = time, duration, time_base
+        packet.stream = stream
+        yield packet
+
+
+@contextlib.contextmanager
+def _opened(
+    path: Path, info: VideoInfo, settings: EncoderSettings, span: Span, into: io.BytesIO | None = None
+) -> Iterator[_Output]:
+    """Create a file with a header for the picture of a clip in another size, and for all other streams of the clip."""
+    name = FORMATS[path.suffix.lower()]
+    with open_clip(info.path, info.protocols) as source:
+        # "bitexact" keeps random numbers out of Matroska, so that the same run gives the same bytes.
+        options = {"fflags": "+bitexact"} if name == "matroska" else {"movie_timescale": _movie_timescale(source, info)}
+        container = av.open(into or f"file:{path}", "w", format=name, container_options=options, **KEEP_TAG_BYTES)
+        try:
+            _refuse_pixel_shape(name, info, settings)
+            stream = add_stream(container, settings, info)
+            copy_tags(source.streams[info.stream], stream)
+            start_s = span.start_s or start_of_clock(source)
+            passthrough = Passthrough(source, container, info, start_s, span)
+            _start(container, info, settings.codec)
+            yield _Output(container, stream, passthrough, info.time_base, start_s)
+        except OSError as error:
+            if isinstance(error, FFmpegError):  # reading maps its own, so this was a write
+                raise OSError(error.errno, error.strerror) from error
+            raise
+        finally:
+            # After an error the file is thrown away, so a trailer that does not fit on the disk is no second error.
+            with contextlib.suppress(FFmpegError):
+                container.close()
+
+
+def _refuse_pixel_shape(name: str, info: VideoInfo, settings: EncoderSettings) -> None:
+    if settings.codec == "av1" and name == "matroska" and info.sample_aspect != 1:
+        raise OutputError(
+            f"{info.path}: its pixels are {info.sample_aspect} as wide as high, which FFmpeg does "
+            "not write for AV1 in Matroska; write .mp4, or choose h264 or h265"
+        )
+
+
+def _start(container: OutputContainer, info: VideoInfo, codec: str) -> None:
+    try:
+        container.start_encoding()
+    except OSError:
+        raise
+    except FFmpegError as error:
+        raise OutputError(
+            f"{info.path}: {codec} and its other streams ({', '.join(info.others) or 'none'}) do not fit into "
+            f"{container.format.name} together: {error.strerror}; write .mkv"
+        ) from error
+
+
+def _movie_timescale(source: InputContainer, info: VideoInfo) -> str:
+    """Units per second in which MP4 counts the delays of its tracks.
+
+    FFmpeg's default of 1000 would round the first time stamp of the picture against the sound. The finest scale whose
+    duration still fits into 32 bits is taken, since players are careless about the 64 bit form.
+    """
+    every = math.lcm(
+        *(fraction(stream.time_base).denominator for stream in (*source.streams.video, *source.streams.audio))
+    )
+    for scale in (every, info.time_base.denominator):
+        if scale * max(1.0, info.duration_s or 0.0) < 2**31:
+            return str(scale)
+    return "1000"
+
+
+FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
+"""Output suffix -> FFmpeg's format. They keep time stamps of any spacing, which others (AVI, for one) do not."""
+_FILE_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands"}
+_OLD_VIDEO_TAGS = {"encoder", "duration", "bps", "number_of_frames", "number_of_bytes"}
+"""Tags, in lower case, that are true of the old file or the old video stream only; muxers write their own."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """The part of a clip that is wanted, in seconds of its own clock."""
+
+    start_s: Fraction = Fraction(0)
+    """What the output's clock calls zero; nothing before it is copied, unless it is 0."""
+    end_s: Fraction | None = None
+    """None: the end of the clip."""
+    stop_quietly: bool = False
+    """True: where a stream cannot be read any more, its copy ends; the clip is known to be damaged."""
+
+
+class Passthrough:
+    """Copies every stream but the picture from a source to an output container, packet for packet.
+
+    The source is read a second time for this, so that packets need not wait in memory for the pictures around them.
+    """
+
+    def __init__(
+        self, source: InputContainer, output: OutputContainer, info: VideoInfo, start_s: Fraction, span: Span
+    ) -> None:
+        """Add streams, chapters and tags of `source` to `output`, whose header is not written yet.
+
+        Args:
+            source: the clip, at its beginning.
+            output: where to.
+            info: of the clip.
+            start_s: what is taken off all time stamps: the start of the span, and see `start_of_clock`.
+            span: the part to copy.
+
+        Raises:
+            OutputError: the output format cannot hold one of them; formats that can are named.
+        """
+        self._output = output
+        self._info = info
+        self._start_s = start_s
+        self._span = span
+        self._targets: dict[int, Stream] = {}
+        for stream in source.streams:
+            if stream.index != info.stream and not _is_made_by_muxers(stream):
+                self._add(stream)
+        output.metadata.update({key: value for key, value in source.metadata.items() if key.lower() not in _FILE_TAGS})
+        output.set_chapters(_chapters_within(source.chapters(), span))
+        self._packets = self._read(source)
+        self._next = next(self._packets, None)
+
+    def copy_until(self, time_s: Fraction) -> None:
+        """Write the packets that are due at `time_s` or before."""
+        while self._next is not None and due_s(self._next) <= time_s:
+            self._output.mux(self._next)
+            self._next = next(self._packets, None)
+
+    def copy_rest(self) -> None:
+        """Write all packets that are left."""
+        while self._next is not None:
+            self._output.mux(self._next)
+            self._next = next(self._packets, None)
+
+    def _add(self, stream: Stream) -> None:
+        name = self._output.format.name
+        if not _holds(name, stream):
+            path = self._info.path
+            able = [suffix for suffix, other in FORMATS.items() if _holds(other, stream)]
+            other = f"-map 0 -map -0:{stream.index} -c copy"
+            if stream.type == "audio":
+                other = f"-map 0 -c copy -c:{stream.index} flac"
+            remedy = f"write {' or '.join(able)}" if able else f"make a copy with what fits: {ffmpeg(path, other)}"
+            raise OutputError(
+                f"{path}: its stream {stream.index} ({stream.type}, {stream.name}) does not fit into {name}; {remedy}"
+            )
+        if name == "matroska" and _is_cover(stream):
+            self._add_cover_as_attachment(stream)
+        elif isinstance(stream, AttachmentStream):
+            self._output.add_stream_from_template(stream)
+        else:
+            self._targets[stream.index] = self._output.add_stream_from_template(stream, opaque=True)
+            copy_tags(stream, self._targets[stream.index])
+
+    def _add_cover_as_attachment(self, stream: Stream) -> None:
+        """Matroska keeps cover art as an attached file, other formats as a video stream of one packet."""
+        suffix, kind = ("png", "image/png") if stream.name == "png" else ("jpg", "image/jpeg")
+        with open_clip(self._info.path, self._info.protocols) as again:
+            picture = next(again.demux(again.streams[stream.index]))
+        tags = stream.metadata
+        self._output.add_attachment(tags.get("filename", f"cover.{suffix}"), tags.get("mimetype", kind), bytes(picture))
+
+    def _read(self, source: InputContainer) -> Iterator[Packet[Stream]]:
+        if not self._targets:
+            return  # an empty list would mean all streams to `demux`
+        end = Fraction(0)
+        try:
+            for packet in source.demux([source.streams[index] for index in self._targets]):
+                if not packet.size:
+                    continue  # the demuxer's sign that a stream has ended
+                end = max(end, due_s(packet))
+                if packet.dts is None and packet.pts is None:
+                    packet.pts = packet.dts = 0  # cover art has no time
+                elif not self._is_wanted(packet):
+                    continue
+                else:
+                    set_back(packet, self._start_s)
+                packet.stream = self._targets[packet.stream.index]
+                yield packet
+        except FFmpegError as error:
+            if self._span.stop_quietly:
+                return
+            raise MediaError(
+                f"{self._info.path}: sound or subtitles cannot be read after {float(end):.2f} s: {error.strerror}; "
+                "get a whole copy"
+            ) from error
+
+    def _is_wanted(self, packet: Packet[Any]) -> bool:
+        time_s = (packet.pts if packet.pts is not None else packet.dts or 0) * fraction(packet.time_base)
+        span = self._span
+        return (not span.start_s or time_s >= span.start_s) and (span.end_s is None or time_s < span.end_s)
+
+
+def _chapters_within(chapters: Sequence[Chapter], span: Span) -> list[Chapter]:
+    """Those that begin before the end of the span and end after its start, on the clock of the output."""
+    moved: list[Chapter] = []
+    for chapter in chapters:
+        unit = fraction(chapter["time_base"])
+        start_s, end_s = chapter["start"] * unit - span.start_s, chapter["end"] * unit - span.start_s
+        length_s = None if span.end_s is None else span.end_s - span.start_s
+        if end_s > 0 and (length_s is None or start_s < length_s):
+            end_s = end_s if length_s is None else min(end_s, length_s)
+            moved.append({**chapter, "start": round(max(start_s, Fraction(0)) / unit), "end": round(end_s / unit)})
+    return moved
+
+
+def copy_tags(source: Stream, target: Stream) -> None:
+    """Give `target` the tags (language, title ...) and the disposition of `source`."""
+    stale = _OLD_VIDEO_TAGS if source.type == "video" else set()
+    for key, value in source.metadata.items():
+        if key.lower() not in stale and not key.startswith("_STATISTICS"):
+            target.metadata[key] = value
+    target.disposition = source.disposition
+
+
+def _is_made_by_muxers(stream: Stream) -> bool:
+    """True for the data tracks that a muxer writes by itself: MP4's chapter titles and time code."""
+    return stream.type == "data" and (stream.discard == Discard.all or "timecode" in stream.metadata)
+
+
+def _is_cover(stream: Stream) -> bool:
+    return bool(stream.disposition & Disposition.attached_pic)
+
+
+def _holds(format_name: str, stream: Stream) -> bool:
+    """True if the format can hold a copy of `stream`."""
+    if stream.type == "data":
+        return False
+    if stream.type == "attachment" or (_is_cover(stream) and format_name == "matroska"):
+        return format_name == "matroska"
+    try:
+        with av.open(io.BytesIO(), "w", format=format_name) as trial:
+            trial.add_stream_from_template(stream, opaque=True)
+    except ValueError:  # no tag for this codec
+        return False
+    return True
+
+
+def start_of_clock(source: InputContainer) -> Fraction:
+    """Seconds that are taken off all time stamps: 0 but for MPEG streams.
+
+    The clock of a broadcast starts anywhere, often hours after zero. Its time stamps are all counted in the same unit,
+    so that taking off the first one is exact. Other formats start where their author wanted them to.
+    """
+    if source.format.name not in ("mpegts", "mpeg", "hls"):
+        return Fraction(0)
+    starts = [
+        stream.start_time * fraction(stream.time_base) for stream in source.streams if stream.start_time is not None
+    ]
+    return min(starts, default=Fraction(0))
+
+
+def set_back(packet: Packet[Any], start_s: Fraction) -> None:
+    """Take `start_s` off the time stamps of `packet`."""
+    units = round(start_s / fraction(packet.time_base))
+    packet.pts = None if packet.pts is None else packet.pts - units
+    packet.dts = None if packet.dts is None else packet.dts - units
+
+
+def due_s(packet: Packet[Any]) -> Fraction:
+    """When `packet` belongs into the file, in seconds."""
+    time = packet.dts if packet.dts is not None else packet.pts
+    return (time or 0) * fraction(packet.time_base)

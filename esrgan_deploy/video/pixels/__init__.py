@@ -1,0 +1,1 @@
+"""YUV pictures to RGB frames and back."""

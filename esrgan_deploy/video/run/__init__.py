@@ -1,0 +1,1 @@
+"""A clip from file to file, through pipes, or on a cluster."""

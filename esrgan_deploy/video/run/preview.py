@@ -1,0 +1,45 @@
+"""Pictures of some frames before and after, side by side, to look at while a clip is being upscaled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from esrgan_deploy.system.files import replacing
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    import numpy.typing as npt
+
+
+class Preview:
+    """Writes `TARGET.preview/frame_000120.png` for every so manyth frame of a run."""
+
+    def __init__(self, target: Path, every: int) -> None:
+        self.folder = target.with_name(f"{target.name}.preview")
+        self._every = every
+        self._count = 0
+
+    def add(self, before: npt.NDArray[Any], after: npt.NDArray[Any]) -> None:
+        """Note a frame; each `every`th one is written.
+
+        Args:
+            before: (H, W, 3) RGB, uint8 or uint16. It is enlarged without smoothing, to show its pixels.
+            after: of the same type, and larger.
+
+        Raises:
+            OutputError: the picture cannot be written.
+        """
+        import cv2
+        import numpy as np
+
+        self._count += 1
+        if (self._count - 1) % self._every:
+            return
+        height, width = after.shape[:2]
+        enlarged = cv2.resize(before, (width, height), interpolation=cv2.INTER_NEAREST)
+        picture = cv2.cvtColor(np.hstack([enlarged, after]), cv2.COLOR_RGB2BGR)
+        self.folder.mkdir(exist_ok=True)
+        with replacing(self.folder / f"frame_{self._count - 1:06}.png") as partial:
+            partial.write_bytes(cv2.imencode(".png", picture)[1].tobytes())

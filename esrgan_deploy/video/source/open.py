@@ -1,0 +1,354 @@
+"""What a clip is, and whether it is one that can be upscaled without damage."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av import VideoFormat
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.sidedata.sidedata import Type
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from esrgan_deploy.errors import MediaError
+from esrgan_deploy.video.info import (
+    BT2020_PRIMARIES,
+    DEPTHS,
+    FULL_RANGE,
+    MATRICES,
+    RGB,
+    WEIGHTS,
+    Colour,
+    Samples,
+    VideoInfo,
+    samples_of,
+)
+from esrgan_deploy.video.source.hdr import parse_static_hdr
+from esrgan_deploy.video.source.matroska import elements, picture_header
+
+_SIDE_DATA_LOST = {
+    "A53_CC": "closed captions inside the pictures",
+    "SPHERICAL": "a 360 degree projection",
+    "STEREO3D": "stereo 3D packing",
+    "DOVI_METADATA": "Dolby Vision",
+    "DYNAMIC_HDR_PLUS": "HDR10+, brightness scene by scene",
+    "DYNAMIC_HDR_VIVID": "HDR Vivid, brightness scene by scene",
+}
+"""Properties of a picture that would not survive: names of `av.sidedata.sidedata.Type`, and what to call them."""
+_PIXEL_CROP = (0x54BB, 0x54AA, 0x54CC, 0x54DD)
+"""Matroska's elements for what is not shown: rows at the top and at the bottom, columns on the left and on the right.
+FFmpeg tells of MP4's clean aperture in them as well."""
+_COLOUR, _SITING_HORZ, _SITING_VERT = 0x55B0, 0x55B7, 0x55B8
+_SITING = {(b"\1", b"\1"): "topleft", (b"\1", b"\2"): "left", (b"\2", b"\1"): "top", (b"\2", b"\2"): "center"}
+"""Matroska's ChromaSitingHorz and ChromaSitingVert -> a key of `chroma.LOCATIONS`."""
+
+
+def probe(
+    path: Path, *, stream: int | None = None, deinterlace: bool = False, protocols: tuple[str, ...] = ()
+) -> VideoInfo:
+    """Open `path`, decode its first picture and describe the clip.
+
+    Args:
+        path: the file.
+        stream: index of the video stream that is meant, as ffprobe counts; None: there has to be just one.
+        deinterlace: accept interlaced pictures; they will be deinterlaced.
+        protocols: what a playlist may reach beside local files.
+
+    Raises:
+        MediaError: no such file, not a video, or a kind that this version would damage: more than 12 bits per sample,
+            Dolby Vision, interlaced, an alpha channel, an unknown matrix, several video streams. The message says what
+            to do.
+    """
+    with open_clip(path, protocols) as clip:
+        chosen = _picture_stream(clip, path, stream)
+        first = _first_picture(clip, chosen, path)
+        return describe(clip, chosen, first, path, deinterlace=deinterlace, protocols=protocols)
+
+
+def describe(
+    clip: InputContainer,
+    stream: VideoStream,
+    first: VideoFrame,
+    path: Path,
+    *,
+    deinterlace: bool = False,
+    protocols: tuple[str, ...] = (),
+) -> VideoInfo:
+    """Describe an open clip by its picture stream and the first picture of that.
+
+    Raises:
+        MediaError: see `probe`.
+    """
+    header = picture_header(stream)
+    _refuse_hidden_edges(header, first, path)
+    _refuse_what_would_suffer(first, path)
+    if first.interlaced_frame and not deinterlace:
+        raise interlaced(path)
+    matrix = _side_data(first, "DISPLAYMATRIX")
+    rate = fraction(stream.average_rate) or fraction(stream.guessed_rate) or Fraction(25)
+    time_base = fraction(stream.time_base)
+    duration = stream.duration * time_base if stream.duration else Fraction(clip.duration or 0, av.time_base)
+    return VideoInfo(
+        path=path,
+        container=clip.format.name,
+        stream=stream.index,
+        codec=stream.codec_context.name,
+        width=first.width,
+        height=first.height,
+        pixel_format=first.format.name,
+        frames=stream.frames or round(duration * rate) or None,
+        frame_rate=rate,
+        duration_s=float(duration) or None,
+        time_base=time_base,
+        colour=picture_colour(first),
+        sample_aspect=fraction(stream.sample_aspect_ratio) or Fraction(1),
+        rotation=first.rotation,
+        display_matrix=tuple(np.frombuffer(matrix, np.int32).tolist()) if matrix else None,
+        others=tuple(other.type for other in clip.streams if other.index != stream.index),
+        chroma_location=_chroma_location(header),
+        hdr=parse_static_hdr(_side_data(first, "MASTERING_DISPLAY_METADATA"), _side_data(first, "CONTENT_LIGHT_LEVEL")),
+        deinterlace=deinterlace,
+        protocols=protocols,
+    )
+
+
+def picture_colour(picture: VideoFrame) -> Colour:
+    """The colour tags of a decoded picture."""
+    name = picture.format.name
+    family = samples_of(name).family
+    # FFmpeg's convention: grey that says nothing comes from stills, and uses all values.
+    full_by_kind = family == "rgb" or name.startswith("yuvj") or (family == "grey" and picture.color_range == 0)
+    return Colour(
+        matrix=RGB if family == "rgb" else picture.colorspace,
+        full_range=full_by_kind or picture.color_range == FULL_RANGE,
+        primaries=picture.color_primaries,
+        transfer=picture.color_trc,
+    )
+
+
+def _picture_stream(clip: InputContainer, path: Path, wanted: int | None) -> VideoStream:
+    pictures = [stream for stream in clip.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not pictures:
+        kinds = sorted({stream.type for stream in clip.streams})
+        only = f"no video, only {', '.join(kinds)}" if kinds else "nothing at all"
+        raise MediaError(f"{path}: holds {only}")
+    indices = [stream.index for stream in pictures]
+    if wanted is None and len(pictures) > 1:
+        raise MediaError(
+            f"{path}: holds {len(pictures)} video streams; choose one with --stream {' or '.join(map(str, indices))}, "
+            "the others are copied as they are"
+        )
+    if wanted is not None and wanted not in indices:
+        raise MediaError(f"{path}: stream {wanted} is no video; its video is stream {' and '.join(map(str, indices))}")
+    chosen = pictures[0 if wanted is None else indices.index(wanted)]
+    if chosen.codec_context is None:
+        raise MediaError(f"{path}: FFmpeg has no decoder for its video; convert it with the program that made it")
+    return chosen
+
+
+def _first_picture(clip: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
+    try:
+        for packet in clip.demux(stream):
+            if packet.has_sidedata("encryption_info"):
+                raise encrypted(path)
+            for picture in packet.decode():
+                return picture
+    except FFmpegError as error:
+        raise MediaError(f"{path}: its first picture cannot be decoded: {error.strerror}; get a whole copy") from error
+    raise MediaError(f"{path}: holds a video stream without a single picture")
+
+
+def _refuse_hidden_edges(header: Mapping[int, bytes], picture: VideoFrame, path: Path) -> None:
+    top, bottom, left, right = (int.from_bytes(header.get(name, b""), "big") for name in _PIXEL_CROP)
+    if top or bottom or left or right:
+        crop = f"{picture.width - left - right}:{picture.height - top - bottom}:{left}:{top}"
+        raise MediaError(
+            f"{path}: its container hides the edges of the picture (top {top}, bottom {bottom}, left {left}, right "
+            f"{right}), which would come to light; cut them off: {ffmpeg(path, f'-vf crop={crop} -crf 10 -c:a copy')}"
+        )
+
+
+def _refuse_what_would_suffer(picture: VideoFrame, path: Path) -> None:
+    """Raise MediaError for a kind of picture that would come out damaged."""
+
+    def refuse(what: str, arguments: str) -> MediaError:
+        return MediaError(f"{path}: {what}; convert it: {ffmpeg(path, f'{arguments} -crf 10 -c:a copy')}")
+
+    colour = picture_colour(picture)
+    if complaint := why_not_read(picture.format.name):
+        raise refuse(*complaint)
+    if colour.matrix not in MATRICES:
+        filtered, tag = ("2020_ncl", "bt2020nc") if colour.primaries == BT2020_PRIMARIES else ("709", "bt709")
+        raise refuse(
+            f"has colour matrix {colour.matrix} of H.273, this version knows {', '.join(map(str, sorted(WEIGHTS)))}",
+            f"-vf zscale=matrix={filtered} -colorspace {tag}",
+        )
+    for kind, words in _SIDE_DATA_LOST.items():
+        if _side_data(picture, kind):
+            raise refuse(f"carries {words}, which would be lost", f"-vf sidedata=delete:{Type[kind].value}")
+
+
+def _side_data(picture: VideoFrame, kind: str) -> bytes | None:
+    """What FFmpeg attached to `picture` under a name of `av.sidedata.sidedata.Type`."""
+    try:
+        data: Any = picture.side_data.get(kind)
+    except ValueError:  # before version 19, PyAV gives up when there is one kind that it has no name for, such as EXIF
+        return None
+    return None if data is None else bytes(data)
+
+
+def _chroma_location(header: Mapping[int, bytes]) -> str:
+    """Where the chroma of a picture sits: a key of `chroma.LOCATIONS`.
+
+    Matroska's elements are 1 for level with the first luma sample, 2 for halfway to the next one. They are missing
+    where nothing is known, and for level with the second line, which fields of interlaced video have.
+    """
+    colour = dict(elements(header.get(_COLOUR, b"")))
+    return _SITING.get((colour.get(_SITING_HORZ, b""), colour.get(_SITING_VERT, b"")), "left")
+
+
+PYAV = int(av.__version__.split(".")[0])
+KEEP_TAG_BYTES: dict[str, Any] = {"metadata_errors": "surrogateescape"} if PYAV < 19 else {}
+"""For `av.open`: tags in another encoding than UTF-8 are copied byte for byte, as PyAV 19 does by itself."""
+
+
+@contextlib.contextmanager
+def open_clip(
+    path: Path, protocols: Sequence[str] = (), options: Mapping[str, str] | None = None
+) -> Iterator[InputContainer]:
+    """Open a local file for reading.
+
+    Args:
+        path: the file.
+        protocols: what else it may lead to, if it is a playlist; by default nothing but local files.
+        options: for FFmpeg's demuxer.
+
+    Raises:
+        MediaError: no such file, unreadable, empty, or nothing that FFmpeg knows; a playlist that leads elsewhere.
+    """
+    _check_playlist(path, protocols)
+    try:
+        # "file:" keeps names with a colon from being taken for a protocol, the whitelist keeps playlists local.
+        allowed = {"protocol_whitelist": ",".join(("file", "crypto", *protocols)), **(options or {})}
+        clip = av.open(f"file:{path}", container_options=allowed, **KEEP_TAG_BYTES)
+    except FFmpegError as error:
+        raise MediaError(f"{path}: {_why_not_opened(path, error)}") from error
+    with clip:
+        yield clip
+
+
+@contextlib.contextmanager
+def logged(level: int) -> Iterator[list[tuple[int, str, str]]]:
+    """What FFmpeg logs in this thread: (level, name of the part, message).
+
+    Args:
+        level: the least important messages that are wanted: a constant of `av.logging`.
+    """
+    usual_level, skip_repeated = av.logging.get_level(), av.logging.get_skip_repeated()
+    av.logging.set_level(level)
+    av.logging.set_skip_repeated(False)  # else a second clip with the same damage would be silent
+    try:
+        with av.logging.Capture() as log:
+            yield log
+    finally:
+        av.logging.set_skip_repeated(skip_repeated)
+        av.logging.set_level(usual_level)
+
+
+def fraction(value: Any) -> Fraction:  # noqa: ANN401  # PyAV 19 has its own rational type, older ones use Fraction
+    """As a Fraction; 0 for None and for FFmpeg's 0/0 and 0/1."""
+    return Fraction(value.numerator, value.denominator) if value and value.denominator else Fraction(0)
+
+
+def ffmpeg(path: Path, arguments: str) -> str:
+    """The command that makes a copy of `path` which can be upscaled."""
+    return f"ffmpeg -i {shlex.quote(str(path))} {arguments} new.mkv"
+
+
+def cut_off(path: Path, frames: int | None, end: Fraction, reason: str | None) -> MediaError:
+    """The error for a clip that is damaged at `end` seconds, after `frames` frames if that is known."""
+    place = f"{float(end):.2f} s" if frames is None else f"frame {frames} ({float(end):.2f} s)"
+    conceal = ffmpeg(path, "-crf 10 -c:a copy")
+    return MediaError(
+        f"{path}: is cut off or damaged after {place}: {reason}; get a whole copy, or one that hides it: {conceal}"
+    )
+
+
+def interlaced(path: Path) -> MediaError:
+    """The error for a clip of fields."""
+    return MediaError(
+        f"{path}: is interlaced, and a network would make the combs sharper; add --deinterlace, one picture for each "
+        "frame of two fields"
+    )
+
+
+def encrypted(path: Path) -> MediaError:
+    """The error for a clip whose packets need a key."""
+    return MediaError(f"{path}: is encrypted (DRM), and so its pictures cannot be read; get a copy without protection")
+
+
+def _check_playlist(path: Path, protocols: Sequence[str]) -> None:
+    """Refuse a playlist (HLS) with a part that cannot be opened: FFmpeg would go on without it, and say nothing."""
+    named = list(_parts(path))
+    deeper = [pair for _, name in named for pair in _parts(path.parent / name)]  # a list of variants leads to lists
+    for playlist, part in named + deeper:
+        scheme, remote, _ = part.partition("://")
+        if remote and scheme not in ("file", *protocols):
+            needed = {"http": "http,tcp", "https": "https,tls,tcp"}.get(scheme, scheme)
+            raise MediaError(
+                f"{playlist}: leads to {part}, and only local files are opened; add --protocols {needed} to allow it"
+            )
+        if not remote and not part.startswith("data:") and not (playlist.parent / part).exists():
+            raise MediaError(f"{playlist}: leads to {part}, which is not there; put it beside the playlist")
+
+
+def _parts(path: Path) -> Iterator[tuple[Path, str]]:
+    """(playlist, name of a part) for each file that a playlist leads to; nothing for any other file."""
+    if not path.is_file():  # the caller says so; and a pipe can be read once only
+        return
+    try:
+        with path.open("rb") as file:
+            if file.read(7) != b"#EXTM3U":
+                return
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:  # the caller opens it as well, and says why that fails
+        return
+    for line in lines:
+        names = re.findall(r'URI="([^"]+)"', line) if line.startswith("#") else [line.strip()]
+        yield from ((path, name) for name in names if name)
+
+
+def _why_not_opened(path: Path, error: FFmpegError) -> str:
+    if path.is_dir():
+        return "is a folder; name a video file"
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, OSError):
+        return f"cannot be read: {error.strerror}"
+    if path.stat().st_size == 0:
+        return "is empty; copy or download it again"
+    return "is no video that FFmpeg can read, or the end that holds its index is missing; copy or download it again"
+
+
+def why_not_read(pixel_format: str) -> tuple[str, str] | None:
+    """Why pictures of a format would lose something: the words, and ffmpeg's arguments for a copy that can be read."""
+    layout = VideoFormat(pixel_format)
+    samples = samples_of(pixel_format)
+    if any(component.is_alpha for component in layout.components):
+        return f"has an alpha channel ({pixel_format}), which video output cannot keep", "-pix_fmt yuv444p"
+    if pixel_format.startswith(("xyz", "bayer")):
+        return f"is {pixel_format}, which is neither YUV nor RGB", "-pix_fmt yuv444p12le -c:v libx265"
+    if samples.bits > DEPTHS[-1]:
+        arguments = f"-pix_fmt {Samples('yuv', DEPTHS[-1], samples.columns, samples.lines).planar} -c:v libx265"
+        return f"is {pixel_format}, and no encoder here keeps more than {DEPTHS[-1]} bits per sample", arguments
+    return None

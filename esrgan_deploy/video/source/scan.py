@@ -1,0 +1,274 @@
+"""One pass over the packets of a clip, without decoding: where it can be cut, and whether it is whole."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import av
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+
+from esrgan_deploy.errors import MediaError
+from esrgan_deploy.video.info import VideoInfo
+from esrgan_deploy.video.source.matroska import number
+from esrgan_deploy.video.source.open import cut_off, encrypted, fraction, logged, open_clip
+
+_INDEXED = "mov,mp4,m4a,3gp,3g2,mj2"
+_STATE_DURATION = (_INDEXED, "matroska,webm", "flv")
+"""Formats whose header says how long the clip is: a clip that ends long before that was cut off."""
+_TOLERANCE_S = 1
+_SEEKABLE = (_INDEXED, "matroska,webm", "mpegts")
+"""Formats that find a key frame by its time."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the packets of a clip say. Times are in units of the picture stream's time base."""
+
+    times: tuple[int, ...]
+    """Display times of the picture's packets, ascending: those of the frames, but for hidden and discarded ones."""
+    keys: tuple[int, ...]
+    """The times among them that decoding can begin at; empty where seeking by time is not reliable."""
+    by_number: bool
+    """True: the container has no display times (AVI, raw streams), so frame n is shown at `times[n]`."""
+    sha256: str
+    """Of all packets of all streams, in the order of the file."""
+    damage: MediaError | None
+    """Why the clip ends before it should; None: it does not."""
+
+
+def survey(info: VideoInfo) -> Survey:
+    """Read the whole clip once. It costs seconds where upscaling costs hours.
+
+    Nothing is raised for a clip that was cut off: what can be read of it is described, and `damage` says the rest.
+
+    Raises:
+        MediaError: the clip cannot be opened any more, or is encrypted.
+    """
+    packets = _Packets(info)
+    # A demuxer goes on after damage and tells nobody but the log; for lost packets of a broadcast, on a low level.
+    level = av.logging.DEBUG if info.container == "mpegts" else av.logging.ERROR
+    with logged(level) as log, open_clip(info.path, info.protocols) as clip:
+        at_once = _complaint(log, clip, info.stream)
+        damage = _read(clip, packets, log)
+    if at_once and damage is None:
+        # Opening reads ahead, so this was somewhere in the first seconds, or only in the header. Where?
+        hasty = _Packets(info)
+        with logged(level) as log, open_clip(info.path, info.protocols, {"probesize": "32"}) as clip:
+            log.clear()
+            if info.stream < len(clip.streams) and (damage := _read(clip, hasty, log)):
+                packets = hasty
+    return packets.summary(damage)
+
+
+def _read(clip: InputContainer, packets: _Packets, log: list[tuple[int, str, str]]) -> MediaError | None:
+    """Take in all packets that can be read; the error is why there are no more."""
+    info = packets.info
+    stream = clip.streams[info.stream]
+    # A fragmented MP4 states no number of frames, and its index grows while it is read. AVI lists gaps as empty frames.
+    listed = [entry for entry in stream.index_entries if entry.size or info.container != "avi"]
+    indexed = len(listed) if info.container in (_INDEXED, "avi") and stream.frames else None
+    stated = Fraction(clip.duration or 0, av.time_base)
+    log.clear()
+    try:
+        for packet in clip.demux():
+            if reason := _complaint(log, clip, info.stream):
+                return packets.cut_off(reason)
+            log.clear()
+            if packet.size and not packets.add(packet):
+                return packets.cut_off("a packet is damaged or incomplete")
+    except FFmpegError as error:
+        return packets.cut_off(error.strerror)
+    if indexed is not None and packets.count < indexed:
+        if info.container == "avi":
+            packets.keep_those_like([(entry.timestamp, entry.size) for entry in listed])
+        return packets.cut_off(f"its index lists {indexed} frames")
+    if packets.ends_incomplete:
+        return packets.cut_off("its last packet is incomplete")
+    if missing := missing_bytes(info.path):
+        return packets.cut_off(f"{missing} bytes are missing at the end")
+    if indexed is None and info.container in _STATE_DURATION and packets.end_s < stated - _TOLERANCE_S:
+        return packets.cut_off(f"its header states {float(stated):.2f} s")
+    return None
+
+
+def _complaint(log: list[tuple[int, str, str]], clip: InputContainer, stream: int) -> str | None:
+    """The first message that tells of damage to the file or, in a broadcast, of lost packets of the picture."""
+    lost = f"Continuity check failed for pid {clip.streams[stream].id} "
+    for level, name, message in log:
+        # Parsers and decoders of other streams speak as well; only the demuxer knows of the file.
+        if name == clip.format.name and (level <= av.logging.ERROR or message.startswith(lost)):
+            return message.strip()
+    return None
+
+
+@dataclass
+class _Packets:
+    """What was seen so far."""
+
+    info: VideoInfo
+    count: int = 0
+    """Packets of the picture."""
+    end_s: Fraction = Fraction(0)
+    ends_incomplete: bool = False
+    """The last packet of all, of whichever stream, is not whole."""
+    _pts: list[int | None] = field(default_factory=list)
+    _dts: list[int | None] = field(default_factory=list)
+    _sizes: list[int] = field(default_factory=list)
+    _keys: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, packet: Packet[Any]) -> bool:
+        """Note a packet; False: it is one of the picture, and damaged.
+
+        Raises:
+            MediaError: it is encrypted.
+        """
+        if packet.has_sidedata("encryption_info"):
+            raise encrypted(self.info.path)
+        self.ends_incomplete = packet.is_corrupt
+        if packet.stream_index == self.info.stream:
+            if packet.is_corrupt:
+                self._forget_from(packet.pts)
+                return False
+            self.count += 1
+            if not packet.is_discard:
+                self._pts.append(packet.pts)
+                self._dts.append(packet.dts)
+                self._sizes.append(packet.size)
+                if packet.is_keyframe and packet.pts is not None:
+                    self._keys.append(packet.pts)
+        if packet.pts is not None:
+            self.end_s = max(self.end_s, (packet.pts + (packet.duration or 0)) * fraction(packet.time_base))
+        self._digest.update(packet)
+        return True
+
+    def _forget_from(self, pts: int | None) -> None:
+        """Frames that are shown after a damaged one do not count, though they were decoded before it."""
+        if pts is not None:
+            before = [index for index, time in enumerate(self._pts) if time is None or time < pts]
+            self._pts, self._dts = [self._pts[index] for index in before], [self._dts[index] for index in before]
+            self.count = len(before)
+            self.end_s = pts * self.info.time_base
+
+    def keep_those_like(self, listed: Sequence[tuple[int, int]]) -> None:
+        """Forget the packets from the first one on whose time or size is not listed; behind it, AVI counts wrongly."""
+        pairs = enumerate(zip(zip(self._dts, self._sizes, strict=True), listed, strict=False))
+        self.count = next((index for index, (found, entry) in pairs if found != entry), self.count)
+        self.end_s = listed[self.count][0] * self.info.time_base
+        self._dts, self._pts = self._dts[: self.count], self._pts[: self.count]
+
+    def cut_off(self, reason: str | None) -> MediaError:
+        """The error that says that there are no more packets."""
+        return cut_off(self.info.path, self.count, self.end_s, reason)
+
+    def summary(self, damage: MediaError | None) -> Survey:
+        """All of it together."""
+        pts = [time for time in self._pts if time is not None]
+        dts = [time for time in self._dts if time is not None]
+        by_number = self.info.container == "avi" or not pts
+        if by_number:
+            usable = len(dts) == len(self._dts) and len(set(dts)) == len(dts)
+            times = dts if usable else [index * self.info.usual_duration for index in range(len(self._dts))]
+        else:
+            times = pts
+        return Survey(
+            times=tuple(sorted(times)),
+            keys=tuple(sorted(self._keys)) if self.info.container in _SEEKABLE and not by_number else (),
+            by_number=by_number,
+            sha256=self._digest.hexdigest(),
+            damage=damage,
+        )
+
+
+_EBML = b"\x1a\x45\xdf\xa3"
+_RIFF = b"RIFF"
+_FLV = b"FLV"
+_FLV_TAGS = (8, 9, 18)  # sound, picture, script
+_BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide")
+_TS_PACKET = 188
+_TS_SYNC = 0x47
+
+
+def missing_bytes(path: Path) -> int:
+    """Bytes that should follow the last one, by the sizes of the outermost parts; 0 for formats that state none.
+
+    Looked at are MP4 and MOV (ISO 14496-12, 4.2), Matroska (RFC 8794, 6), AVI (RIFF), transport streams (ISO 13818-1,
+    2.4.3.2) and FLV (Adobe's specification, annex E.3).
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(3 * _TS_PACKET)
+        if head.startswith(_EBML):
+            return max(0, _matroska_end(file) - size)
+        if head.startswith(_RIFF):
+            return max(0, _riff_end(file, size) - size)
+        if head.startswith(_FLV):
+            return max(0, _flv_end(file, size) - size)
+        if head[4:8] in _BOXES:
+            return max(0, _boxes_end(file, size) - size)
+    if len(head) == 3 * _TS_PACKET and set(head[::_TS_PACKET]) == {_TS_SYNC}:
+        return -size % _TS_PACKET
+    return 0
+
+
+def _boxes_end(file: BinaryIO, size: int) -> int:
+    """End of the last box that begins inside the file: 4 bytes of length, 4 of type, perhaps 8 of a longer length."""
+    end = 0
+    while end < size:
+        file.seek(end)
+        header = file.read(16)
+        length = int.from_bytes(header[:4], "big")
+        if length == 1:
+            length = int.from_bytes(header[8:16], "big")
+        if length < 8 or not header[4:8].isascii():  # 0: up to the end of the file; else this is no box
+            return size
+        end += length
+    return end
+
+
+def _riff_end(file: BinaryIO, size: int) -> int:
+    """End of the last RIFF chunk that begins inside the file: large AVI files are several."""
+    end = 0
+    while end < size:
+        file.seek(end)
+        header = file.read(8)
+        length = int.from_bytes(header[4:], "little")
+        if header[:4] != _RIFF or length in (0, 2**32 - 1):
+            return size
+        end += 8 + length + length % 2
+    return end
+
+
+def _flv_end(file: BinaryIO, size: int) -> int:
+    """End of the last tag that begins inside the file: 11 bytes with its length in the middle, and 4 behind it."""
+    file.seek(5)
+    end = int.from_bytes(file.read(4), "big") + 4
+    while end < size:
+        file.seek(end)
+        header = file.read(4)
+        if header[0] & 0x1F not in _FLV_TAGS:
+            return size
+        end += 11 + int.from_bytes(header[1:], "big") + 4
+    return end
+
+
+def _matroska_end(file: BinaryIO) -> int:
+    """End of the segment, the second element of the file; 0 where it is not stated, as in live recordings."""
+    end = 0
+    for _ in range(2):
+        file.seek(end)
+        number(file, keep_marker=True)
+        length = number(file)
+        if length is None:
+            return 0
+        end = file.tell() + length
+    return end

@@ -1,0 +1,111 @@
+"""The weights of both ends of an interpolation, as an exported graph has them: what `esrgan_deploy.alpha` turns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import numpy_helper
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from esrgan_deploy.alpha import TYPES, Ends, dialled
+from esrgan_deploy.errors import FidelityError, OptionError
+from esrgan_deploy.model import ModelInfo
+from esrgan_export.checkpoint import Checkpoint
+from esrgan_export.networks import Network
+from esrgan_export.verify import Progress, Reference, measure
+
+
+def check_refittable(network: Network, precision: str) -> None:
+    """Refuse, before minutes of work, what no blend of two sets of exported weights can give.
+
+    Raises:
+        OptionError: a network with batch normalisation, or int8.
+    """
+    if any(isinstance(module, _BatchNorm) for module in network.modules()):
+        raise OptionError(
+            f"--refit: {network.config()['name']} has batch normalisation, which is folded into its convolutions; "
+            "folded weights are not linear in alpha, so export each alpha without --refit"
+        )
+    if precision == "int8":
+        raise OptionError(
+            "--refit: int8 weights have scales of their own at each alpha; export as fp16, bf16 or fp32, "
+            "or each alpha without --refit"
+        )
+
+
+def measure_ends(
+    psnr: Checkpoint, gan: Checkpoint, model: onnx.ModelProto, info: ModelInfo, progress: Progress
+) -> dict[float, Reference]:
+    """Both ends, measured like the network between them: their activations and seams differ from its own.
+
+    Args:
+        psnr: alpha 0.
+        gan: alpha 1.
+        model: fp32, exported from the interpolation of both at `info.alpha`.
+        info: of `model`.
+        progress: called with one line before each long step.
+
+    Returns:
+        By alpha, leaving out that of `model`.
+    """
+    ends = make_ends(psnr, gan, model, info)
+    return {
+        alpha: measure(
+            checkpoint.network,
+            dialled(model, ends, alpha),
+            progress=lambda step, alpha=alpha: progress(f"alpha {alpha:g}: {step}"),  # type: ignore[misc]
+        )
+        for alpha, checkpoint in ((0.0, psnr), (1.0, gan))
+        if alpha != info.alpha
+    }
+
+
+def make_ends(psnr: Checkpoint, gan: Checkpoint, model: onnx.ModelProto, info: ModelInfo) -> Ends:
+    """The ends of `model`, which was exported from the interpolation of `psnr` and `gan` at `info.alpha`.
+
+    Raises:
+        FidelityError: turned to its own alpha, the model has other weights than it was exported with.
+        ModelError: a weight of an end is too large for its type in the graph. Between the ends none is larger.
+    """
+    ends = Ends(
+        psnr=_as_in_graph(psnr.network, model),
+        gan=_as_in_graph(gan.network, model),
+        types={tensor.name: TYPES[tensor.data_type] for tensor in (*model.graph.initializer, *_constants(model))},
+        psnr_sha256=psnr.sha256,
+        gan_sha256=gan.sha256,
+        arch=gan.network.config(),
+        constants={tensor.name: np.asarray(numpy_helper.to_array(tensor), np.float32) for tensor in _constants(model)},
+    )
+    assert info.alpha is not None, "a model of two checkpoints has an alpha"
+    turned = dialled(model, ends, info.alpha)
+    for ours, theirs in zip(turned.graph.initializer, model.graph.initializer, strict=True):
+        if numpy_helper.to_array(ours).tobytes() != numpy_helper.to_array(theirs).tobytes():
+            raise FidelityError(
+                f"--refit: '{theirs.name}' would not be what was exported at alpha {info.alpha:g}; nothing was "
+                "written; export without --refit, and report it"
+            )
+    for end in (0.0, 1.0):
+        ends.graph_weights(end)
+    return ends
+
+
+def _as_in_graph(network: Network, model: onnx.ModelProto) -> dict[str, npt.NDArray[np.float32]]:
+    """The weights of `network`, each in the shape that it has in the graph: PReLU's slopes are (C, 1, 1) there."""
+    state = network.state_dict()
+    return {
+        tensor.name: state[tensor.name].detach().cpu().float().numpy().reshape(tensor.dims)
+        for tensor in model.graph.initializer
+    }
+
+
+def _constants(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """The floating-point constants, under the names by which nodes read them."""
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].t.data_type in TYPES:
+            tensor = onnx.TensorProto()
+            tensor.CopyFrom(node.attribute[0].t)
+            tensor.name = node.output[0]
+            yield tensor

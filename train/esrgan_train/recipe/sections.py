@@ -1,0 +1,212 @@
+"""The sections of a recipe. Their docstrings are the documentation of its keys."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from typing_extensions import Self
+
+from esrgan_train.data.degradation import DegradationOptions
+from esrgan_train.losses.vgg_layers import layer_names
+from esrgan_train.recipe.errors import nearest
+
+
+def _name_and_arguments(value: object) -> object:
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        raise ValueError("needs a name and arguments, for instance {name: RRDBNet, blocks: 23}")
+    for key, argument in value.items():
+        if not isinstance(key, str) or not isinstance(argument, int | str):
+            raise ValueError(f"{key} is {argument!r}; arguments are whole numbers, words, true or false")
+    return value
+
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+NetworkConfig = Annotated[dict[str, int | bool | str], BeforeValidator(_name_and_arguments)]
+"""`name`, and arguments of the class of that name."""
+
+
+class Section(BaseModel):
+    """Part of a recipe: no unknown keys, no changes afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class PixelLoss(Section):
+    """A mean over all samples of all channels, outputs in [0, 1]."""
+
+    loss: Literal["l1", "mse", "charbonnier", "total-variation"]
+    weight: NotNegative = 1.0
+
+
+class PerceptualLoss(Section):
+    """Distance between features of a VGG network."""
+
+    loss: Literal["perceptual"]
+    weight: NotNegative = 1.0
+    network: Literal["vgg16", "vgg19"] = "vgg19"
+    layers: dict[str, NotNegative] = Field(default={"conv5_4": 1.0}, min_length=1)
+    """Weight of each layer by name: conv5_4 is before its ReLU, relu5_4 after."""
+    criterion: Literal["l1", "mse"] = "l1"
+    normalisation: Literal["torchvision", "caffe"] = "torchvision"
+    weights: Path | None = None
+    """A file with torchvision's key names; none: downloaded from torchvision's published address."""
+
+    @model_validator(mode="after")
+    def _layers_exist(self) -> Self:
+        known = layer_names(self.network)
+        for layer in self.layers:
+            if layer not in known:
+                raise ValueError(f"{self.network} has no layer '{layer}'; {nearest(layer, known)}")
+        return self
+
+    @property
+    def smallest_patch(self) -> int:
+        """Pixels that leave one at the deepest layer."""
+        known = layer_names(self.network)
+        deepest = max(map(known.index, self.layers))
+        pools = [name for name in known[: deepest + 1] if name.startswith("pool")]
+        return 1 << len(pools)
+
+
+class AdversarialLoss(Section):
+    """The generator's side of the game; the discriminator plays by the same rules."""
+
+    loss: Literal["adversarial"]
+    weight: NotNegative = 5e-3
+    kind: Literal["standard", "least-squares", "wasserstein"] = "standard"
+    relativistic: bool = False
+    """Relativistic average form."""
+    mean_over: Literal["all", "position"] = "all"
+    """What the relativistic average is taken over: all logits, or the batch at each position of a logit map."""
+    detach: Literal["none", "opposite"] = "none"
+    """opposite: as in today's official code, no gradient flows through the average of the other side."""
+    terms: Literal["sum", "mean"] = "sum"
+    """How the two relativistic terms are put together: the paper's sum, or the official code's mean."""
+
+
+Loss = Annotated[PixelLoss | PerceptualLoss | AdversarialLoss, Field(discriminator="loss")]
+
+
+class Optimiser(Section):
+    """Adam."""
+
+    lr: Positive = 2e-4
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    eps: Positive = 1e-8
+    weight_decay: NotNegative = 0.0
+
+
+class Constant(Section):
+    """The learning rate never changes."""
+
+    schedule: Literal["constant"] = "constant"
+
+
+class MultiStep(Section):
+    """Multiplied by `factor` at each of the steps `at`."""
+
+    schedule: Literal["multistep"]
+    at: list[Count] = Field(min_length=1)
+    factor: Positive = 0.5
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if any(later <= earlier for earlier, later in pairwise(self.at)):
+            raise ValueError(f"at {self.at} does not ascend; write each step once, in order")
+        return self
+
+
+class Cosine(Section):
+    """Half a cosine down to `floor` in each of `periods` equal parts of the run, after a linear warm-up."""
+
+    schedule: Literal["cosine"]
+    periods: Count = 1
+    floor: NotNegative = 1e-7
+    """Lowest rate, absolute."""
+    warmup: int = Field(default=0, ge=0)
+    """Steps."""
+
+
+Schedule = Annotated[Constant | MultiStep | Cosine, Field(discriminator="schedule")]
+
+
+class Discriminator(Section):
+    """The other network of a GAN."""
+
+    network: NetworkConfig
+    optimiser: Optimiser = Optimiser(lr=1e-4)
+    steps: Count = 1
+    """Its optimiser steps for each of the generator's."""
+    gradient_penalty: NotNegative = 0.0
+    """Weight of WGAN-GP's penalty."""
+    r1: NotNegative = 0.0
+    """gamma of the R1 penalty."""
+
+
+class Dataset(Section):
+    """One of the training data sets."""
+
+    folder: str
+    """HR pictures, in any depth; "builtin:photos" are five small ones that come with the package."""
+    lr: Path | None = None
+    """LR pictures of the same names; none: they are made by MATLAB's bicubic."""
+    degradation: DegradationOptions | None = None
+    """LR crops are made by Real-ESRGAN's second-order degradation instead."""
+    ratio: Positive = 1.0
+    """Share of the samples, relative to the other data sets."""
+    shrink: Count = 1
+    """HR pictures are made this many times smaller first, which sharpens soft photographs."""
+
+    @model_validator(mode="after")
+    def _one_lr(self) -> Self:
+        if self.lr is not None and self.degradation is not None:
+            raise ValueError("lr and degradation both say where LR comes from; give one of them")
+        if self.lr is not None and self.shrink > 1:
+            raise ValueError(f"shrink {self.shrink} makes HR smaller than lr belongs to; leave lr out, and it is made")
+        return self
+
+
+class Data(Section):
+    """Where samples come from."""
+
+    train: list[Dataset] = Field(min_length=1)
+    patch: Count
+    """HR pixels, a multiple of the network's scale."""
+    flips: bool = True
+    rotations: bool = True
+    textured_of: Count = 1
+    """Draw this many crops and keep the one with most detail."""
+    workers: Count = 1
+    """Threads that make crops; 1 is right unless there is a degradation."""
+    cache: Path | None = None
+    """Folder for decoded pictures; none: the user's cache folder."""
+
+
+class Validation(Section):
+    """What is measured in between."""
+
+    folder: str | None = None
+    """HR pictures; none: no validation."""
+    every: Count = 5000
+    """Steps."""
+    metrics: list[Literal["psnr", "ssim", "niqe"]] = ["psnr", "ssim"]
+    best: Literal["psnr", "niqe", "last"] = "last"
+    """Which weights `best.safetensors` keeps. A GAN is never to be picked by PSNR."""
+    tile: int = Field(default=192, ge=64)
+    """LR pixels; larger pictures are cut, which bounds the memory."""
+    samples: int = Field(default=4, ge=0)
+    """How many of the pictures are saved each time."""
+    alphas: list[Annotated[float, Field(ge=0, le=1)]] = []
+    """Also measured: blends with the PSNR network that training started from."""
+
+    @model_validator(mode="after")
+    def _best_is_measured(self) -> Self:
+        if self.best != "last" and (self.folder is None or self.best not in self.metrics):
+            raise ValueError(f"best is {self.best}, which is not measured; it needs a folder, and to be among metrics")
+        return self

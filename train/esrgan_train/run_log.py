@@ -1,0 +1,146 @@
+"""What a run tells of itself: a progress bar, JSON lines, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from time import perf_counter
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO
+
+from torch.utils.tensorboard import SummaryWriter
+
+from esrgan_deploy.cli.progress import Progress
+from esrgan_deploy.errors import OutputError
+from esrgan_deploy.system.files import replacing
+from esrgan_train.data.loader import Batch
+from esrgan_train.run import Run
+from esrgan_train.step import Terms
+from esrgan_train.trial import peak_memory
+from esrgan_train.validate import Scores, means
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+LOG = "log.jsonl"
+
+
+class Timed(Iterator[Batch]):
+    """Batches, and the seconds that the network waited for them."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches = batches
+        self.waited = 0.0
+
+    def __next__(self) -> Batch:
+        start = perf_counter()
+        batch = next(self._batches)
+        self.waited += perf_counter() - start
+        return batch
+
+
+class Logbook:
+    """Means of the losses, scores, and speed. Only the first process writes.
+
+    A resumed run goes on in the same files; what was written after the state it resumes is cut off first. Losses that
+    no line holds yet are in `Run.unlogged`, which is part of the state: the next line is what it would have been.
+
+    Raises:
+        OutputError: the files cannot be written.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._file: TextIO | None = None
+        self._writer: SummaryWriter | None = None
+        self._progress: Progress | None = None
+        self._steps = 0
+        self._since = perf_counter()
+        self._waited = 0.0
+        if run.fabric.is_global_zero:
+            path = run.folder / LOG
+            _cut_after(path, run.step)
+            self._file = path.open("a", encoding="utf-8")
+            self._writer = SummaryWriter(run.folder, purge_step=run.step + 1)
+            self._progress = Progress("step", run.recipe.steps, run.step)
+
+    def step(self, terms: Terms) -> None:
+        """Note the losses of a step, which are means over all processes."""
+        for name, value in terms.items():
+            total, count = self._run.unlogged.get(name, (0.0, 0))
+            self._run.unlogged[name] = (total + value, count + 1)
+        self._steps += 1
+        if self._progress is not None:
+            self._progress(self._run.step, note=f"{peak_memory(self._run.fabric.device) / 2**30:.1f} GiB")
+
+    def losses(self, batches: Timed) -> None:
+        """Write the means of the losses since the last time; a loss counts in the steps that have it."""
+        now = perf_counter()
+        mean = {name: total / count for name, (total, count) in self._run.unlogged.items()}
+        speed = {
+            "steps_per_second": self._steps / (now - self._since),
+            "data_share": (batches.waited - self._waited) / (now - self._since),
+            "lr": self._run.game.generator.optimiser.param_groups[0]["lr"],
+        }
+        self._run.unlogged.clear()
+        self._steps, self._since, self._waited = 0, now, batches.waited
+        self._write("train", mean | speed)
+
+    def validation(self, scores: Scores, label: str) -> None:
+        """Note the scores of one validation, of what `label` says."""
+        mean = means(scores)
+        self._write(label, mean, {"pictures": scores})
+        print(f"step {self._run.step} {label}: {', '.join(f'{k} {v:.4g}' for k, v in mean.items())}", file=sys.stderr)
+
+    def _write(self, label: str, values: dict[str, float], more: dict[str, Any] | None = None) -> None:
+        if self._file is None or self._writer is None:
+            return
+        line = {"step": self._run.step, "what": label, **values, **(more or {})}
+        try:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+            for name, value in values.items():
+                self._writer.add_scalar(f"{label}/{name}", value, self._run.step)
+            self._writer.flush()  # here, since its own thread would print a traceback where the disk is full
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> OutputError:
+        return OutputError(f"{self._run.folder / LOG}: cannot be written: {error.strerror}; make room and go on")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.__exit__(kind, error, trace)
+        for stream in (self._file, self._writer):
+            if stream is not None:
+                try:
+                    stream.close()
+                except OSError as failure:
+                    if error is None:
+                        raise self._unwritable(failure) from failure
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log; one that a kill cut short is left out."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+    return lines
+
+
+def _cut_after(path: Path, step: int) -> None:
+    """Leave what was written up to `step`; nothing for a run that begins."""
+    if path.exists():
+        kept = [line for line in read_log(path) if line["step"] <= step] if step else []
+        with replacing(path) as partial:
+            partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
