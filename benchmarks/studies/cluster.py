@@ -37,10 +37,10 @@ from esrgan_deploy.model import ModelInfo
 from esrgan_deploy.models import BUNDLED
 from esrgan_deploy.upscaler import Upscaler
 from esrgan_deploy.video import VideoOptions, upscale_video
-from esrgan_deploy.video.output.segments import Segment
-from esrgan_deploy.video.run.cluster import UpscalerRecipe, upscale_on_ray
+from esrgan_deploy.video.run.cluster import UpscalerSpec, upscale_on_ray
 from esrgan_deploy.video.run.cluster.run import _Work
 from esrgan_deploy.video.run.cluster.worker import Finished
+from esrgan_deploy.video.run.segments import Segment
 from side_by_side import interleaved, save
 
 SOURCE = Path(__file__).parents[2] / "tests/data/bigbuckbunny.mp4"
@@ -65,11 +65,11 @@ class SleepingSession(ReferenceSession):
 
 
 @dataclass(frozen=True)
-class SleepingRecipe(UpscalerRecipe):
+class SleepingRecipe(UpscalerSpec):
     """Makes an Upscaler that sleeps."""
 
     def open(self) -> Upscaler:
-        """See `UpscalerRecipe.open`."""
+        """See `UpscalerSpec.open`."""
         return Upscaler(SleepingSession(ModelInfo(scale=1, overlap=0)))
 
 
@@ -199,11 +199,11 @@ def measure_real(rounds: int, folder: Path) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {}
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
-        with UpscalerRecipe(BUNDLED, threads=2).open() as upscaler:
+        with UpscalerSpec(BUNDLED, threads=2).open() as upscaler:
             ways = {
                 "one process": partial(upscale_video, SOURCE, targets["one process"], upscaler, options),
                 "two workers": partial(
-                    upscale_on_ray, SOURCE, targets["two workers"], UpscalerRecipe(BUNDLED, threads=1), options
+                    upscale_on_ray, SOURCE, targets["two workers"], UpscalerSpec(BUNDLED, threads=1), options
                 ),
             }
             seconds = interleaved(ways, rounds)

@@ -268,7 +268,7 @@ def _upscale_clip(source: Path, target: Path, upscaler: Upscaler, args: argparse
 
 
 def _upscale_on_ray(source: Path, target: Path, model: Path | None, args: argparse.Namespace) -> None:
-    from esrgan_deploy.video.run.cluster import UpscalerRecipe, upscale_on_ray
+    from esrgan_deploy.video.run.cluster import UpscalerSpec, upscale_on_ray
 
     if PIPE in (source, target) or source.is_dir() or source.suffix.lower() in PICTURES:
         raise OptionError("--ray shares the segments of a clip; leave it out for pictures and pipes")
@@ -277,7 +277,7 @@ def _upscale_on_ray(source: Path, target: Path, model: Path | None, args: argpar
             f"--ray sends the model's file alone; export it with --alpha {args.alpha:g}, and leave it out here"
         )
     settings = _asked(args)
-    recipe = UpscalerRecipe(
+    recipe = UpscalerSpec(
         model=at_precision(model, settings.precision) if model else None,  # one file travels
         backend=settings.backend,
         precision="auto" if settings.precision == "int8" else settings.precision,
@@ -317,7 +317,7 @@ def _upscale_pipe(source: Path, target: Path, upscaler: Upscaler, args: argparse
 
 
 def _upscaler_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What `Upscaler` and `UpscalerRecipe` are both given by name, but for the tile."""
+    """What `Upscaler` and `UpscalerSpec` are both given by name, but for the tile."""
     return {name: getattr(args, name) for name in ("overlap", "batch", "outscale", "tolerance")}
 
 

@@ -3,7 +3,7 @@
 from esrgan_deploy.video.info import VideoInfo
 from esrgan_deploy.video.output.checkpoint import parts_of
 from esrgan_deploy.video.output.encode import CODECS
-from esrgan_deploy.video.run.job import VideoOptions
+from esrgan_deploy.video.run.options import VideoOptions
 from esrgan_deploy.video.run.pipe import upscale_pipe
 from esrgan_deploy.video.run.pipeline import VideoSummary, upscale_video
 from esrgan_deploy.video.source.open import probe

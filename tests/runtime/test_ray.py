@@ -20,7 +20,7 @@ from clips import picture, write_clip
 from esrgan_deploy.errors import MachineError, OptionError
 from esrgan_deploy.video import VideoOptions, upscale_video
 from esrgan_deploy.video.output.checkpoint import parts_of
-from esrgan_deploy.video.run.cluster import UpscalerRecipe, upscale_on_ray
+from esrgan_deploy.video.run.cluster import UpscalerSpec, upscale_on_ray
 
 pytest.importorskip("ray")
 
@@ -36,7 +36,7 @@ from esrgan_deploy.backends.reference import ReferenceSession
 from esrgan_deploy.cli import Parser, run
 from esrgan_deploy.upscaler import Upscaler
 from esrgan_deploy.video import VideoOptions
-from esrgan_deploy.video.run.cluster import UpscalerRecipe, upscale_on_ray
+from esrgan_deploy.video.run.cluster import UpscalerSpec, upscale_on_ray
 from esrgan_deploy.video.run.cluster import run as run_module
 
 given = json.loads(sys.argv[1])
@@ -48,14 +48,14 @@ class SlowSession(ReferenceSession):
         return super()._infer(frame)
 
 @dataclass(frozen=True)
-class SlowRecipe(UpscalerRecipe):
+class SlowRecipe(UpscalerSpec):
     def open(self):
         if self.model:
             super(SlowRecipe, self).open().close()
         return Upscaler(SlowSession())
 
 def main(_):
-    kind = SlowRecipe if "delay" in given else UpscalerRecipe
+    kind = SlowRecipe if "delay" in given else UpscalerSpec
     given["recipe"]["model"] = given["recipe"]["model"] and Path(given["recipe"]["model"])
     summary = upscale_on_ray(
         Path(given["source"]), Path(given["target"]), kind(**given["recipe"]), VideoOptions(**given["options"]),
@@ -245,7 +245,7 @@ class Run:
 
 def alone(source, target, *, model=None, backend="reference"):
     """The file of a run without Ray."""
-    with UpscalerRecipe(model, backend, threads=1).open() as upscaler:
+    with UpscalerSpec(model, backend, threads=1).open() as upscaler:
         upscale_video(source, target, upscaler, VideoOptions(segment_frames=SEGMENT))
     return target.read_bytes()
 
@@ -297,7 +297,7 @@ def test_an_interrupted_run_goes_on_without_ray(cluster, clip, tmp_path, kind):
     assert not any(cluster.scratch.iterdir())
     finished = len(list(parts_of(target).glob("*.packets")))
     assert 1 <= finished < SEGMENTS
-    with UpscalerRecipe(None, "reference").open() as upscaler:
+    with UpscalerSpec(None, "reference").open() as upscaler:
         summary = upscale_video(clip, target, upscaler, VideoOptions(segment_frames=SEGMENT), resume=True)
     assert summary.computed <= FRAMES - SEGMENT * (finished - 1)
     assert target.read_bytes() == expected
@@ -311,7 +311,7 @@ def test_a_run_without_ray_goes_on_with_it(cluster, clip, tmp_path):
         if len(list(parts_of(target).glob("*.packets"))) == 2:
             raise KeyboardInterrupt
 
-    with UpscalerRecipe(None, "reference").open() as upscaler, pytest.raises(KeyboardInterrupt):
+    with UpscalerSpec(None, "reference").open() as upscaler, pytest.raises(KeyboardInterrupt):
         upscale_video(clip, target, upscaler, VideoOptions(segment_frames=SEGMENT), progress=interrupt)
     left = SEGMENTS - len(list(parts_of(target).glob("*.packets")))
     lines = Run(cluster, clip, target, resume=True).start().succeed(computed=FRAMES - SEGMENT * (SEGMENTS - left))
@@ -445,7 +445,7 @@ def test_a_run_starts_and_stops_a_cluster_of_its_own(clip, tmp_path):
 
 
 def test_what_cannot_work_is_refused_at_once(clip, tmp_path):
-    recipe = UpscalerRecipe(None, "reference")
+    recipe = UpscalerSpec(None, "reference")
     with socket.socket() as taken, pytest.raises(MachineError, match=r"--ray 127\.0\.0\.1:\d+: nothing answers there"):
         taken.bind(("127.0.0.1", 0))
         upscale_on_ray(clip, tmp_path / "a.mp4", recipe, address=f"127.0.0.1:{taken.getsockname()[1]}")

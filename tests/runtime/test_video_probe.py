@@ -22,7 +22,7 @@ from esrgan_deploy.video.info import Colour, MasteringDisplay, StaticHdr
 from esrgan_deploy.video.output.encode import default_codec, output_pixel_format
 from esrgan_deploy.video.output.hdr import with_hdr
 from esrgan_deploy.video.source.hdr import parse_static_hdr
-from esrgan_deploy.video.source.scan import survey
+from esrgan_deploy.video.source.scan import scan_packets
 
 BUNNY = Path(__file__).parent.parent / "data" / "bigbuckbunny.mp4"
 SHARED = Path(os.environ.get("ESRGAN_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "clips"
@@ -43,7 +43,7 @@ def test_a_real_clip_is_described_as_ffprobe_does(path):
     assert info.time_base == Fraction(truth["time_base"])
     assert info.duration_s == pytest.approx(float(truth["duration"]), abs=1e-3)
     assert info.sample_aspect == Fraction(truth.get("sample_aspect_ratio", "1:1").replace(":", "/"))
-    assert len(survey(info).times) == info.frames
+    assert len(scan_packets(info).times) == info.frames
 
 
 def test_tags_of_the_bundled_clip():
@@ -293,10 +293,10 @@ def test_a_clip_cut_in_the_middle_is_noticed_without_decoding(tmp_path, suffix, 
         options={"bf": "0", "g": "10"},
         container_options={"movflags": "+faststart"} if suffix == ".mp4" else {},
     )
-    assert len(survey(probe(whole)).times) == 100
+    assert len(scan_packets(probe(whole)).times) == 100
     cut = tmp_path / f"cut{suffix}"
     cut.write_bytes(whole.read_bytes()[: round(whole.stat().st_size * share)])
-    damage = str(survey(probe(cut)).damage)
+    damage = str(scan_packets(probe(cut)).damage)
     assert re.search(r"cut off or damaged after frame \d+ \(\d\.\d\d s\)", damage)
 
 
@@ -306,7 +306,7 @@ def test_a_cut_between_two_packets_is_noticed_by_the_index(tmp_path):
     with av.open(str(whole)) as clip:
         starts = [packet.pos for packet in clip.demux(video=0) if packet.size]
     cut.write_bytes(whole.read_bytes()[: starts[7]])
-    assert "after frame 7 (0.28 s): its index lists 12 frames" in str(survey(probe(cut)).damage)
+    assert "after frame 7 (0.28 s): its index lists 12 frames" in str(scan_packets(probe(cut)).damage)
 
 
 def test_an_mp4_without_its_index_is_refused(tmp_path):

@@ -18,10 +18,10 @@ from esrgan_deploy.backends.reference import ReferenceSession
 from esrgan_deploy.errors import MediaError, OutputError
 from esrgan_deploy.model import ModelInfo
 from esrgan_deploy.video import VideoOptions, parts_of, upscale_video
-from esrgan_deploy.video.output.checkpoint import open_journal
-from esrgan_deploy.video.output.segments import SegmentRecord
-from esrgan_deploy.video.run.job import plan
-from esrgan_deploy.video.run.pipeline import missing
+from esrgan_deploy.video.output.checkpoint import open_checkpoint
+from esrgan_deploy.video.output.segment_file import SegmentRecord
+from esrgan_deploy.video.run.finish import missing
+from esrgan_deploy.video.run.job import prepare_job
 
 BUNNY = Path(__file__).parent.parent / "data" / "bigbuckbunny.mp4"
 SEGMENT = 8
@@ -232,7 +232,7 @@ def test_a_journal_that_is_only_begun_is_no_obstacle(tmp_path, whole):
 
 def test_two_processes_do_not_write_one_target(tmp_path):
     target = tmp_path / "out.mp4"
-    with open_journal(target, {}, resume=False):
+    with open_checkpoint(target, {}, resume=False):
         with pytest.raises(OutputError, match=r"out\.mp4: another process is writing it"):
             upscale_video(BUNNY, target, nearest(2), OPTIONS)
         assert parts_of(target).exists(), "the other process's"
@@ -260,7 +260,7 @@ def test_the_journal_is_written_after_its_segment(tmp_path):
 
 def test_a_segment_that_is_interrupted_leaves_nothing(tmp_path):
     target = tmp_path / "o.mp4"
-    with open_journal(target, {}, resume=False) as journal:
+    with open_checkpoint(target, {}, resume=False) as journal:
         with journal.file(0) as file:
             file.write(b"whole")
         with pytest.raises(KeyboardInterrupt), journal.file(1) as file:
@@ -314,9 +314,9 @@ def test_damage_is_remembered(tmp_path):
 def test_behind_the_first_damage_there_is_nothing_to_do(tmp_path):
     """Workers side by side can each meet damage, the later one first."""
     target = tmp_path / "out.mp4"
-    job = plan(BUNNY, target, OPTIONS, {}, lambda height, width: (height, width))
+    job = prepare_job(BUNNY, target, OPTIONS, {}, lambda height, width: (height, width))
     done = SegmentRecord(1, frames=8, bytes=0, sha256="", header="", sizes=[], pts=[], durations=[], keys=[])
-    with open_journal(target, job.identity, resume=False) as journal:
+    with open_checkpoint(target, job.identity, resume=False) as journal:
         assert [segment.index for segment in missing(job, journal)] == list(range(7))
         journal.records[1] = done
         assert [segment.index for segment in missing(job, journal)] == [0, 2, 3, 4, 5, 6]

@@ -15,9 +15,9 @@ import pytest
 from clips import nearest
 from described import begins, described
 from esrgan_deploy.video import VideoOptions, probe, upscale_video
-from esrgan_deploy.video.output.segments import cut
-from esrgan_deploy.video.source.decode import decoded_pictures
-from esrgan_deploy.video.source.scan import survey
+from esrgan_deploy.video.run.segments import cut
+from esrgan_deploy.video.source.decode import decoded_frames
+from esrgan_deploy.video.source.scan import scan_packets
 from odd_clips import make_clip, needs_programs
 
 pytestmark = needs_programs
@@ -213,10 +213,10 @@ CARRIES_MORE = {
 def test_a_segment_alone_holds_the_same_frames(odd, name):
     """What a run that goes on and a cluster rest on, bit for bit: open GOPs, hidden frames, edit lists, broadcasts."""
     info = probe(odd(name), deinterlace="fields" in ROWS[name])
-    seen = survey(info)
+    seen = scan_packets(info)
     segments = cut(seen.times, 5)
-    in_one_go = [contents(picture) for picture in decoded_pictures(info, seen, segments)]
-    alone = [contents(picture) for segment in segments for picture in decoded_pictures(info, seen, [segment])]
+    in_one_go = [contents(picture) for picture in decoded_frames(info, seen, segments)]
+    alone = [contents(picture) for segment in segments for picture in decoded_frames(info, seen, [segment])]
     assert alone == in_one_go
     assert [sum(place == segment.index for _, _, place, _ in alone) for segment in segments[:-1]] == [5] * (
         len(segments) - 1

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from esrgan_deploy.errors import OutputError
-from esrgan_deploy.video.output.segments import SegmentRecord, packets_path
+from esrgan_deploy.video.output.segment_file import SegmentRecord, packets_path
 
 FORMAT = 1
 _NAME = "journal.jsonl"
 
 
-class Journal:
-    """The folder of one run; made by `open_journal`, which holds its lock."""
+class Checkpoint:
+    """The folder of one run; made by `open_checkpoint`, which holds its lock."""
 
     def __init__(self, folder: Path, file: int, records: dict[int, SegmentRecord]) -> None:
         self.folder = folder
@@ -94,7 +94,7 @@ def recorded_identity(target: Path) -> Mapping[str, Any] | None:
 
 
 @contextlib.contextmanager
-def open_journal(target: Path, identity: Mapping[str, Any], *, resume: bool) -> Iterator[Journal]:
+def open_checkpoint(target: Path, identity: Mapping[str, Any], *, resume: bool) -> Iterator[Checkpoint]:
     """Begin the journal of a run, or go on with the one that is there.
 
     A folder without a finished segment is not worth keeping: it is removed at the end, and overwritten at the start.
@@ -117,15 +117,15 @@ def open_journal(target: Path, identity: Mapping[str, Any], *, resume: bool) -> 
         raise OutputError(
             f"{folder}: finished segments cannot be kept there: {error.strerror}; choose another place for the output"
         ) from error
-    journal = None
+    checkpoint = None
     try:
         _lock(file, target)
         records = _read(folder, file, target, identity, resume=resume)
-        journal = Journal(folder, file, records)
-        yield journal
+        checkpoint = Checkpoint(folder, file, records)
+        yield checkpoint
     finally:
-        if journal is not None and not journal.records:
-            journal.remove()
+        if checkpoint is not None and not checkpoint.records:
+            checkpoint.remove()
         os.close(file)
 
 

@@ -76,7 +76,19 @@ Measured on 1280x720: 17, 110 and 27 ms of CPU per frame, 46, 44 and 42 dB. x264
 
 
 @dataclass(frozen=True)
-class Coded:
+class FrameToEncode:
+    """A picture for the encoder. Several may share one VideoFrame, so its own time stamp says nothing."""
+
+    picture: VideoFrame
+    pts: int
+    duration: int
+    segment: int
+    repeated: bool
+    """True: the very pixels of the frame before."""
+
+
+@dataclass(frozen=True)
+class EncodedPacket:
     """One packet of an encoder. Times are in units of the source's time base."""
 
     data: bytes
@@ -91,7 +103,7 @@ class EncoderSettings:
     """What an encoder has to know before the first picture; the same settings give the same packets."""
 
     codec: str
-    """A key of `CODECS`, or `formats.Y4M`."""
+    """A key of `CODECS`, or `Y4M`."""
     quality: int | None
     """Constant rate factor; None: the codec's default."""
     width: int
@@ -120,7 +132,7 @@ class EncoderSettings:
                 f"quality {quality} is out of range; {codec.encoder} takes 0 (best) to {codec.worst_quality}"
             )
         options = {**codec.options, "crf": str(quality)}
-        if samples_of(self.pixel_format).subsampling == "420":
+        if self.pixel_format.startswith("yuv420"):
             options["chroma_sample_location"] = self.chroma_location
         return with_hdr(codec.encoder, options, self.hdr)
 
@@ -140,7 +152,6 @@ class SegmentEncoder:
         """Of the pictures that were sent and have not come back, by PTS."""
         encoder = CODECS[settings.codec].encoder
         self._context = cast("VideoCodecContext", av.CodecContext.create(encoder, "w"))
-        self._context.options = settings.options()
         self._context.flags |= Flags.global_header
         self._context.framerate = settings.frame_rate
         configure(self._context, settings)
@@ -151,13 +162,13 @@ class SegmentEncoder:
         """What a decoder needs before the first packet."""
         return bytes(self._context.extradata or b"")
 
-    def encode(self, picture: VideoFrame, pts: int, duration: int) -> Iterator[Coded]:
+    def encode(self, picture: VideoFrame, pts: int, duration: int) -> Iterator[EncodedPacket]:
         """Send one picture; the packets that are ready, none at first."""
         picture.pts, picture.time_base = pts, self._time_base
         self._durations[pts] = duration
         return self._receive(self._context.encode(picture))
 
-    def flush(self) -> Iterator[Coded]:
+    def flush(self) -> Iterator[EncodedPacket]:
         """The packets that the encoder still holds.
 
         Raises:
@@ -167,12 +178,12 @@ class SegmentEncoder:
         if self._durations:
             raise RuntimeError(f"the encoder kept {len(self._durations)} frames, one has PTS {min(self._durations)}")
 
-    def _receive(self, packets: list[Packet[Any]]) -> Iterator[Coded]:
+    def _receive(self, packets: list[Packet[Any]]) -> Iterator[EncodedPacket]:
         for packet in packets:
             if packet.pts not in self._durations:
                 raise RuntimeError(f"the encoder returned PTS {packet.pts}, not sent to it or returned before")
             # Encoders drop the duration.
-            yield Coded(bytes(packet), packet.pts, self._durations.pop(packet.pts), packet.is_keyframe)
+            yield EncodedPacket(bytes(packet), packet.pts, self._durations.pop(packet.pts), packet.is_keyframe)
 
 
 def add_stream(container: OutputContainer, settings: EncoderSettings, info: VideoInfo) -> VideoStream:
@@ -183,10 +194,7 @@ def add_stream(container: OutputContainer, settings: EncoderSettings, info: Vide
         MediaError: it does not take frames of this size.
     """
     codec = CODECS[settings.codec]
-    stream = cast(
-        "VideoStream",
-        container.add_stream(codec.encoder, rate=settings.frame_rate, options=settings.options()),
-    )
+    stream = cast("VideoStream", container.add_stream(codec.encoder, rate=settings.frame_rate))
     configure(stream.codec_context, settings)
     if codec.mp4_tag and container.format.name in ("mp4", "mov"):
         stream.codec_context.codec_tag = codec.mp4_tag
@@ -210,11 +218,13 @@ def configure(context: VideoCodecContext, settings: EncoderSettings) -> None:
 
 
 def open_encoder(context: VideoCodecContext, settings: EncoderSettings) -> None:
-    """Open an encoder.
+    """Open an encoder that is configured.
 
     Raises:
+        OptionError: a rate factor that the encoder does not know.
         MediaError: it does not take frames of this size.
     """
+    context.options = settings.options()
     try:
         context.open()
     except FFmpegError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,15 +15,15 @@ import av
 from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError
 from av.packet import Packet
-from av.stream import AttachmentStream, Discard, Disposition, Stream
+from av.stream import AttachmentStream, Discard, Stream
 from av.video.stream import VideoStream
 
 from esrgan_deploy.errors import MediaError, OutputError
 from esrgan_deploy.video.info import VideoInfo
 from esrgan_deploy.video.output.encode import EncoderSettings, add_stream
-from esrgan_deploy.video.output.segments import SegmentRecord, read_packets
+from esrgan_deploy.video.output.segment_file import SegmentRecord, read_packets
 from esrgan_deploy.video.output.timestamps import closing_duration, decoding_times
-from esrgan_deploy.video.source.open import KEEP_TAG_BYTES, ffmpeg, fraction, open_clip
+from esrgan_deploy.video.source.open import KEEP_TAG_BYTES, cover_pictures, ffmpeg, fraction, is_cover, open_clip
 
 if TYPE_CHECKING:
     from av.container.core import Chapter
@@ -41,7 +41,7 @@ def check_header(target: Path, info: VideoInfo, settings: EncoderSettings) -> No
         pass
 
 
-def assemble(
+def mux(
     path: Path,
     info: VideoInfo,
     settings: EncoderSettings,
@@ -80,23 +80,23 @@ class _Output:
         self,
         container: OutputContainer,
         stream: VideoStream,
-        passthrough: Passthrough,
+        stream_copy: StreamCopy,
         time_base: Fraction,
         start_s: Fraction,
     ) -> None:
         self.stream = stream
         self._time_base = time_base
         self._container = container
-        self._passthrough = passthrough
+        self._stream_copy = stream_copy
         self._start_s = start_s
 
     def write(self, segments: Sequence[tuple[Path, SegmentRecord]]) -> None:
         """Write all packets, those of other streams before the pictures that they belong to."""
         for packet in _timed(segments, self.stream, self._time_base):
             set_back(packet, self._start_s)
-            self._passthrough.copy_until(due_s(packet))
+            self._stream_copy.copy_until(due_s(packet))
             self._container.mux(packet)
-        self._passthrough.copy_rest()
+        self._stream_copy.copy_rest()
         self._container.close()
 
 
@@ -120,6 +120,7 @@ def _opened(
 ) -> Iterator[_Output]:
     """Create a file with a header for the picture of a clip in another size, and for all other streams of the clip."""
     name = FORMATS[path.suffix.lower()]
+    covers = cover_pictures(info) if name == "matroska" else {}
     with open_clip(info.path, info.protocols) as source:
         # "bitexact" keeps random numbers out of Matroska, so that the same run gives the same bytes.
         options = {"fflags": "+bitexact"} if name == "matroska" else {"movie_timescale": _movie_timescale(source, info)}
@@ -129,9 +130,9 @@ def _opened(
             stream = add_stream(container, settings, info)
             copy_tags(source.streams[info.stream], stream)
             start_s = span.start_s or start_of_clock(source)
-            passthrough = Passthrough(source, container, info, start_s, span)
+            stream_copy = StreamCopy(source, container, info, start_s, span, covers)
             _start(container, info, settings.codec)
-            yield _Output(container, stream, passthrough, info.time_base, start_s)
+            yield _Output(container, stream, stream_copy, info.time_base, start_s)
         except OSError as error:
             if isinstance(error, FFmpegError):  # reading maps its own, so this was a write
                 raise OSError(error.errno, error.strerror) from error
@@ -196,14 +197,20 @@ class Span:
     """True: where a stream cannot be read any more, its copy ends; the clip is known to be damaged."""
 
 
-class Passthrough:
+class StreamCopy:
     """Copies every stream but the picture from a source to an output container, packet for packet.
 
     The source is read a second time for this, so that packets need not wait in memory for the pictures around them.
     """
 
     def __init__(
-        self, source: InputContainer, output: OutputContainer, info: VideoInfo, start_s: Fraction, span: Span
+        self,
+        source: InputContainer,
+        output: OutputContainer,
+        info: VideoInfo,
+        start_s: Fraction,
+        span: Span,
+        covers: Mapping[int, bytes],
     ) -> None:
         """Add streams, chapters and tags of `source` to `output`, whose header is not written yet.
 
@@ -213,6 +220,7 @@ class Passthrough:
             info: of the clip.
             start_s: what is taken off all time stamps: the start of the span, and see `start_of_clock`.
             span: the part to copy.
+            covers: for Matroska, the cover art of `source` by the index of its stream; see `cover_pictures`.
 
         Raises:
             OutputError: the output format cannot hold one of them; formats that can are named.
@@ -224,7 +232,7 @@ class Passthrough:
         self._targets: dict[int, Stream] = {}
         for stream in source.streams:
             if stream.index != info.stream and not _is_made_by_muxers(stream):
-                self._add(stream)
+                self._add(stream, covers)
         output.metadata.update({key: value for key, value in source.metadata.items() if key.lower() not in _FILE_TAGS})
         output.set_chapters(_chapters_within(source.chapters(), span))
         self._packets = self._read(source)
@@ -242,7 +250,7 @@ class Passthrough:
             self._output.mux(self._next)
             self._next = next(self._packets, None)
 
-    def _add(self, stream: Stream) -> None:
+    def _add(self, stream: Stream, covers: Mapping[int, bytes]) -> None:
         name = self._output.format.name
         if not _holds(name, stream):
             path = self._info.path
@@ -254,21 +262,16 @@ class Passthrough:
             raise OutputError(
                 f"{path}: its stream {stream.index} ({stream.type}, {stream.name}) does not fit into {name}; {remedy}"
             )
-        if name == "matroska" and _is_cover(stream):
-            self._add_cover_as_attachment(stream)
+        if name == "matroska" and is_cover(stream):
+            # Matroska keeps cover art as an attached file, other formats as a video stream of one packet.
+            suffix, kind = ("png", "image/png") if stream.name == "png" else ("jpg", "image/jpeg")
+            tags, picture = stream.metadata, covers[stream.index]
+            self._output.add_attachment(tags.get("filename", f"cover.{suffix}"), tags.get("mimetype", kind), picture)
         elif isinstance(stream, AttachmentStream):
             self._output.add_stream_from_template(stream)
         else:
             self._targets[stream.index] = self._output.add_stream_from_template(stream, opaque=True)
             copy_tags(stream, self._targets[stream.index])
-
-    def _add_cover_as_attachment(self, stream: Stream) -> None:
-        """Matroska keeps cover art as an attached file, other formats as a video stream of one packet."""
-        suffix, kind = ("png", "image/png") if stream.name == "png" else ("jpg", "image/jpeg")
-        with open_clip(self._info.path, self._info.protocols) as again:
-            picture = next(again.demux(again.streams[stream.index]))
-        tags = stream.metadata
-        self._output.add_attachment(tags.get("filename", f"cover.{suffix}"), tags.get("mimetype", kind), bytes(picture))
 
     def _read(self, source: InputContainer) -> Iterator[Packet[Stream]]:
         if not self._targets:
@@ -328,15 +331,11 @@ def _is_made_by_muxers(stream: Stream) -> bool:
     return stream.type == "data" and (stream.discard == Discard.all or "timecode" in stream.metadata)
 
 
-def _is_cover(stream: Stream) -> bool:
-    return bool(stream.disposition & Disposition.attached_pic)
-
-
 def _holds(format_name: str, stream: Stream) -> bool:
     """True if the format can hold a copy of `stream`."""
     if stream.type == "data":
         return False
-    if stream.type == "attachment" or (_is_cover(stream) and format_name == "matroska"):
+    if stream.type == "attachment" or (is_cover(stream) and format_name == "matroska"):
         return format_name == "matroska"
     try:
         with av.open(io.BytesIO(), "w", format=format_name) as trial:

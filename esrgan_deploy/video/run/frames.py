@@ -1,148 +1,44 @@
-"""Finished segments of a clip: its pictures go through the flow, and each segment has an encoder of its own."""
+"""Frames through the network, in five stages at the same time, each in its own thread.
+
+    decode -> to RGB -> infer -> to YUV -> encode
+
+A decoder and an encoder are FFmpeg's, and have threads of their own. Infer hands frames to the session and waits for
+what comes back. Between two stages only a few frames wait.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from esrgan_deploy.errors import MediaError
 from esrgan_deploy.video.info import VideoInfo
-from esrgan_deploy.video.output.encode import EncoderSettings, SegmentEncoder
-from esrgan_deploy.video.output.segments import Segment, SegmentRecord, SegmentWriter
+from esrgan_deploy.video.output.encode import EncoderSettings, FrameToEncode
+from esrgan_deploy.video.output.segment_file import SegmentStore, write_segments
 from esrgan_deploy.video.pixels.convert import to_rgb, to_yuv
-from esrgan_deploy.video.run.job import Job
+from esrgan_deploy.video.run.job import VideoJob
+from esrgan_deploy.video.run.segments import Segment
 from esrgan_deploy.video.run.stages import Channel, Stages
-from esrgan_deploy.video.source.decode import Picture, decoded_pictures
+from esrgan_deploy.video.source.decode import DecodedFrame, decoded_frames
 
 if TYPE_CHECKING:
     from typing import Any
 
     import numpy.typing as npt
-    from av.video.frame import VideoFrame
 
     from esrgan_deploy.upscaler import Upscaler
     from esrgan_deploy.video.run.preview import Preview
-
-
-class Shelf(Protocol):
-    """Where finished segments go; a `Journal` is one."""
-
-    def file(self, index: int) -> AbstractContextManager[IO[bytes]]:
-        """A file for the packets of a segment, which is complete when the block ends."""
-
-    def add(self, record: SegmentRecord) -> None:
-        """Take a segment whose file is complete."""
-
-
-class Chain:
-    """Upscales segments of one clip. Made for one run."""
-
-    def __init__(
-        self,
-        job: Job,
-        upscaler: Upscaler,
-        shelf: Shelf,
-        *,
-        progress: Callable[[int], None] | None = None,
-        preview: Preview | None = None,
-    ) -> None:
-        """Prepare.
-
-        Args:
-            job: the clip and what to make of it.
-            upscaler: gives one frame for each one it gets, in order.
-            shelf: takes each segment when it is finished, from another thread.
-            progress: called after each frame with the number done.
-            preview: takes frames before and after.
-        """
-        self._job = job
-        self._shelf = shelf
-        self._flow = Flow(job.source, job.settings, upscaler, progress=progress, preview=preview)
-        self._damage: tuple[int, str] | None = None
-        """The segment that ends too early, and why."""
-
-    @property
-    def busy_s(self) -> dict[str, float]:
-        """Seconds that each stage was at work."""
-        return self._flow.busy_s
-
-    def run(self, segments: Sequence[Segment]) -> None:
-        """Finish `segments`. Where the source is damaged, its segment ends before that, and is the last one.
-
-        Raises:
-            OutputError: a segment cannot be written.
-        """
-        if segments:
-            self._flow.run(self._decode(segments), lambda codings: self._encode(segments, codings))
-
-    def _decode(self, segments: Sequence[Segment]) -> Iterator[Picture]:
-        for run in _consecutive(segments):
-            segment = run[0].index
-            try:
-                for picture in decoded_pictures(self._job.source, self._job.seen, run):
-                    segment = picture.segment
-                    yield picture
-            except MediaError as error:
-                self._damage = (segment, str(error))
-                return
-
-    def _encode(self, segments: Sequence[Segment], codings: Iterable[Coding]) -> None:
-        left = deque(segments)
-        for index, group in groupby(codings, key=lambda coding: coding.segment):
-            while left[0].index != index:
-                self._finish_segment(left.popleft(), ())
-            self._finish_segment(left.popleft(), group)
-        for segment in left:
-            if self._damage is None or segment.index <= self._damage[0]:
-                self._finish_segment(segment, ())
-
-    def _finish_segment(self, segment: Segment, codings: Iterable[Coding]) -> None:
-        """Encode all frames of one segment. If damage ends it, that is known when they are through."""
-        encoder = SegmentEncoder(self._job.settings)
-        reused = 0
-        with self._shelf.file(segment.index) as file:
-            writer = SegmentWriter(file, segment.index)
-            for coding in codings:
-                reused += coding.repeated
-                for packet in encoder.encode(coding.picture, coding.pts, coding.duration):
-                    writer.write(packet)
-            for packet in encoder.flush():
-                writer.write(packet)
-        damage = self._damage[1] if self._damage and self._damage[0] == segment.index else None
-        self._shelf.add(writer.record(encoder.header, reused, damage))
-
-
-def _consecutive(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
-    """Runs of segments that follow each other without a gap, each to be decoded in one go."""
-    for _, run in groupby(enumerate(segments), key=lambda pair: pair[1].index - pair[0]):
-        yield [segment for _, segment in run]
-
 
 STAGES = ("decode", "to RGB", "infer", "to YUV", "encode")
 _SMALL_AHEAD = 4
 _LARGE_AHEAD = 2
 """Frames that may wait between two stages: enough to even out their pace, few because upscaled frames are large."""
-
-
 _NO_PIXELS = np.empty((0, 0, 3), np.uint8)
-
-
-@dataclass(frozen=True)
-class Coding:
-    """A picture for the encoder. Several may share one VideoFrame, so its own time stamp says nothing."""
-
-    picture: VideoFrame
-    pts: int
-    duration: int
-    segment: int
-    repeated: bool
-    """True: the very pixels of the frame before."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +53,7 @@ class _Frame:
     """The pixels that were upscaled, where there is a preview."""
 
 
-class Flow:
+class FramePipeline:
     """Takes decoded pictures through the network to an encoder. Made for one run."""
 
     def __init__(
@@ -186,7 +82,7 @@ class Flow:
         self.busy_s: dict[str, float] = {}
         """Seconds that each of `STAGES` was at work; waiting for the network is infer's work."""
 
-    def run(self, pictures: Iterable[Picture], encode: Callable[[Iterable[Coding]], None]) -> None:
+    def run(self, pictures: Iterable[DecodedFrame], encode: Callable[[Iterable[FrameToEncode]], None]) -> None:
         """Run all stages until the last picture is encoded.
 
         Args:
@@ -197,20 +93,20 @@ class Flow:
             RuntimeError: the upscaler does not give one frame of the right size for each one.
         """
         with Stages() as stages:
-            decoded: Channel[Picture] = stages.channel(_SMALL_AHEAD)
+            decoded: Channel[DecodedFrame] = stages.channel(_SMALL_AHEAD)
             frames: Channel[_Frame] = stages.channel(_SMALL_AHEAD)
             large: Channel[_Frame] = stages.channel(_LARGE_AHEAD)
-            codings: Channel[Coding] = stages.channel(_LARGE_AHEAD)
+            encodable: Channel[FrameToEncode] = stages.channel(_LARGE_AHEAD)
             stages.start("decode", lambda: decoded.put_all(pictures))
             stages.start("to RGB", lambda: frames.put_all(self._to_rgb(decoded)))
-            stages.start("to YUV", lambda: codings.put_all(self._to_yuv(large)))
-            stages.start("encode", lambda: encode(codings))
+            stages.start("to YUV", lambda: encodable.put_all(self._to_yuv(large)))
+            stages.start("encode", lambda: encode(encodable))
             with stages.here("infer"):
                 large.put_all(self._counted(self._infer(frames)))
             stages.join()
         self.busy_s = {name: stages.busy_s[name] for name in STAGES}
 
-    def _to_rgb(self, pictures: Iterable[Picture]) -> Iterator[_Frame]:
+    def _to_rgb(self, pictures: Iterable[DecodedFrame]) -> Iterator[_Frame]:
         info = self._info
         convert = to_rgb(
             info.width,
@@ -249,7 +145,7 @@ class Flow:
             if self._progress:
                 self._progress(done)
 
-    def _to_yuv(self, frames: Iterable[_Frame]) -> Iterator[Coding]:
+    def _to_yuv(self, frames: Iterable[_Frame]) -> Iterator[FrameToEncode]:
         settings = self._settings
         size = (settings.height, settings.width, 3)
         convert = to_yuv(
@@ -268,4 +164,67 @@ class Flow:
             repeated = frame.pixels is pixels
             if picture is None or not repeated:
                 pixels, picture = frame.pixels, convert(frame.pixels)
-            yield Coding(picture, frame.pts, frame.duration, frame.segment, repeated)
+            yield FrameToEncode(picture, frame.pts, frame.duration, frame.segment, repeated)
+
+
+class SegmentUpscaler:
+    """Decodes, upscales and encodes segments of one clip. Made for one run."""
+
+    def __init__(
+        self,
+        job: VideoJob,
+        upscaler: Upscaler,
+        store: SegmentStore,
+        *,
+        progress: Callable[[int], None] | None = None,
+        preview: Preview | None = None,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            job: the clip and what to make of it.
+            upscaler: gives one frame for each one it gets, in order.
+            store: takes each segment when it is finished, from another thread.
+            progress: called after each frame with the number done.
+            preview: takes frames before and after.
+        """
+        self._job = job
+        self._store = store
+        self._pipeline = FramePipeline(job.source, job.settings, upscaler, progress=progress, preview=preview)
+        self._damage: dict[int, str] = {}
+        """Why the source ends too early, by the index of the segment that it ends in; empty: it does not."""
+
+    @property
+    def busy_s(self) -> dict[str, float]:
+        """Seconds that each of `STAGES` was at work."""
+        return self._pipeline.busy_s
+
+    def run(self, segments: Sequence[Segment]) -> None:
+        """Finish `segments`. Where the source is damaged, its segment ends before that, and is the last one.
+
+        Raises:
+            OutputError: a segment cannot be written.
+        """
+        indices = [segment.index for segment in segments]
+        if segments:
+            self._pipeline.run(
+                self._decode(segments),
+                lambda frames: write_segments(self._store, indices, self._job.settings, frames, self._damage),
+            )
+
+    def _decode(self, segments: Sequence[Segment]) -> Iterator[DecodedFrame]:
+        for run in _consecutive(segments):
+            index = run[0].index
+            try:
+                for frame in decoded_frames(self._job.source, self._job.scan, run):
+                    index = frame.segment
+                    yield frame
+            except MediaError as error:
+                self._damage[index] = str(error)
+                return
+
+
+def _consecutive(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
+    """Runs of segments that follow each other without a gap, each to be decoded in one go."""
+    for _, run in groupby(enumerate(segments), key=lambda pair: pair[1].index - pair[0]):
+        yield [segment for _, segment in run]

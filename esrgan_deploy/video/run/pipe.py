@@ -24,16 +24,24 @@ from av.video.stream import VideoStream
 from esrgan_deploy.errors import MediaError, OptionError, OutputError
 from esrgan_deploy.system.files import replacing
 from esrgan_deploy.video.info import VideoInfo
-from esrgan_deploy.video.output.encode import Y4M, EncoderSettings, add_stream, configure, encoder_settings
+from esrgan_deploy.video.output.encode import (
+    Y4M,
+    EncoderSettings,
+    FrameToEncode,
+    add_stream,
+    configure,
+    encoder_settings,
+)
 from esrgan_deploy.video.output.mux import FORMATS
-from esrgan_deploy.video.output.segments import Segment
-from esrgan_deploy.video.run.frames import Coding, Flow
-from esrgan_deploy.video.run.job import VideoOptions, check_options, check_target, wanted_part
+from esrgan_deploy.video.run.frames import FramePipeline
+from esrgan_deploy.video.run.job import check_target
+from esrgan_deploy.video.run.options import VideoOptions, check_options
 from esrgan_deploy.video.run.pipeline import Progress, VideoSummary
 from esrgan_deploy.video.run.preview import Preview
-from esrgan_deploy.video.source.decode import Picture, decoded_pictures, deinterlaced
+from esrgan_deploy.video.run.segments import Segment, wanted_part
+from esrgan_deploy.video.source.decode import DecodedFrame, decoded_frames, deinterlaced
 from esrgan_deploy.video.source.open import describe, probe
-from esrgan_deploy.video.source.scan import survey
+from esrgan_deploy.video.source.scan import scan_packets
 
 if TYPE_CHECKING:
     from esrgan_deploy.upscaler import Upscaler
@@ -77,7 +85,7 @@ def upscale_pipe(
         info = pictures.info
         size = upscaler.output_size(info.height, info.width)
         settings = encoder_settings(info, size, options.codec if isinstance(target, Path) else Y4M, options.quality)
-        flow = Flow(
+        flow = FramePipeline(
             info,
             settings,
             upscaler,
@@ -118,7 +126,9 @@ def _refuse_options_of_files(options: VideoOptions) -> None:
 class _Pictures:
     """Iterates over decoded pictures; damage ends them, and is kept."""
 
-    def __init__(self, info: VideoInfo, pictures: Iterator[Picture], total: int | None, times: Sequence[int]) -> None:
+    def __init__(
+        self, info: VideoInfo, pictures: Iterator[DecodedFrame], total: int | None, times: Sequence[int]
+    ) -> None:
         self.info = info
         self.total = total
         """Frames to expect; None: unknown."""
@@ -127,7 +137,7 @@ class _Pictures:
         self.damage: MediaError | None = None
         self._pictures = pictures
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[DecodedFrame]:
         try:
             yield from self._pictures
         except MediaError as error:
@@ -136,10 +146,10 @@ class _Pictures:
 
 def _from_file(path: Path, options: VideoOptions) -> _Pictures:
     info = probe(path, stream=options.stream, deinterlace=options.deinterlace, protocols=options.protocols)
-    seen = survey(info)
-    begin, end = wanted_part(info, seen, options)
-    times = [time for time in seen.times if (begin is None or begin <= time) and (end is None or time < end)]
-    return _Pictures(info, decoded_pictures(info, seen, [Segment(0, begin, end)]), len(times), times)
+    scan = scan_packets(info)
+    begin, end = wanted_part(info, scan, options)
+    times = [time for time in scan.times if (begin is None or begin <= time) and (end is None or time < end)]
+    return _Pictures(info, decoded_frames(info, scan, [Segment(0, begin, end)]), len(times), times)
 
 
 def _from_pipe(stack: contextlib.ExitStack, pipe: BinaryIO, options: VideoOptions) -> _Pictures:
@@ -191,7 +201,7 @@ def _decoded(clip: InputContainer, stream: VideoStream, pipe: _Counted, name: Pa
         raise MediaError(f"{name}: ends in the middle of frame {count}; look at the program that writes to the pipe")
 
 
-def _numbered(decoded: Iterable[VideoFrame], info: VideoInfo, options: VideoOptions) -> Iterator[Picture]:
+def _numbered(decoded: Iterable[VideoFrame], info: VideoInfo, options: VideoOptions) -> Iterator[DecodedFrame]:
     """The pictures that are wanted. A pipe has a constant rate, so their numbers are their times."""
     first, stop = options.frames
     if options.duration_s is not None:
@@ -202,17 +212,17 @@ def _numbered(decoded: Iterable[VideoFrame], info: VideoInfo, options: VideoOpti
     )
     for picture, pts in deinterlaced(pictures, info) if info.deinterlace else pictures:
         if pts >= (first or 0) * info.usual_duration:
-            yield Picture(picture, pts - (first or 0) * info.usual_duration, info.usual_duration, 0)
+            yield DecodedFrame(picture, pts - (first or 0) * info.usual_duration, info.usual_duration, 0)
 
 
-def _to_file(codings: Iterable[Coding], path: Path, info: VideoInfo, settings: EncoderSettings) -> None:
+def _to_file(codings: Iterable[FrameToEncode], path: Path, info: VideoInfo, settings: EncoderSettings) -> None:
     """Write a clip that holds the picture alone."""
     with av.open(f"file:{path}", "w", format=FORMATS[path.suffix.lower()]) as container:
         stream = add_stream(container, settings, info)
         _encode(codings, container, stream, settings)
 
 
-def _to_pipe(codings: Iterable[Coding], pipe: BinaryIO, settings: EncoderSettings) -> None:
+def _to_pipe(codings: Iterable[FrameToEncode], pipe: BinaryIO, settings: EncoderSettings) -> None:
     # Depths beyond 8 bits are no part of the first definition of the format, but everybody reads them.
     unofficial = {"strict": "-1"}
     try:
@@ -228,7 +238,7 @@ def _to_pipe(codings: Iterable[Coding], pipe: BinaryIO, settings: EncoderSetting
 
 
 def _encode(
-    codings: Iterable[Coding], container: OutputContainer, stream: VideoStream, settings: EncoderSettings
+    codings: Iterable[FrameToEncode], container: OutputContainer, stream: VideoStream, settings: EncoderSettings
 ) -> None:
     for coding in codings:
         coding.picture.pts, coding.picture.time_base = coding.pts, settings.time_base

@@ -8,13 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from esrgan_deploy.errors import MediaError
-from esrgan_deploy.system.files import replacing
-from esrgan_deploy.video.output.checkpoint import Journal, open_journal
-from esrgan_deploy.video.output.mux import assemble
-from esrgan_deploy.video.output.segments import Segment, SegmentRecord
-from esrgan_deploy.video.run.frames import Chain
-from esrgan_deploy.video.run.job import Job, VideoOptions, plan
+from esrgan_deploy.video.output.checkpoint import open_checkpoint
+from esrgan_deploy.video.run.finish import finish, missing
+from esrgan_deploy.video.run.frames import SegmentUpscaler
+from esrgan_deploy.video.run.job import prepare_job
+from esrgan_deploy.video.run.options import VideoOptions
 from esrgan_deploy.video.run.preview import Preview
 
 if TYPE_CHECKING:
@@ -87,21 +85,21 @@ def upscale_video(
     """
     begin = time.perf_counter()
     options = options or VideoOptions()
-    job = plan(source, target, options, upscaler.identity(), upscaler.output_size)
-    if job.seen.damage and note:
-        note(f"{job.seen.damage}; the frames before that are written")
-    with open_journal(target, job.identity, resume=resume) as journal:
-        before = sum(record.frames for record in journal.records.values())
+    job = prepare_job(source, target, options, upscaler.identity(), upscaler.output_size)
+    if job.scan.damage and note:
+        note(f"{job.scan.damage}; the frames before that are written")
+    with open_checkpoint(target, job.identity, resume=resume) as checkpoint:
+        before = sum(record.frames for record in checkpoint.records.values())
         counts = replace(upscaler.counts)
-        chain = Chain(
+        segments = SegmentUpscaler(
             job,
             upscaler,
-            journal,
+            checkpoint,
             progress=(lambda done: progress(before + done, max(before + done, job.frames))) if progress else None,
             preview=Preview(target, options.preview) if options.preview else None,
         )
-        chain.run(missing(job, journal))
-        records = finish(job, journal, target)
+        segments.run(missing(job, checkpoint))
+        records = finish(job, checkpoint, target)
     frames = sum(record.frames for record in records)
     return VideoSummary(
         frames=frames,
@@ -109,40 +107,5 @@ def upscale_video(
         reused=sum(record.reused for record in records),
         tiles_reused=upscaler.counts.since(counts).share_reused,
         seconds=time.perf_counter() - begin,
-        busy_s=chain.busy_s,
+        busy_s=segments.busy_s,
     )
-
-
-def missing(job: Job, journal: Journal) -> list[Segment]:
-    """The segments that are still to be done. Behind damage there is nothing to do."""
-    return [segment for segment in job.segments[: _last(job, journal) + 1] if segment.index not in journal.records]
-
-
-def _last(job: Job, journal: Journal) -> int:
-    """Index of the last segment that the target gets, as far as damage is known."""
-    damaged = (index for index, record in journal.records.items() if record.damage)
-    return min(damaged, default=len(job.segments) - 1)
-
-
-def finish(job: Job, journal: Journal, target: Path) -> list[SegmentRecord]:
-    """Make the target of the finished segments, and remove them.
-
-    Raises:
-        MediaError: the source is damaged, and the target holds the frames before that; or there is no frame at all.
-    """
-    records = [journal.records[index] for index in range(_last(job, journal) + 1)]
-    damage = records[-1].damage or (str(job.seen.damage) if job.seen.damage else None)
-    frames = sum(record.frames for record in records)
-    if frames:
-        span = replace(job.span, stop_quietly=damage is not None)
-        with replacing(target) as partial:
-            assemble(
-                partial, job.source, job.settings, [(journal.path(record.index), record) for record in records], span
-            )
-    journal.remove()
-    if damage:
-        kept = f"{target} holds the {frames} frames before that" if frames else "no frame comes before that"
-        raise MediaError(f"{damage}; {kept}")
-    if not frames:
-        raise MediaError(f"{job.source.path}: holds no frame in the part that was asked for")
-    return records

@@ -17,13 +17,19 @@ from av.video.stream import VideoStream
 
 from esrgan_deploy.errors import MediaError
 from esrgan_deploy.video.info import VideoInfo
-from esrgan_deploy.video.output.segments import Segment
-from esrgan_deploy.video.source.open import cut_off, ffmpeg, fraction, interlaced, open_clip, picture_colour
-from esrgan_deploy.video.source.scan import Survey
+from esrgan_deploy.video.run.segments import Segment
+from esrgan_deploy.video.source.open import (
+    check_unchanged,
+    cut_off,
+    ffmpeg,
+    fraction,
+    open_clip,
+)
+from esrgan_deploy.video.source.scan import Scan
 
 
 @dataclass(frozen=True)
-class Picture:
+class DecodedFrame:
     """A decoded picture and its place in time."""
 
     picture: VideoFrame
@@ -36,12 +42,12 @@ class Picture:
     """Index of the segment that it belongs to."""
 
 
-def decoded_pictures(info: VideoInfo, seen: Survey, segments: Sequence[Segment]) -> Iterator[Picture]:
+def decoded_frames(info: VideoInfo, scan: Scan, segments: Sequence[Segment]) -> Iterator[DecodedFrame]:
     """Decode every frame of some segments, in display order.
 
     Args:
         info: of the clip.
-        seen: its survey.
+        scan: its survey.
         segments: consecutive ones. Decoding begins near the first one, where the container can find it.
 
     Raises:
@@ -49,26 +55,26 @@ def decoded_pictures(info: VideoInfo, seen: Survey, segments: Sequence[Segment])
     """
     first, last = segments[0], segments[-1]
     position = 0
-    whole = set(seen.times) if seen.damage else None
-    for picture, pts in _timed(info, seen, first.begin):
+    whole = set(scan.times) if scan.damage else None
+    for picture, pts in _timed(info, scan, first.begin):
         if last.end is not None and pts >= last.end:
             return
         if whole is not None and pts not in whole:
             return  # made of packets behind the damage
         while (bound := segments[position].end) is not None and pts >= bound:
             position += 1
-        yield Picture(picture, pts, picture.duration or info.usual_duration, segments[position].index)
+        yield DecodedFrame(picture, pts, picture.duration or info.usual_duration, segments[position].index)
 
 
-def _timed(info: VideoInfo, seen: Survey, begin: int | None) -> Iterator[tuple[VideoFrame, int]]:
+def _timed(info: VideoInfo, scan: Scan, begin: int | None) -> Iterator[tuple[VideoFrame, int]]:
     """Pictures from `begin` on with checked time stamps, found by seeking where that is possible."""
-    if begin is not None and (key := _key_before(seen.keys, begin)) is not None:
-        pictures = _read(info, seen, lambda clip, stream: clip.seek(key, stream=stream))
+    if begin is not None and (key := _key_before(scan.keys, begin)) is not None:
+        pictures = _read(info, scan, lambda clip, stream: clip.seek(key, stream=stream))
         if (start := _first_after(pictures, begin)) is not None:
             yield start
             yield from pictures
             return
-    yield from ((picture, pts) for picture, pts in _read(info, seen) if begin is None or pts >= begin)
+    yield from ((picture, pts) for picture, pts in _read(info, scan) if begin is None or pts >= begin)
 
 
 def _key_before(keys: Sequence[int], begin: int) -> int | None:
@@ -94,14 +100,14 @@ def _first_after(pictures: Iterator[tuple[VideoFrame, int]], begin: int) -> tupl
 
 
 def _read(
-    info: VideoInfo, seen: Survey, start: Callable[[InputContainer, VideoStream], None] | None = None
+    info: VideoInfo, scan: Scan, start: Callable[[InputContainer, VideoStream], None] | None = None
 ) -> Iterator[tuple[VideoFrame, int]]:
-    pictures = _checked(info, seen, start)
+    pictures = _checked(info, scan, start)
     return deinterlaced(pictures, info) if info.deinterlace else pictures
 
 
 def _checked(
-    info: VideoInfo, seen: Survey, start: Callable[[InputContainer, VideoStream], None] | None
+    info: VideoInfo, scan: Scan, start: Callable[[InputContainer, VideoStream], None] | None
 ) -> Iterator[tuple[VideoFrame, int]]:
     """Pictures and their time stamps, which increase.
 
@@ -109,11 +115,11 @@ def _checked(
         MediaError: damage; a picture of another kind than the first one; a time stamp that goes back.
     """
     last: tuple[int, int] | None = None
-    for index, picture in enumerate(_pictures(info, seen, start)):
+    for index, picture in enumerate(_pictures(info, scan, start)):
         where = f"{info.path}: frame {index}" if start is None else f"{info.path}: a frame after {last and last[0]}"
-        _refuse_change(info, picture, where)
-        if seen.by_number:
-            pts = seen.times[index] if index < len(seen.times) else seen.times[-1] + info.usual_duration
+        check_unchanged(info, picture, where)
+        if scan.by_number:
+            pts = scan.times[index] if index < len(scan.times) else scan.times[-1] + info.usual_duration
         elif picture.pts is None:
             pts = sum(last) if last else 0
         else:
@@ -128,7 +134,7 @@ def _checked(
 
 
 def _pictures(
-    info: VideoInfo, seen: Survey, start: Callable[[InputContainer, VideoStream], None] | None
+    info: VideoInfo, scan: Scan, start: Callable[[InputContainer, VideoStream], None] | None
 ) -> Iterator[VideoFrame]:
     """The decoder's output, its errors mapped. All pictures that are shown before the damage come before the error.
 
@@ -144,7 +150,7 @@ def _pictures(
                 if picture.is_corrupt:
                     raise av.InvalidDataError(0, "a frame cannot be decoded completely")
                 yield picture
-                pts = seen.times[min(count, len(seen.times) - 1)] if seen.by_number else picture.pts or 0
+                pts = scan.times[min(count, len(scan.times) - 1)] if scan.by_number else picture.pts or 0
                 end = (pts + (picture.duration or info.usual_duration)) * info.time_base
                 count += 1
             return
@@ -197,19 +203,6 @@ def _decode(
                         if damaged_pts is None or picture.pts is None or picture.pts < damaged_pts:
                             yield picture
             raise
-
-
-def _refuse_change(info: VideoInfo, picture: VideoFrame, where: str) -> None:
-    """Raise MediaError for a picture of another kind than the first one."""
-    if picture.interlaced_frame and not info.deinterlace:
-        raise interlaced(info.path)
-    if (picture.width, picture.height, picture.format.name) != (info.width, info.height, info.pixel_format):
-        raise MediaError(
-            f"{where} is {picture.width}x{picture.height} {picture.format.name} after {info.width}x{info.height} "
-            f"{info.pixel_format}; make it uniform: {ffmpeg(info.path, '-crf 10 -c:a copy')}"
-        )
-    if picture_colour(picture) != info.colour:
-        raise MediaError(f"{where} has other colour tags than the frames before; make a copy in one piece for each")
 
 
 def deinterlaced(pictures: Iterable[tuple[VideoFrame, int]], info: VideoInfo) -> Iterator[tuple[VideoFrame, int]]:

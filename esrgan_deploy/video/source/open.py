@@ -16,7 +16,7 @@ from av import VideoFormat
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.sidedata.sidedata import Type
-from av.stream import Disposition
+from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -137,7 +137,7 @@ def picture_colour(picture: VideoFrame) -> Colour:
 
 
 def _picture_stream(clip: InputContainer, path: Path, wanted: int | None) -> VideoStream:
-    pictures = [stream for stream in clip.streams.video if not stream.disposition & Disposition.attached_pic]
+    pictures = [stream for stream in clip.streams.video if not is_cover(stream)]
     if not pictures:
         kinds = sorted({stream.type for stream in clip.streams})
         only = f"no video, only {', '.join(kinds)}" if kinds else "nothing at all"
@@ -265,6 +265,22 @@ def logged(level: int) -> Iterator[list[tuple[int, str, str]]]:
         av.logging.set_level(usual_level)
 
 
+def cover_pictures(info: VideoInfo) -> dict[int, bytes]:
+    """The cover art of a clip, as PNG or JPEG files, by the index of its stream."""
+    if "video" not in info.others:
+        return {}
+    covers = {}
+    with open_clip(info.path, info.protocols) as clip:
+        for stream in filter(is_cover, clip.streams.video):
+            covers[stream.index] = bytes(next(clip.demux(stream)))
+    return covers
+
+
+def is_cover(stream: Stream) -> bool:
+    """Whether a video stream is one still picture that players show beside the sound."""
+    return bool(stream.disposition & Disposition.attached_pic)
+
+
 def fraction(value: Any) -> Fraction:  # noqa: ANN401  # PyAV 19 has its own rational type, older ones use Fraction
     """As a Fraction; 0 for None and for FFmpeg's 0/0 and 0/1."""
     return Fraction(value.numerator, value.denominator) if value and value.denominator else Fraction(0)
@@ -352,3 +368,20 @@ def why_not_read(pixel_format: str) -> tuple[str, str] | None:
         arguments = f"-pix_fmt {Samples('yuv', DEPTHS[-1], samples.columns, samples.lines).planar} -c:v libx265"
         return f"is {pixel_format}, and no encoder here keeps more than {DEPTHS[-1]} bits per sample", arguments
     return None
+
+
+def check_unchanged(info: VideoInfo, picture: VideoFrame, where: str) -> None:
+    """Compare a picture with the first one of its clip.
+
+    Raises:
+        MediaError: it has another size, format or colour, or is interlaced; `where` names the frame.
+    """
+    if picture.interlaced_frame and not info.deinterlace:
+        raise interlaced(info.path)
+    if (picture.width, picture.height, picture.format.name) != (info.width, info.height, info.pixel_format):
+        raise MediaError(
+            f"{where} is {picture.width}x{picture.height} {picture.format.name} after {info.width}x{info.height} "
+            f"{info.pixel_format}; make it uniform: {ffmpeg(info.path, '-crf 10 -c:a copy')}"
+        )
+    if picture_colour(picture) != info.colour:
+        raise MediaError(f"{where} has other colour tags than the frames before; make a copy in one piece for each")

@@ -28,7 +28,7 @@ _SEEKABLE = (_INDEXED, "matroska,webm", "mpegts")
 
 
 @dataclass(frozen=True)
-class Survey:
+class Scan:
     """What the packets of a clip say. Times are in units of the picture stream's time base."""
 
     times: tuple[int, ...]
@@ -43,7 +43,7 @@ class Survey:
     """Why the clip ends before it should; None: it does not."""
 
 
-def survey(info: VideoInfo) -> Survey:
+def scan_packets(info: VideoInfo) -> Scan:
     """Read the whole clip once. It costs seconds where upscaling costs hours.
 
     Nothing is raised for a clip that was cut off: what can be read of it is described, and `damage` says the rest.
@@ -110,7 +110,7 @@ def _complaint(log: list[tuple[int, str, str]], clip: InputContainer, stream: in
 
 @dataclass
 class _Packets:
-    """What was seen so far."""
+    """What was scan so far."""
 
     info: VideoInfo
     count: int = 0
@@ -170,7 +170,7 @@ class _Packets:
         """The error that says that there are no more packets."""
         return cut_off(self.info.path, self.count, self.end_s, reason)
 
-    def summary(self, damage: MediaError | None) -> Survey:
+    def summary(self, damage: MediaError | None) -> Scan:
         """All of it together."""
         pts = [time for time in self._pts if time is not None]
         dts = [time for time in self._dts if time is not None]
@@ -180,7 +180,7 @@ class _Packets:
             times = dts if usable else [index * self.info.usual_duration for index in range(len(self._dts))]
         else:
             times = pts
-        return Survey(
+        return Scan(
             times=tuple(sorted(times)),
             keys=tuple(sorted(self._keys)) if self.info.container in _SEEKABLE and not by_number else (),
             by_number=by_number,

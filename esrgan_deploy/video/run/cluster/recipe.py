@@ -11,7 +11,7 @@ from esrgan_deploy.upscaler import Upscaler
 
 
 @dataclass(frozen=True)
-class UpscalerRecipe:
+class UpscalerSpec:
     """Everything that an Upscaler is made from; unlike one, it can be sent to another machine.
 
     The fields are those of `open_session` and `Upscaler`.

@@ -15,14 +15,16 @@ import numpy as np
 from esrgan_deploy.backends.names import ON_GPU
 from esrgan_deploy.errors import MachineError, MediaError, ModelError, OptionError
 from esrgan_deploy.tile_reuse import Counts
-from esrgan_deploy.video.output.checkpoint import Journal, open_journal
-from esrgan_deploy.video.output.segments import Segment
+from esrgan_deploy.video.output.checkpoint import Checkpoint, open_checkpoint
 from esrgan_deploy.video.run.cluster import worker
 from esrgan_deploy.video.run.cluster.connection import Demand, connected, demand, slots
-from esrgan_deploy.video.run.cluster.recipe import UpscalerRecipe
-from esrgan_deploy.video.run.job import Job, VideoOptions, plan
-from esrgan_deploy.video.run.pipeline import Progress, VideoSummary, finish, missing
-from esrgan_deploy.video.source.decode import decoded_pictures
+from esrgan_deploy.video.run.cluster.recipe import UpscalerSpec
+from esrgan_deploy.video.run.finish import finish, missing
+from esrgan_deploy.video.run.job import VideoJob, prepare_job
+from esrgan_deploy.video.run.options import VideoOptions
+from esrgan_deploy.video.run.pipeline import Progress, VideoSummary
+from esrgan_deploy.video.run.segments import Segment
+from esrgan_deploy.video.source.decode import decoded_frames
 
 LARGEST_SENT = 1 << 30
 """Bytes of a source that are sent to workers that do not see the file. A larger one belongs into a shared folder."""
@@ -42,7 +44,7 @@ NO_NODE_S = 600.0
 def upscale_on_ray(
     source: Path,
     target: Path,
-    recipe: UpscalerRecipe,
+    recipe: UpscalerSpec,
     options: VideoOptions | None = None,
     *,
     address: str | None = None,
@@ -79,14 +81,14 @@ def upscale_on_ray(
         raise OptionError("--preview does not work with --ray: the frames are on other machines; leave out one of them")
     with connected(address):
         crew = _Crew(recipe)
-        job = plan(source, target, options, crew.identity, crew.output_size)
-        if job.seen.damage and note:
-            note(f"{job.seen.damage}; the frames before that are written")
-        with open_journal(target, job.identity, resume=resume) as journal:
-            before = sum(record.frames for record in journal.records.values())
-            work = _Work(crew, job, journal, progress, note)
-            work.run(missing(job, journal))
-            records = finish(job, journal, target)
+        job = prepare_job(source, target, options, crew.identity, crew.output_size)
+        if job.scan.damage and note:
+            note(f"{job.scan.damage}; the frames before that are written")
+        with open_checkpoint(target, job.identity, resume=resume) as checkpoint:
+            before = sum(record.frames for record in checkpoint.records.values())
+            work = _Work(crew, job, checkpoint, progress, note)
+            work.run(missing(job, checkpoint))
+            records = finish(job, checkpoint, target)
     frames = sum(record.frames for record in records)
     return VideoSummary(
         frames=frames,
@@ -101,7 +103,7 @@ def upscale_on_ray(
 class _Crew:
     """The workers: what they take of their nodes, what they are given, and what they are."""
 
-    def __init__(self, recipe: UpscalerRecipe) -> None:
+    def __init__(self, recipe: UpscalerSpec) -> None:
         """Ask one of them.
 
         Raises:
@@ -149,14 +151,14 @@ class _Work:
     def __init__(
         self,
         crew: _Crew,
-        job: Job,
-        journal: Journal,
+        job: VideoJob,
+        checkpoint: Checkpoint,
         progress: Progress | None,
         note: Callable[[str], None] | None,
     ) -> None:
         self._crew = crew
         self._job = job
-        self._journal = journal
+        self._checkpoint = checkpoint
         self._note = note
         self._task = crew.task(worker.upscale_segment)
         self._stored_job = worker.Stored(_put(job))
@@ -196,7 +198,7 @@ class _Work:
                     if segment := self._in_flight.pop(reference, None):
                         self._take(segment, _get(reference))
                 if self._display:
-                    self._display.show(self._journal, [segment.index for segment in self._in_flight.values()])
+                    self._display.show(self._checkpoint, [segment.index for segment in self._in_flight.values()])
         finally:
             self._cancel(lambda _segment: True)
 
@@ -238,9 +240,9 @@ class _Work:
         record = result.record
         if record.damage:
             record = replace(record, damage=self._confirmed_damage(segment, result.node))
-        with self._journal.file(segment.index) as file:
+        with self._checkpoint.file(segment.index) as file:
             file.write(result.packets.data)
-        self._journal.add(record)
+        self._checkpoint.add(record)
         self.busy_s.update(result.busy_s)
         self.counts += result.counts
         if record.damage:
@@ -254,7 +256,7 @@ class _Work:
             MachineError: here it does not end, so the node could not read it.
         """
         try:
-            for _ in decoded_pictures(self._job.source, self._job.seen, [segment]):
+            for _ in decoded_frames(self._job.source, self._job.scan, [segment]):
                 pass
         except MediaError as error:
             return str(error)
@@ -297,7 +299,7 @@ class _Work:
 class _Display:
     """Progress over all workers."""
 
-    def __init__(self, progress: Progress, job: Job) -> None:
+    def __init__(self, progress: Progress, job: VideoJob) -> None:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -310,14 +312,14 @@ class _Display:
         self._frames: dict[int, int] = {}
         self._shown = 0
 
-    def show(self, journal: Journal, at_work: Sequence[int]) -> None:
+    def show(self, checkpoint: Checkpoint, at_work: Sequence[int]) -> None:
         """Call back with what is done; a segment that is done again takes nothing away from what was shown."""
         import ray
 
         if ray.wait([self._asked], timeout=0)[0]:
             self._frames = _get(self._asked)
             self._asked = self.actor.frames.remote()
-        finished = sum(record.frames for record in journal.records.values())
+        finished = sum(record.frames for record in checkpoint.records.values())
         self._shown = max(self._shown, finished + sum(self._frames.get(index, 0) for index in at_work))
         self._progress(self._shown, max(self._shown, self._job.frames))
 

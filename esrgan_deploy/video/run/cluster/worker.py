@@ -20,10 +20,11 @@ import numpy as np
 
 from esrgan_deploy.errors import EsrganError, MachineError, OutputError
 from esrgan_deploy.tile_reuse import Counts
-from esrgan_deploy.video.output.segments import Segment, SegmentRecord
-from esrgan_deploy.video.run.cluster.recipe import UpscalerRecipe
-from esrgan_deploy.video.run.frames import Chain
-from esrgan_deploy.video.run.job import Job, versions
+from esrgan_deploy.video.output.segment_file import SegmentRecord
+from esrgan_deploy.video.run.cluster.recipe import UpscalerSpec
+from esrgan_deploy.video.run.frames import SegmentUpscaler
+from esrgan_deploy.video.run.job import VideoJob, versions
+from esrgan_deploy.video.run.segments import Segment
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -50,7 +51,7 @@ class Stored:
 class Tools:
     """How a worker makes its Upscaler."""
 
-    recipe: UpscalerRecipe
+    recipe: UpscalerSpec
     model: Stored | None
     """The bytes of the model's file; None: there is none."""
 
@@ -85,9 +86,9 @@ class Finished:
     """The content of its file."""
     node: str
     seconds: float
-    """From the start of the chain to the finished file."""
+    """From the first frame to the finished file."""
     busy_s: dict[str, float]
-    """See `Chain.busy_s`."""
+    """See `SegmentUpscaler.busy_s`."""
     counts: Counts
     """What the Upscaler did for it."""
 
@@ -145,7 +146,7 @@ def upscale_segment(
 
     Args:
         tools: holds `Tools`.
-        job: holds a `Job`.
+        job: holds a `VideoJob`.
         source: of the job.
         segment: one of the job's.
         progress: a handle of a `Progress` actor; None: nobody wants to know.
@@ -186,7 +187,7 @@ class _Worker:
         self._gpus = ray.get_gpu_ids()
         self._model: IO[bytes] | None = None
         self._source: tuple[Stored, IO[bytes]] | None = None
-        self._job: tuple[Stored, Job] | None = None
+        self._job: tuple[Stored, VideoJob] | None = None
         self.upscaler = self._open(tools.fetch())
 
     def _open(self, tools: Tools) -> Upscaler:
@@ -214,7 +215,7 @@ class _Worker:
         """
         if self._job and self._job[0] == job:
             return
-        fetched: Job = job.fetch()
+        fetched: VideoJob = job.fetch()
         self.upscaler.follow(fetched.identity, fetched.source.height, fetched.source.width)
         here = {**self.upscaler.identity(), **versions()}
         for name, value in here.items():
@@ -241,22 +242,22 @@ class _Worker:
         begin = time.perf_counter()
         job = replace(self._job[1], source=replace(self._job[1].source, path=source))
         before = replace(self.upscaler.counts)
-        shelf = _Shelf()
-        chain = Chain(job, self.upscaler, shelf, progress=progress)
-        chain.run([segment])
-        (record,) = shelf.records
+        store = _MemoryStore()
+        segments = SegmentUpscaler(job, self.upscaler, store, progress=progress)
+        segments.run([segment])
+        (record,) = store.records
         return Finished(
             record=record,
-            packets=np.frombuffer(shelf.packets.getbuffer(), np.uint8),
+            packets=np.frombuffer(store.packets.getbuffer(), np.uint8),
             node=_node(),
             seconds=time.perf_counter() - begin,
-            busy_s=chain.busy_s,
+            busy_s=segments.busy_s,
             counts=self.upscaler.counts.since(before),
         )
 
 
-class _Shelf:
-    """Keeps one segment in memory, from where it goes to Ray's object store; see `chain.Shelf`."""
+class _MemoryStore:
+    """Keeps one segment in memory, from where it goes to Ray's object store; see `SegmentStore`."""
 
     def __init__(self) -> None:
         self.packets = io.BytesIO()
@@ -290,7 +291,7 @@ def _path_of(file: IO[bytes]) -> Path:
 
 
 def _reporter(progress: Any, segment: int) -> Callable[[int], None]:  # noqa: ANN401
-    """A callback for `Chain` that reports now and then."""
+    """A callback for `SegmentUpscaler` that reports now and then."""
     last = time.monotonic()
 
     def report(done: int) -> None:

@@ -1,0 +1,157 @@
+"""A finished segment of a clip: a file of encoded packets, one after the other, and a record of what they are.
+
+Each segment has an encoder of its own, so that another run, or another machine, can make its neighbours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol, cast
+
+import av
+from av.packet import Packet
+
+from esrgan_deploy.video.output.encode import EncodedPacket, EncoderSettings, FrameToEncode, SegmentEncoder
+
+if TYPE_CHECKING:
+    from av.video.stream import VideoStream
+
+
+@dataclass(frozen=True)
+class SegmentRecord:
+    """What one finished segment holds. Times are in units of the source's time base, packets in decoding order."""
+
+    index: int
+    frames: int
+    """Frames that went in and packets that came out."""
+    bytes: int
+    sha256: str
+    """Of the file of packets."""
+    header: str
+    """The encoder's extradata, as hexadecimal digits; the same for all segments of a run."""
+    sizes: list[int]
+    """Bytes of each packet."""
+    pts: list[int]
+    durations: list[int]
+    keys: list[int]
+    """Places of the packets that decoding can begin at."""
+    reused: int = 0
+    """Frames whose pixels did not have to be computed."""
+    damage: str | None = None
+    """Why the source ends inside this segment, though it should not; None: it does not."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary of plain values; `SegmentRecord(**values)` reads it back."""
+        return asdict(self)
+
+
+class SegmentStore(Protocol):
+    """Where finished segments go; a `Checkpoint` is one."""
+
+    def file(self, index: int) -> AbstractContextManager[IO[bytes]]:
+        """A file for the packets of a segment, which is complete when the block ends."""
+
+    def add(self, record: SegmentRecord) -> None:
+        """Take a segment whose file is complete."""
+
+
+def write_segments(
+    store: SegmentStore,
+    indices: Sequence[int],
+    settings: EncoderSettings,
+    frames: Iterable[FrameToEncode],
+    damage: Mapping[int, str],
+) -> None:
+    """Encode the frames of several segments, each into a file of its own.
+
+    Args:
+        store: takes each segment when it is finished.
+        indices: of the segments, in order; one without frames is written too.
+        settings: of the encoder.
+        frames: of these segments, in order.
+        damage: why the source ends too early, by the index of the segment that it ends in. It may be filled in while
+            frames come: whether damage ends a segment is known only when its frames are through. Segments behind it
+            are left out.
+
+    Raises:
+        OutputError: a segment cannot be written.
+    """
+    left = deque(indices)
+
+    def finish(index: int, own_frames: Iterable[FrameToEncode]) -> None:
+        with store.file(index) as file:
+            record = write_segment(file, index, settings, own_frames)
+        store.add(replace(record, damage=damage.get(index)))
+
+    for index, group in groupby(frames, key=lambda frame: frame.segment):
+        while left[0] != index:
+            finish(left.popleft(), ())
+        finish(left.popleft(), group)
+    for index in left:
+        if index <= min(damage, default=index):
+            finish(index, ())
+
+
+def write_segment(
+    file: IO[bytes], index: int, settings: EncoderSettings, frames: Iterable[FrameToEncode]
+) -> SegmentRecord:
+    """Encode the frames of one segment into a file: its packets in decoding order, one after the other.
+
+    Raises:
+        OptionError: a rate factor that the encoder does not know.
+        MediaError: the encoder does not take frames of this size.
+        RuntimeError: the encoder did not return one packet for each frame.
+    """
+    encoder = SegmentEncoder(settings)
+    digest = hashlib.sha256()
+    sizes: list[int] = []
+    times: list[tuple[int, int]] = []
+    keys: list[int] = []
+    reused = 0
+
+    def write(ready: Iterable[EncodedPacket]) -> None:
+        for packet in ready:
+            file.write(packet.data)
+            digest.update(packet.data)
+            if packet.key:
+                keys.append(len(sizes))
+            sizes.append(len(packet.data))
+            times.append((packet.pts, packet.duration))
+
+    for frame in frames:
+        reused += frame.repeated
+        write(encoder.encode(frame.picture, frame.pts, frame.duration))
+    write(encoder.flush())
+    return SegmentRecord(
+        index=index,
+        frames=len(sizes),
+        bytes=sum(sizes),
+        sha256=digest.hexdigest(),
+        header=encoder.header.hex(),
+        sizes=sizes,
+        pts=[pts for pts, _ in times],
+        durations=[duration for _, duration in times],
+        keys=keys,
+        reused=reused,
+    )
+
+
+def packets_path(folder: Path, index: int) -> Path:
+    """Where the packets of a finished segment lie in the folder of a run."""
+    return folder / f"{index:06}.packets"
+
+
+def read_packets(path: Path, record: SegmentRecord) -> Iterator[Packet[VideoStream]]:
+    """The packets of a finished segment, with PTS, duration and key flag; DTS and stream are the caller's."""
+    keys = set(record.keys)
+    with path.open("rb") as file:
+        for place, (size, pts, duration) in enumerate(zip(record.sizes, record.pts, record.durations, strict=True)):
+            packet = cast("Packet[VideoStream]", av.Packet(file.read(size)))
+            packet.pts, packet.duration, packet.is_keyframe = pts, duration, place in keys
+            yield packet

@@ -1,0 +1,59 @@
+"""A clip in pieces: which frames are wanted, and where it is cut.
+
+A segment is an interval of display times, so that a run that goes on after a crash, and a machine that computes one
+segment only, cut a clip in the same places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+
+from esrgan_deploy.errors import OptionError
+from esrgan_deploy.video.info import VideoInfo
+from esrgan_deploy.video.run.options import VideoOptions
+from esrgan_deploy.video.source.scan import Scan
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The frames with `begin` <= PTS < `end`, in units of the clip's time base; None: no bound on that side."""
+
+    index: int
+    begin: int | None
+    end: int | None
+
+
+def cut(times: Sequence[int], frames: int, begin: int | None = None, end: int | None = None) -> tuple[Segment, ...]:
+    """Segments of `frames` frames each between `begin` and `end`, which may both be open.
+
+    Args:
+        times: the display times that the clip states, ascending. They decide where cuts are; a frame that is not among
+            them, or a time without a frame, does no harm.
+        frames: that a segment holds, by these times; the last one may hold fewer.
+        begin: of the first segment.
+        end: of the last one.
+    """
+    inside = [time for time in times if (begin is None or begin <= time) and (end is None or time < end)]
+    bounds: list[int | None] = [begin, *inside[frames::frames], end]
+    return tuple(Segment(index, *pair) for index, pair in enumerate(pairwise(bounds)))
+
+
+def wanted_part(info: VideoInfo, scan: Scan, options: VideoOptions) -> tuple[int | None, int | None]:
+    """PTS of the first frame that is wanted and of the first one after them; None: no bound on that side.
+
+    Raises:
+        OptionError: the clip has no such frame.
+    """
+    first, stop = options.frames
+    times = scan.times
+    if first is not None and not 0 <= first < len(times):
+        raise OptionError(f"frames {first}: is outside {info.path}, which has frames 0 to {len(times) - 1}")
+    begin = times[first] if first else None
+    end = times[stop] if stop is not None and stop < len(times) else None
+    if options.duration_s is not None and times:
+        after = times[first or 0] + round(Fraction(options.duration_s) / info.time_base)
+        end = after if end is None else min(end, after)
+    return begin, end
