@@ -40,7 +40,7 @@ from esrgan_deploy.video import VideoOptions, upscale_video
 from esrgan_deploy.video.run.cluster import UpscalerSpec, upscale_on_ray
 from esrgan_deploy.video.run.cluster.run import _Work
 from esrgan_deploy.video.run.cluster.worker import Finished
-from esrgan_deploy.video.run.segments import Segment
+from esrgan_deploy.video.source.segments import Segment
 from side_by_side import interleaved, save
 
 SOURCE = Path(__file__).parents[2] / "tests/data/bigbuckbunny.mp4"

@@ -15,9 +15,9 @@ import pytest
 from clips import nearest
 from described import begins, described
 from esrgan_deploy.video import VideoOptions, probe, upscale_video
-from esrgan_deploy.video.run.segments import cut
 from esrgan_deploy.video.source.decode import decoded_frames
 from esrgan_deploy.video.source.scan import scan_packets
+from esrgan_deploy.video.source.segments import cut
 from odd_clips import make_clip, needs_programs
 
 pytestmark = needs_programs

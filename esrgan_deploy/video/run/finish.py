@@ -11,7 +11,7 @@ from esrgan_deploy.video.output.checkpoint import Checkpoint
 from esrgan_deploy.video.output.mux import mux
 from esrgan_deploy.video.output.segment_file import SegmentRecord
 from esrgan_deploy.video.run.job import VideoJob
-from esrgan_deploy.video.run.segments import Segment
+from esrgan_deploy.video.source.segments import Segment
 
 
 def missing(job: VideoJob, checkpoint: Checkpoint) -> list[Segment]:

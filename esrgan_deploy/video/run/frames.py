@@ -22,9 +22,9 @@ from esrgan_deploy.video.output.encode import EncoderSettings, FrameToEncode
 from esrgan_deploy.video.output.segment_file import SegmentStore, write_segments
 from esrgan_deploy.video.pixels.convert import to_rgb, to_yuv
 from esrgan_deploy.video.run.job import VideoJob
-from esrgan_deploy.video.run.segments import Segment
 from esrgan_deploy.video.run.stages import Channel, Stages
 from esrgan_deploy.video.source.decode import DecodedFrame, decoded_frames
+from esrgan_deploy.video.source.segments import Segment
 
 if TYPE_CHECKING:
     from typing import Any

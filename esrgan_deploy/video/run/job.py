@@ -18,9 +18,9 @@ from esrgan_deploy.video.info import VideoInfo
 from esrgan_deploy.video.output.encode import EncoderSettings, encoder_settings
 from esrgan_deploy.video.output.mux import FORMATS, Span, check_header
 from esrgan_deploy.video.run.options import VideoOptions, check_options
-from esrgan_deploy.video.run.segments import Segment, cut, wanted_part
 from esrgan_deploy.video.source.open import probe
 from esrgan_deploy.video.source.scan import Scan, scan_packets
+from esrgan_deploy.video.source.segments import Segment, cut, wanted_part
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def prepare_job(
     settings = encoder_settings(info, output_size(info.height, info.width), options.codec, options.quality)
     check_header(target, info, settings)
     scan = scan_packets(info)  # reads the whole clip, so everything that is refused at once comes before
-    first, last = wanted_part(info, scan, options)
+    first, last = wanted_part(info, scan, options.frames, options.duration_s)
     frames = bisect_left(scan.times, last) if last is not None else len(scan.times)
     frames -= bisect_left(scan.times, first) if first is not None else 0
     return VideoJob(

@@ -38,10 +38,10 @@ from esrgan_deploy.video.run.job import check_target
 from esrgan_deploy.video.run.options import VideoOptions, check_options
 from esrgan_deploy.video.run.pipeline import Progress, VideoSummary
 from esrgan_deploy.video.run.preview import Preview
-from esrgan_deploy.video.run.segments import Segment, wanted_part
 from esrgan_deploy.video.source.decode import DecodedFrame, decoded_frames, deinterlaced
 from esrgan_deploy.video.source.open import describe, probe
 from esrgan_deploy.video.source.scan import scan_packets
+from esrgan_deploy.video.source.segments import Segment, wanted_part
 
 if TYPE_CHECKING:
     from esrgan_deploy.upscaler import Upscaler
@@ -147,7 +147,7 @@ class _Pictures:
 def _from_file(path: Path, options: VideoOptions) -> _Pictures:
     info = probe(path, stream=options.stream, deinterlace=options.deinterlace, protocols=options.protocols)
     scan = scan_packets(info)
-    begin, end = wanted_part(info, scan, options)
+    begin, end = wanted_part(info, scan, options.frames, options.duration_s)
     times = [time for time in scan.times if (begin is None or begin <= time) and (end is None or time < end)]
     return _Pictures(info, decoded_frames(info, scan, [Segment(0, begin, end)]), len(times), times)
 

@@ -17,7 +17,6 @@ from av.video.stream import VideoStream
 
 from esrgan_deploy.errors import MediaError
 from esrgan_deploy.video.info import VideoInfo
-from esrgan_deploy.video.run.segments import Segment
 from esrgan_deploy.video.source.open import (
     check_unchanged,
     cut_off,
@@ -26,6 +25,7 @@ from esrgan_deploy.video.source.open import (
     open_clip,
 )
 from esrgan_deploy.video.source.scan import Scan
+from esrgan_deploy.video.source.segments import Segment
 
 
 @dataclass(frozen=True)

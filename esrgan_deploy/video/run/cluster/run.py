@@ -23,8 +23,8 @@ from esrgan_deploy.video.run.finish import finish, missing
 from esrgan_deploy.video.run.job import VideoJob, prepare_job
 from esrgan_deploy.video.run.options import VideoOptions
 from esrgan_deploy.video.run.pipeline import Progress, VideoSummary
-from esrgan_deploy.video.run.segments import Segment
 from esrgan_deploy.video.source.decode import decoded_frames
+from esrgan_deploy.video.source.segments import Segment
 
 LARGEST_SENT = 1 << 30
 """Bytes of a source that are sent to workers that do not see the file. A larger one belongs into a shared folder."""

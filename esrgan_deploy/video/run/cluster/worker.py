@@ -24,7 +24,7 @@ from esrgan_deploy.video.output.segment_file import SegmentRecord
 from esrgan_deploy.video.run.cluster.recipe import UpscalerSpec
 from esrgan_deploy.video.run.frames import SegmentUpscaler
 from esrgan_deploy.video.run.job import VideoJob, versions
-from esrgan_deploy.video.run.segments import Segment
+from esrgan_deploy.video.source.segments import Segment
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -13,7 +13,6 @@ from itertools import pairwise
 
 from esrgan_deploy.errors import OptionError
 from esrgan_deploy.video.info import VideoInfo
-from esrgan_deploy.video.run.options import VideoOptions
 from esrgan_deploy.video.source.scan import Scan
 
 
@@ -41,19 +40,27 @@ def cut(times: Sequence[int], frames: int, begin: int | None = None, end: int | 
     return tuple(Segment(index, *pair) for index, pair in enumerate(pairwise(bounds)))
 
 
-def wanted_part(info: VideoInfo, scan: Scan, options: VideoOptions) -> tuple[int | None, int | None]:
+def wanted_part(
+    info: VideoInfo, scan: Scan, frames: tuple[int | None, int | None], duration_s: float | None
+) -> tuple[int | None, int | None]:
     """PTS of the first frame that is wanted and of the first one after them; None: no bound on that side.
+
+    Args:
+        info: of the clip.
+        scan: of its packets.
+        frames: number of the first frame, from 0, and of the first one that is left out again; None: no bound.
+        duration_s: seconds from the first wanted frame on; None: all.
 
     Raises:
         OptionError: the clip has no such frame.
     """
-    first, stop = options.frames
+    first, stop = frames
     times = scan.times
     if first is not None and not 0 <= first < len(times):
         raise OptionError(f"frames {first}: is outside {info.path}, which has frames 0 to {len(times) - 1}")
     begin = times[first] if first else None
     end = times[stop] if stop is not None and stop < len(times) else None
-    if options.duration_s is not None and times:
-        after = times[first or 0] + round(Fraction(options.duration_s) / info.time_base)
+    if duration_s is not None and times:
+        after = times[first or 0] + round(Fraction(duration_s) / info.time_base)
         end = after if end is None else min(end, after)
     return begin, end
