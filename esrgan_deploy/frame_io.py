@@ -7,12 +7,15 @@ and every backend gets its frame interface here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
+    import numpy.typing as npt
     import onnx
 
+Frames: TypeAlias = "npt.NDArray[Any]"
+"""uint8 or uint16 RGB: one frame (H, W, 3) or a batch (N, H, W, 3)."""
 FrameType = Literal["uint8", "uint16"]
 LARGEST: dict[str, float] = {"uint8": 255.0, "uint16": 65535.0}
 

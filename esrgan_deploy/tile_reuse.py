@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from esrgan_deploy.backends.session import Frames
+from esrgan_deploy.frame_io import Frames
 
 SAMPLE = 16
 """Every so manyth row is compared first: where the picture moves, that nearly always settles it."""

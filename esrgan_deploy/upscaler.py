@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from esrgan_deploy import tiling
-from esrgan_deploy.backends.session import Frames, Session, check_batch
+from esrgan_deploy.backends.session import Session, check_batch
 from esrgan_deploy.errors import OptionError
+from esrgan_deploy.frame_io import Frames
 from esrgan_deploy.tile_reuse import Counts, FrameResult, TileResult
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from esrgan_deploy.backends.reference import ReferenceSession
-from esrgan_deploy.backends.session import Frames
+from esrgan_deploy.frame_io import Frames
 from esrgan_deploy.model import ModelInfo
 from esrgan_deploy.models import BUNDLED
 from esrgan_deploy.upscaler import Upscaler

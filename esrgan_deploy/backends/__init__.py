@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from esrgan_deploy.backends.int8 import at_precision
 from esrgan_deploy.backends.names import BACKENDS, ENGINE_SUFFIXES, CpuPrecision, untuned_backend
-from esrgan_deploy.backends.session import Frames, Session
+from esrgan_deploy.backends.session import Session
 from esrgan_deploy.errors import MachineError, OptionError
+from esrgan_deploy.frame_io import Frames
 
 if TYPE_CHECKING:
     from esrgan_deploy.engine.build.progress import Progress

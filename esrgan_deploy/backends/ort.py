@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from esrgan_deploy.alpha import load_at
-from esrgan_deploy.backends.session import Frames, ThreadedSession
+from esrgan_deploy.backends.session import ThreadedSession
 from esrgan_deploy.errors import BackendMissingError, MachineError, ModelError
-from esrgan_deploy.frame_io import FrameType, attach_frame_io, frame_type_of
+from esrgan_deploy.frame_io import Frames, FrameType, attach_frame_io, frame_type_of
 from esrgan_deploy.network_memory import largest_tile
 from esrgan_deploy.system.cpu import default_threads
 

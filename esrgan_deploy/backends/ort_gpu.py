@@ -21,12 +21,12 @@ import numpy as np
 from esrgan_deploy.alpha import load_at
 from esrgan_deploy.backends import ort_engines, ort_libraries
 from esrgan_deploy.backends.ort import check_installed, first_line
-from esrgan_deploy.backends.session import Frames, ThreadedSession
+from esrgan_deploy.backends.session import ThreadedSession
 from esrgan_deploy.cuda import DeviceFacts
 from esrgan_deploy.cuda.probe import check_driver, probe
 from esrgan_deploy.engine.store.folder import user_folder
 from esrgan_deploy.errors import BackendMissingError, EsrganError, MachineError, ModelError
-from esrgan_deploy.frame_io import FrameType, attach_frame_io, frame_type_of
+from esrgan_deploy.frame_io import Frames, FrameType, attach_frame_io, frame_type_of
 
 if TYPE_CHECKING:
     import onnx

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from esrgan_deploy.backends.session import Frames, ThreadedSession
+from esrgan_deploy.backends.session import ThreadedSession
+from esrgan_deploy.frame_io import Frames
 from esrgan_deploy.model import ModelInfo
 
 

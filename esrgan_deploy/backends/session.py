@@ -8,22 +8,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Barrier, Event, Lock
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from esrgan_deploy.errors import OptionError
-from esrgan_deploy.frame_io import FrameType, frame_type_of
+from esrgan_deploy.frame_io import Frames, FrameType, frame_type_of
 from esrgan_deploy.model import ModelInfo
 
 if TYPE_CHECKING:
-    from typing import Any
-
-    import numpy.typing as npt
     from typing_extensions import Self
-
-Frames: TypeAlias = "npt.NDArray[Any]"
-"""uint8 or uint16 RGB: one frame (H, W, 3) or a batch (N, H, W, 3)."""
 
 
 class Session(ABC):

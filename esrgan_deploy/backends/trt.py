@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from esrgan_deploy.alpha import check_alpha, info_at
 from esrgan_deploy.backends.names import ENGINE_SUFFIXES
-from esrgan_deploy.backends.session import Frames, Session, check_batch
+from esrgan_deploy.backends.session import Session, check_batch
 from esrgan_deploy.cuda import Driver
 from esrgan_deploy.cuda.arrays import DeviceFrames, device_array, stream_handle
 from esrgan_deploy.cuda.pool import Pool
@@ -22,7 +22,7 @@ from esrgan_deploy.engine.run.loader import Loader
 from esrgan_deploy.engine.run.source import CachedEngines, EngineSource, OneEngine
 from esrgan_deploy.engine.run.workers import Job, Workers
 from esrgan_deploy.errors import MachineError, OptionError
-from esrgan_deploy.frame_io import FrameType
+from esrgan_deploy.frame_io import Frames, FrameType
 
 if TYPE_CHECKING:
     from esrgan_deploy.engine.adapter import TensorRT

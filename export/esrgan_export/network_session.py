@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from esrgan_deploy.backends.session import Frames, ThreadedSession
+from esrgan_deploy.backends.session import ThreadedSession
 from esrgan_deploy.errors import MachineError, ModelError
-from esrgan_deploy.frame_io import LARGEST
+from esrgan_deploy.frame_io import LARGEST, Frames
 from esrgan_deploy.model import ModelInfo
 from esrgan_export.networks import Network
 

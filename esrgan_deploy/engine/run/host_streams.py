@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from esrgan_deploy.backends.session import Frames
 from esrgan_deploy.cuda import Driver, Graph
 from esrgan_deploy.cuda.pool import Block
 from esrgan_deploy.engine.options import Shape
 from esrgan_deploy.engine.run.execution import Context, Engine, Sizes
 from esrgan_deploy.errors import MachineError
+from esrgan_deploy.frame_io import Frames
 
 if TYPE_CHECKING:
     from esrgan_deploy.engine.adapter import TensorRT

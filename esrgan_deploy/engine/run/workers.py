@@ -9,10 +9,10 @@ from contextlib import ExitStack, suppress
 from queue import SimpleQueue
 from typing import TypeAlias
 
-from esrgan_deploy.backends.session import Frames
 from esrgan_deploy.cuda import Driver
 from esrgan_deploy.engine.run.host_streams import Lanes, Slot
 from esrgan_deploy.errors import MachineError
+from esrgan_deploy.frame_io import Frames
 
 Step: TypeAlias = Callable[[], None]
 """A piece of work that raises nothing: it sends what goes wrong to a future."""
