@@ -73,7 +73,7 @@ clean:
 	@touch $@
 
 .venv/dev.done: .venv/bin/python pyproject.toml
-	$(PIP) install --group dev -e ".[cpu,train,ray]"
+	$(PIP) install --group dev -e ".[cpu,train,ray,bench]"
 	@touch $@
 
 .venv-3.10/done: pyproject.toml

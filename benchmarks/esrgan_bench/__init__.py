@@ -1,7 +1,9 @@
-"""What a network costs on this machine: time, arithmetic, memory and energy. `esrgan-bench` is the command on top.
+"""What a network costs on this machine: time, arithmetic, memory and energy. The command is `esrgan-bench`.
 
-plan.py lists what to measure; flops.py and traffic.py count the arithmetic and the bytes of a graph; rounds.py times a
-session, measure.py case after case. peak.py and bandwidth.py find out how fast this machine could have been, machine.py
-and nvml.py say which machine it was, energy.py reads its counters. report.py, markdown.py and page/ write it all
-down, compare.py finds what became slower, and expect.py tells the speed of whole frames from a small probe.
+cases.py      what to measure: every combination of the options; traffic.py counts the bytes that a graph moves
+measure.py    measures case after case; rounds.py times a session, energy.py and nvml.py read energy counters
+peak.py       how fast a large matrix product is in the same backend; bandwidth.py: a large copy in main memory
+report.py     the figures as JSON; table.py, markdown.py and page/ show them
+compare.py    what became slower than in an older file (--compare)
+expect.py     the speed of whole frames, from a small probe (--expect)
 """

@@ -17,8 +17,8 @@ from esrgan_deploy.errors import OptionError
 from esrgan_deploy.models import BUNDLED
 
 if TYPE_CHECKING:
+    from esrgan_bench.cases import Sweep
     from esrgan_bench.measure import Benchmark
-    from esrgan_bench.plan import Axes
 
 SLOWER = 4
 SHAPES = [(128, 128)]
@@ -95,10 +95,10 @@ def _bench(args: argparse.Namespace, command: str, slower: list[str]) -> None:
         slower += _measure(args, command)
 
 
-def _axes(args: argparse.Namespace, shapes: list[tuple[int, int]]) -> Axes:
-    from esrgan_bench.plan import Axes
+def _sweep(args: argparse.Namespace, shapes: list[tuple[int, int]]) -> Sweep:
+    from esrgan_bench.cases import Sweep
 
-    return Axes(
+    return Sweep(
         args.model,
         backends=args.backend or ["auto"],
         precisions=args.precision,
@@ -111,22 +111,23 @@ def _axes(args: argparse.Namespace, shapes: list[tuple[int, int]]) -> Axes:
 
 def _measure(args: argparse.Namespace, command: str) -> list[str]:
     """Measure everything; the names of what is slower than it was."""
+    from esrgan_bench.cases import list_cases
     from esrgan_bench.compare import compare, read_older, report_lines
     from esrgan_bench.measure import LEAST_SECONDS, Benchmark
-    from esrgan_bench.plan import plan_cases
-    from esrgan_bench.report import table_foot, table_head, table_row, to_json
+    from esrgan_bench.report import result_of, to_json
+    from esrgan_bench.table import table_foot, table_head, table_row
     from esrgan_deploy.system.files import check_writable
 
     for path in _files(args):
         check_writable(path)
     older = read_older(args.compare) if args.compare else None
-    cases = plan_cases(_axes(args, SHAPES))
+    cases = list_cases(_sweep(args, SHAPES))
     benchmark = Benchmark(cases, LEAST_SECONDS if args.seconds is None else args.seconds)
-    models = [case.setting.model for case in cases]
+    models = [case.config.model for case in cases]
     print(table_head(models), flush=True)
     try:
         for measurement in benchmark.run(_note):
-            print(table_row(measurement, models), flush=True)
+            print(table_row(result_of(measurement), models), flush=True)
             _save(args, benchmark, command)  # a later case may need more memory than there is, and be killed
     except KeyboardInterrupt:
         files = ", ".join(str(path) for path in _files(args)) if benchmark.measured else ""
@@ -171,7 +172,7 @@ def _save(args: argparse.Namespace, benchmark: Benchmark, command: str) -> None:
 def _expect(args: argparse.Namespace) -> None:
     from esrgan_bench.expect import LEGEND, expect, expectation_lines
 
-    for expectations in expect(_axes(args, WHOLE_FRAMES), _note):
+    for expectations in expect(_sweep(args, WHOLE_FRAMES), _note):
         print(*expectation_lines(expectations, args.expect), sep="\n", flush=True)
     print(LEGEND)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from esrgan_bench.nvml import gpu_facts
-from esrgan_bench.report import FORMAT
+from esrgan_bench.report import REPORT_FORMAT
 from esrgan_deploy.errors import OptionError
 from esrgan_deploy.system.machine import machine_facts
 
@@ -68,16 +68,16 @@ def read_older(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         found, machine = content["format"], content["machine"]
-        if found == FORMAT:
+        if found == REPORT_FORMAT:
             compare(content, content)  # takes all that the comparison will take
     except OSError as error:
         raise OptionError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise OptionError(f"{path}: is no file of esrgan-bench --json, or is damaged; measure it again") from error
-    if found != FORMAT:
+    if found != REPORT_FORMAT:
         raise OptionError(
-            f"{path}: has format {found!r}, this version compares {FORMAT} (format 1 holds no spread, so the noise "
-            "is unknown); measure it again with --json"
+            f"{path}: has format {found!r}, this version compares {REPORT_FORMAT} (format 1 holds no spread, so the "
+            "noise is unknown); measure it again with --json"
         )
     _check_machine(path, machine)
     older: dict[str, Any] = content

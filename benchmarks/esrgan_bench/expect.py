@@ -15,10 +15,10 @@ from statistics import median
 
 import numpy as np
 
+from esrgan_bench.cases import Configuration, Sweep, list_configurations
 from esrgan_bench.peak import Peak, Peaks
-from esrgan_bench.plan import Axes, Setting, plan_settings
-from esrgan_bench.report import rate
 from esrgan_bench.rounds import rounds
+from esrgan_bench.table import format_fps
 from esrgan_deploy.backends import Session
 from esrgan_deploy.errors import OptionError
 from esrgan_deploy.flops import count_flops
@@ -42,9 +42,9 @@ UNITS = (("s", 1), ("min", 60), ("h", 3600), ("d", 86400))
 
 @dataclass(frozen=True)
 class Expectation:
-    """What to expect of a network in one setting on frames of one size."""
+    """What to expect of a network in one configuration on frames of one size."""
 
-    setting: Setting
+    config: Configuration
     backend: str
     precision: str
     """The type that the backend computes in."""
@@ -55,7 +55,7 @@ class Expectation:
     tiles: int
     """Of each frame."""
     seconds_per_pixel: float
-    """Of time, for each input pixel that is computed, `setting.streams` batches being under way at any time."""
+    """Of time, for each input pixel that is computed, `config.streams` batches being under way at any time."""
     share_of_peak: float | None
     """GFLOPS over those of a large matrix product through the same backend; None: one of the two is not known."""
 
@@ -75,53 +75,53 @@ class Expectation:
         return self.pixels * self.seconds_per_pixel
 
 
-def expect(axes: Axes, note: Callable[[str], None]) -> Iterator[list[Expectation]]:
-    """Probe the networks, some seconds for each setting, and tell what follows for each shape.
+def expect(sweep: Sweep, note: Callable[[str], None]) -> Iterator[list[Expectation]]:
+    """Probe the networks, some seconds for each configuration, and tell what follows for each shape.
 
     Args:
-        axes: what to probe; shapes are those of whole frames, which are tiled as `Upscaler` does by itself.
+        sweep: what to probe; shapes are those of whole frames, which are tiled as `Upscaler` does by itself.
         note: told in a line what makes the answer worse than usual.
 
     Raises:
-        EsrganError: see `plan_settings` and `open_session`; OptionError for a shape that a model is not made for.
+        EsrganError: see `list_configurations` and `open_session`; OptionError for a shape that a model is not made for.
     """
     remark = disturbance()
     if remark:
         note(remark)
     peaks = Peaks(PEAK_S)
-    for setting in plan_settings(axes):
-        with setting.open() as session:
-            plans = [_plan(session, setting, width, height) for width, height in axes.shapes]
+    for config in list_configurations(sweep):
+        with config.open() as session:
+            tilings = [_tiling(session, config, width, height) for width, height in sweep.shapes]
             known: dict[tuple[int, int], float] = {}
-            probes = [_probe(session, setting, tile, known) for tile, _ in plans]
-        backend, precision, gflops = session.backend, session.precision, _gflops(setting, known)
+            probes = [_probe(session, config, tile, known) for tile, _ in tilings]
+        backend, precision, gflops = session.backend, session.precision, _gflops(config, known)
         peak = peaks.of(backend, precision, note)
         yield [
             Expectation(
-                *(setting, backend, precision, *shape, *plan),
+                *(config, backend, precision, *shape, *tiling),
                 seconds_per_pixel=known[probe] / prod(probe),
                 share_of_peak=_share(gflops[probe], peak),
             )
-            for shape, plan, probe in zip(axes.shapes, plans, probes, strict=True)
+            for shape, tiling, probe in zip(sweep.shapes, tilings, probes, strict=True)
         ]
 
 
 def expectation_lines(expectations: list[Expectation], frames: int) -> list[str]:
-    """One network in one setting for people; how long so many `frames` take is told as well."""
-    setting, backend, precision = expectations[0].setting, expectations[0].backend, expectations[0].precision
-    how = f"batch {setting.batch}, streams {setting.streams}, threads {setting.threads}"
-    lines = [f"{setting.model.name}, {backend} in {precision}, {how}"]
+    """Lines for people about one network in one configuration, with the time that `frames` frames take."""
+    config, backend, precision = expectations[0].config, expectations[0].backend, expectations[0].precision
+    how = f"batch {config.batch}, streams {config.streams}, threads {config.threads}"
+    lines = [f"{config.model.name}, {backend} in {precision}, {how}"]
     for e in expectations:
         share = "" if e.share_of_peak is None else f"{e.share_of_peak:.0%} of peak"
         cut = "whole" if e.tiles == 1 else f"{e.tiles} tiles of {e.tile[0]}x{e.tile[1]}, {e.overhead:.2f}x the pixels"
         lines.append(
-            f"{f'{e.width}x{e.height}':>11} {rate(1 / e.seconds_per_frame):>8} fps  {share:12}  "
-            f"{frames} frames: {spoken_time(frames * e.seconds_per_frame):>12}  {cut}"
+            f"{f'{e.width}x{e.height}':>11} {format_fps(1 / e.seconds_per_frame):>8} fps  {share:12}  "
+            f"{frames} frames: {format_duration(frames * e.seconds_per_frame):>12}  {cut}"
         )
     return lines
 
 
-def spoken_time(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Like 45.2 s, 12 min 30 s, 3 h 05 min, or 2 d 04 h."""
     if seconds < 60:
         return f"{seconds:.1f} s"
@@ -131,25 +131,25 @@ def spoken_time(seconds: float) -> str:
     return f"{whole} {name} {rest:02d} {small_name}"
 
 
-def _plan(session: Session, setting: Setting, width: int, height: int) -> tuple[tuple[int, int], int]:
+def _tiling(session: Session, config: Configuration, width: int, height: int) -> tuple[tuple[int, int], int]:
     """(Width, height) of the tiles of a frame, and how many they are."""
     fixed = session.info.fixed_size
     if fixed and fixed != (height, width):
         raise OptionError(
-            f"{setting.model}: takes frames of {fixed[1]}x{fixed[0]} only; give --shapes {fixed[1]}x{fixed[0]}"
+            f"{config.model}: takes frames of {fixed[1]}x{fixed[0]} only; give --shapes {fixed[1]}x{fixed[0]}"
         )
     tiling = Upscaler(session).tiles_of(height, width)
     return ((tiling.columns.tile, tiling.rows.tile), len(tiling)) if tiling else ((width, height), 1)
 
 
 def _probe(
-    session: Session, setting: Setting, largest: tuple[int, int], known: dict[tuple[int, int], float]
+    session: Session, config: Configuration, largest: tuple[int, int], known: dict[tuple[int, int], float]
 ) -> tuple[int, int]:
     """(Width, height) of the largest square within `PROBE_S`, but not beyond `largest`; its time is known then.
 
     Args:
-        session: of `setting`.
-        setting: how many batches of how many frames are under way.
+        session: of `config`.
+        config: how many batches of how many frames are under way.
         largest: (width, height) of a tile; the only size that a model of fixed size takes.
         known: seconds of frames by (width, height); what is timed is added.
     """
@@ -158,26 +158,26 @@ def _probe(
     while True:
         width, height = largest if fixed else (min(size, side) + -min(size, side) % multiple for size in largest)
         if (width, height) not in known:
-            known[width, height] = _seconds_per_frame(session, setting, width, height)
-        next_round_s = 4 * known[width, height] * setting.batch * setting.streams
+            known[width, height] = _seconds_per_frame(session, config, width, height)
+        next_round_s = 4 * known[width, height] * config.batch * config.streams
         if fixed or side >= max(largest) or next_round_s > PROBE_S:
             return width, height
         side *= 2
 
 
-def _seconds_per_frame(session: Session, setting: Setting, width: int, height: int) -> float:
+def _seconds_per_frame(session: Session, config: Configuration, width: int, height: int) -> float:
     """The median over some rounds; the first one, which allocates memory and generates code, does not count."""
-    frames = np.random.default_rng(0).integers(0, 256, (setting.batch, height, width, 3), np.uint8)
-    with closing(rounds(session, frames, setting.streams)) as source:
+    frames = np.random.default_rng(0).integers(0, 256, (config.batch, height, width, 3), np.uint8)
+    with closing(rounds(session, frames, config.streams)) as source:
         _, *timed = islice(source, 1 + ROUNDS)
-    return median(one.seconds for one in timed) / (setting.batch * setting.streams)
+    return median(one.seconds for one in timed) / (config.batch * config.streams)
 
 
-def _gflops(setting: Setting, known: dict[tuple[int, int], float]) -> dict[tuple[int, int], float | None]:
+def _gflops(config: Configuration, known: dict[tuple[int, int], float]) -> dict[tuple[int, int], float | None]:
     """Of what was timed; None where the operations are not known."""
-    if setting.backend == "reference":  # repeats pixels, whatever the graph says
+    if config.backend == "reference":  # repeats pixels, whatever the graph says
         return dict.fromkeys(known)
-    graph, _ = load_onnx(setting.model)
+    graph, _ = load_onnx(config.model)
     counted = {(width, height): count_flops(graph, height, width) for width, height in known}
     return {size: flops / known[size] / 1e9 if flops else None for size, flops in counted.items()}
 

@@ -6,10 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from esrgan_bench.report import rate
+from esrgan_bench.table import Result, format_fps, format_known
 from esrgan_deploy.system.files import replacing
-
-Result = Mapping[str, Any]
 
 COLUMNS: Mapping[str, Callable[[Result], str]] = {
     "model": lambda r: _escaped(r["model"]),
@@ -21,11 +19,11 @@ COLUMNS: Mapping[str, Callable[[Result], str]] = {
     "threads": lambda r: f"{r['threads']}",
     "p50 / p90 / p99 ms": lambda r: " / ".join(f"{r['latency_ms'][p]:.1f}" for p in ("p50", "p90", "p99")),
     "± ms": lambda r: f"{r['spread_ms']:.1f}",
-    "fps": lambda r: rate(r["fps"]),
-    "GFLOPS": lambda r: _known(r["gflops"], ".1f"),
-    "of peak": lambda r: _known(r["share_of_peak"], ".1%"),
+    "fps": lambda r: format_fps(r["fps"]),
+    "GFLOPS": lambda r: format_known(r["gflops"], ".1f"),
+    "of peak": lambda r: format_known(r["share_of_peak"], ".1%"),
     "RSS MiB": lambda r: f"{r['rss_mib']['peak']:.0f}",
-    "J/frame": lambda r: _known(r["joules_per_frame"], ".1f"),
+    "J/frame": lambda r: format_known(r["joules_per_frame"], ".1f"),
 }
 """Titles and cells; everything behind the number of threads is a figure, and stands to the right."""
 FIGURES_BEGIN = 4
@@ -62,10 +60,6 @@ def _legend(content: Mapping[str, Any]) -> list[str]:
     if not content["complete"]:
         lines.insert(0, "**Interrupted: not all combinations were measured.**")
     return [f"{line}\n" for line in lines[:-1]] + lines[-1:]
-
-
-def _known(value: float | None, spec: str) -> str:
-    return "-" if value is None else format(value, spec)
 
 
 def _escaped(name: str) -> str:

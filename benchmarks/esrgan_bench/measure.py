@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from esrgan_bench.bandwidth import copy_bandwidth_gb_s
+from esrgan_bench.cases import Case
 from esrgan_bench.energy import open_meter
 from esrgan_bench.peak import Peak, Peaks
-from esrgan_bench.plan import Case
 from esrgan_bench.rounds import WARM_UP_ROUNDS, Round, rounds
 from esrgan_deploy.backends import Session
 from esrgan_deploy.backends.names import ON_GPU
@@ -57,7 +57,7 @@ class Measurement:
     @property
     def frames(self) -> int:
         """Frames of all timed runs."""
-        return self.case.setting.batch * len(self.seconds)
+        return self.case.config.batch * len(self.seconds)
 
     @property
     def fps(self) -> float:
@@ -67,7 +67,7 @@ class Measurement:
     @property
     def gflops(self) -> float | None:
         """Operations per second at `fps`; None where they are not known."""
-        return None if self.case.work.flops is None else self.fps * self.case.work.flops / 1e9
+        return None if self.case.cost.flops is None else self.fps * self.case.cost.flops / 1e9
 
     @property
     def share_of_peak(self) -> float | None:
@@ -77,7 +77,7 @@ class Measurement:
     @property
     def bytes_per_frame(self) -> int | None:
         """What the nodes of the graph read and write, see `count_traffic`; None where it is not known."""
-        traffic = self.case.work.traffic
+        traffic = self.case.cost.traffic
         return None if traffic is None else traffic.bytes_in(self.precision)
 
     @property
@@ -116,16 +116,16 @@ class Benchmark:
         if remark:
             note(remark)
         for case in self.cases:
-            setting = case.setting
+            config = case.config
             reset_peak_rss()
             before = rss_mib()
-            with setting.open() as session:
+            with config.open() as session:
                 measurement = Measurement(
                     *(case, session.backend, session.precision, session.info.scale, session.model_sha256), before
                 )
                 if any(_same(measurement, other) for other in self.measurements):
                     note(
-                        f"{setting.model.name} with -b {setting.backend} and --precision {setting.precision} is "
+                        f"{config.model.name} with -b {config.backend} and --precision {config.precision} is "
                         f"{session.backend} in {session.precision} once more; not measured again"
                     )
                     continue
@@ -148,11 +148,11 @@ class Benchmark:
         host program waits for, with the conversion to float and back, and on a GPU the transfers. The frames are noise;
         these networks take the same time for every picture.
         """
-        case, setting = measurement.case, measurement.case.setting
-        frames = np.random.default_rng(0).integers(0, 256, (setting.batch, case.height, case.width, 3), np.uint8)
+        case, config = measurement.case, measurement.case.config
+        frames = np.random.default_rng(0).integers(0, 256, (config.batch, case.height, case.width, 3), np.uint8)
         meter = open_meter(session.backend)
         self.about_energy = meter.about
-        with closing(rounds(session, frames, setting.streams)) as source:
+        with closing(rounds(session, frames, config.streams)) as source:
             for _ in range(WARM_UP_ROUNDS):
                 next(source)
             joules_before = meter.joules() if meter.joules else 0.0
@@ -175,8 +175,8 @@ def _same(one: Measurement, other: Measurement) -> bool:
     """Whether two cases came to the same session and frames."""
 
     def key(m: Measurement) -> tuple[object, ...]:
-        setting = m.case.setting
-        as_run = (setting.model, m.backend, m.precision, setting.batch, setting.streams, setting.threads)
+        config = m.case.config
+        as_run = (config.model, m.backend, m.precision, config.batch, config.streams, config.threads)
         return (*as_run, m.case.width, m.case.height)
 
     return key(one) == key(other)

@@ -16,7 +16,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from esrgan_bench import cli, measure, peak, rounds
-from esrgan_bench.plan import Axes, plan_cases
+from esrgan_bench.cases import Sweep, list_cases
 from esrgan_bench.report import percentiles_ms, spread_ms
 from esrgan_deploy import ModelInfo
 from esrgan_deploy.errors import ModelError
@@ -253,16 +253,16 @@ def test_int8_is_measured_on_the_artefact_beside_the_model(blur_x2, tmp_path):
         model = onnx.load(blur_x2)
         helper.set_model_props(model, ModelInfo(scale=2, overlap=2, precision=precision).to_metadata())
         onnx.save(model, path)
-    cases = plan_cases(Axes([float_file, int8_file], ["ort"], ["fp32", "int8"], shapes=[(8, 8)]))
-    assert [(case.setting.model, case.setting.precision) for case in cases] == [
+    cases = list_cases(Sweep([float_file, int8_file], ["ort"], ["fp32", "int8"], shapes=[(8, 8)]))
+    assert [(case.config.model, case.config.precision) for case in cases] == [
         *[(float_file, "fp32"), (int8_file, "int8")],
         (int8_file, "fp32"),
     ]
 
 
 def test_padding_to_a_multiple_is_counted_because_it_is_computed(unshuffle_x2):
-    (case,) = plan_cases(Axes([unshuffle_x2], ["ort"], shapes=[(7, 5)]))
-    assert case.work.flops == 2 * (8 // 2) * (6 // 2) * 12 * 48
+    (case,) = list_cases(Sweep([unshuffle_x2], ["ort"], shapes=[(7, 5)]))
+    assert case.cost.flops == 2 * (8 // 2) * (6 // 2) * 12 * 48
 
 
 def test_the_reference_backend_claims_no_arithmetic(blur_x2, tmp_path, clock):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from esrgan_bench import cli, expect, measure, peak, rounds
-from esrgan_bench.expect import Expectation, expectation_lines, spoken_time
-from esrgan_bench.plan import Axes, Case, Setting, Work, plan_settings
+from esrgan_bench.cases import Case, Configuration, FrameCost, Sweep, list_configurations
+from esrgan_bench.expect import Expectation, expectation_lines, format_duration
 from esrgan_deploy import ModelInfo, Upscaler
 from esrgan_deploy.backends.reference import ReferenceSession
 from esrgan_deploy.backends.session import Session
@@ -76,7 +76,7 @@ def test_an_error_of_one_batch_ends_the_measurement():
 
 
 def test_frames_per_second_are_those_of_all_streams(blur_x2):
-    case = Case(Setting(blur_x2, "ort", "fp32", batch=2, streams=3, threads=1), 8, 8, Work(1000, None))
+    case = Case(Configuration(blur_x2, "ort", "fp32", batch=2, streams=3, threads=1), 8, 8, FrameCost(1000, None))
     m = measure.Measurement(case, "ort", "fp32", 2, None, rss_before_mib=1)
     m.rounds = [rounds.Round([0.2, 0.3, 0.3], 0.4), rounds.Round([0.3, 0.3, 0.4], 0.6)]
     m.joules = 24
@@ -92,8 +92,8 @@ def test_frames_per_second_are_those_of_all_streams(blur_x2):
 def test_two_models_of_one_name_are_refused(blur_x2, tmp_path):
     (tmp_path / blur_x2.name).write_bytes(blur_x2.read_bytes())
     with pytest.raises(OptionError, match="same name"):
-        plan_settings(Axes([blur_x2, tmp_path / blur_x2.name]))
-    assert len(plan_settings(Axes([blur_x2, blur_x2]))) == 1
+        list_configurations(Sweep([blur_x2, tmp_path / blur_x2.name]))
+    assert len(list_configurations(Sweep([blur_x2, blur_x2]))) == 1
 
 
 def test_what_comes_to_the_same_session_is_measured_once(blur_x2, monkeypatch, capsys):
@@ -134,7 +134,7 @@ def steady(monkeypatch):
 
 def probe(model, *shapes, **axes):
     notes = []
-    (expectations,) = expect.expect(Axes([model], ["reference"], shapes=shapes, **axes), notes.append)
+    (expectations,) = expect.expect(Sweep([model], ["reference"], shapes=shapes, **axes), notes.append)
     return expectations, notes
 
 
@@ -183,12 +183,14 @@ def test_the_share_of_the_peak_is_that_of_the_probe(blur_x2, steady, monkeypatch
         return really_infer(session, frame)
 
     monkeypatch.setattr(OrtSession, "_infer", infer)
-    ((expectation,),) = expect.expect(Axes([blur_x2], ["ort"], shapes=[(64, 64)]), print)
+    ((expectation,),) = expect.expect(Sweep([blur_x2], ["ort"], shapes=[(64, 64)]), print)
     assert expectation.share_of_peak == pytest.approx(162e6 / 1e9)
 
 
 def test_a_model_of_one_size_is_asked_for_no_other(blur_x2, steady, monkeypatch):
-    monkeypatch.setattr(Setting, "open", lambda _: ReferenceSession(ModelInfo(scale=2, overlap=0, fixed_size=(24, 40))))
+    monkeypatch.setattr(
+        Configuration, "open", lambda _: ReferenceSession(ModelInfo(scale=2, overlap=0, fixed_size=(24, 40)))
+    )
     ((expectation,), _) = probe(blur_x2, (40, 24))
     assert set(steady) == {24 * 40}
     assert expectation.tiles == 1
@@ -208,11 +210,11 @@ def test_a_model_of_one_size_is_asked_for_no_other(blur_x2, steady, monkeypatch)
     ],
 )
 def test_times_are_spoken(seconds, text):
-    assert spoken_time(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_the_answer_is_told_in_frames_per_second_and_for_the_whole_job(blur_x2):
-    setting = Setting(blur_x2, "auto", "auto", 1, 1, 2)
+    setting = Configuration(blur_x2, "auto", "auto", 1, 1, 2)
     expectation = Expectation(setting, "openvino", "fp32", 200, 100, (60, 50), 10, 1e-6, 0.853)
     head, tiled = (" ".join(line.split()) for line in expectation_lines([expectation], frames=250))
     assert head == f"{blur_x2.name}, openvino in fp32, batch 1, streams 1, threads 2"

@@ -1,4 +1,4 @@
-"""Which cases a benchmark consists of: every combination of its axes."""
+"""The cases of a benchmark: every combination of models, backends, precisions, batches, streams, threads and sizes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Axes:
-    """What varies; every combination is measured."""
+class Sweep:
+    """The values that are tried; every combination of them is measured."""
 
     models: Sequence[Path]
     backends: Sequence[str] = ("auto",)
@@ -37,30 +37,30 @@ class Axes:
 
 
 @dataclass(frozen=True)
-class Setting:
+class Configuration:
     """How a network is run."""
 
     model: Path
     """With precision "int8" the INT8 artefact itself."""
     backend: str
-    """For `open_session`, like the precision; "auto" is resolved when the session is open."""
+    """For `open_session`, like the precision; with "auto", the open session tells which one it is."""
     precision: CpuPrecision
     batch: int
     """Frames that are submitted together."""
     streams: int
-    """Batches that are submitted before the first one is finished, all the time."""
+    """Batches that are being computed at any time: the next is submitted as soon as one is finished."""
     threads: int
 
     def open(self) -> Session:
-        """A session that runs so; raises what `open_session` raises."""
+        """A session of this configuration; raises what `open_session` raises."""
         return open_session(
             self.model, self.backend, precision=self.precision, threads=self.threads, streams=self.streams
         )
 
 
 @dataclass(frozen=True)
-class Work:
-    """What one frame takes by the network's graph."""
+class FrameCost:
+    """Operations and bytes of one frame, counted from the network's graph."""
 
     flops: int | None
     """See `count_flops`."""
@@ -69,64 +69,64 @@ class Work:
 
 @dataclass(frozen=True)
 class Case:
-    """What one line of the table measures: a setting on frames of one size."""
+    """One row of the table: a configuration on frames of one size."""
 
-    setting: Setting
+    config: Configuration
     width: int
     height: int
-    work: Work
+    cost: FrameCost
 
 
-def plan_settings(axes: Axes) -> list[Setting]:
-    """Every combination but for the shapes, the last axis changing fastest.
+def list_configurations(sweep: Sweep) -> list[Configuration]:
+    """Every combination of everything except the shapes, without duplicates; the threads change fastest.
 
     Raises:
         ModelError: a file that is not an upscaling network.
         OptionError: int8 of a model without an INT8 artefact, or two models of one name, which no reader of the figures
             could tell apart.
     """
-    for one, other in combinations(axes.models, 2):
+    for one, other in combinations(sweep.models, 2):
         if one.name == other.name and one.resolve() != other.resolve():
             raise OptionError(f"{one} and {other} have the same name in the table; rename or link one of them")
     files = [
         (int8_beside(model) if precision == "int8" else model, precision)
-        for model, precision in product(axes.models, axes.precisions)
+        for model, precision in product(sweep.models, sweep.precisions)
     ]
-    settings = [
-        Setting(file, backend, precision, batch, streams, threads or default_threads())
+    configurations = [
+        Configuration(file, backend, precision, batch, streams, threads or default_threads())
         for (file, precision), backend, batch, streams, threads in product(
-            files, axes.backends, axes.batches, axes.streams, axes.threads
+            files, sweep.backends, sweep.batches, sweep.streams, sweep.threads
         )
     ]
-    return list(dict.fromkeys(settings))  # two precisions may come to one file
+    return list(dict.fromkeys(configurations))  # two precisions may come to one file
 
 
-def plan_cases(axes: Axes) -> list[Case]:
+def list_cases(sweep: Sweep) -> list[Case]:
     """Every combination, the shapes changing fastest.
 
     Raises:
         ModelError: a file that is not an upscaling network, or one that cannot take one of the shapes.
-        OptionError: see `plan_settings`.
+        OptionError: see `list_configurations`.
     """
-    settings = plan_settings(axes)
-    works = {model: _works(model, axes.shapes) for model in dict.fromkeys(s.model for s in settings)}
+    configurations = list_configurations(sweep)
+    costs = {model: _costs(model, sweep.shapes) for model in dict.fromkeys(c.model for c in configurations)}
     return [
         # The reference backend repeats pixels, whatever the graph says.
-        Case(setting, *shape, Work(None, None) if setting.backend == "reference" else works[setting.model][shape])
-        for setting in settings
-        for shape in axes.shapes
+        Case(config, *shape, FrameCost(None, None) if config.backend == "reference" else costs[config.model][shape])
+        for config in configurations
+        for shape in sweep.shapes
     ]
 
 
-def _works(path: Path, shapes: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Work]:
+def _costs(path: Path, shapes: Sequence[tuple[int, int]]) -> dict[tuple[int, int], FrameCost]:
     model, info = load_onnx(path)
     try:
-        return {shape: _work(model, info, *shape) for shape in shapes}
+        return {shape: _cost(model, info, *shape) for shape in shapes}
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
 
 
-def _work(model: onnx.ModelProto, info: ModelInfo, width: int, height: int) -> Work:
+def _cost(model: onnx.ModelProto, info: ModelInfo, width: int, height: int) -> FrameCost:
     # The session pads to this multiple, and the padding is computed like the rest.
     padded = [size + -size % info.multiple_of for size in (height, width)]
-    return Work(count_flops(model, *padded), count_traffic(model, *padded))
+    return FrameCost(count_flops(model, *padded), count_traffic(model, *padded))
