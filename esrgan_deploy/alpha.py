@@ -1,4 +1,4 @@
-"""Alpha as a dial: with the weights of both ends beside it, a model takes any share of the GAN without an export.
+"""Another alpha without another export: the weights of both endpoints lie beside a model, and are blended here.
 
     theta = (1 - alpha) * theta_PSNR + alpha * theta_GAN        Wang et al. 2018 (ESRGAN), section 3.4
 
@@ -11,8 +11,8 @@ Beside `x.onnx`, and beside an engine `x.engine`, lies `x.ends.safetensors`, whi
 | `constant/NAME` | a constant of the graph, float32; a refit may ask for it where it was fused with weights |
 
 The metadata has one key, `esrgan.ends`, a JSON object: format, psnr_sha256, gan_sha256, arch, and types (the
-type of each tensor in the graph). It is one key since the library writes several in random order, and the same ends
-should give the same bytes.
+type of each tensor in the graph). It is one key since the library writes several in random order, and the same
+endpoints should give the same bytes.
 
 The blend is made in float32 and rounded once, to the type that the graph stores, just as an export does it: the same
 weights bit for bit.
@@ -40,15 +40,15 @@ if TYPE_CHECKING:
 
 Weights: TypeAlias = "Mapping[str, npt.NDArray[np.float32]]"
 
-FORMAT = 1
-METADATA = "esrgan.ends"
+ENDPOINTS_FORMAT = 1
+METADATA_KEY = "esrgan.ends"
 TYPES = {1: "fp32", 10: "fp16", 16: "bf16"}
-"""TensorProto.DataType -> the name that the ends file has for it."""
-AGAIN = "export the model again with --refit"
+"""TensorProto.DataType -> the name that the endpoints file has for it."""
+EXPORT_AGAIN = "export the model again with --refit"
 
 
 @dataclass(frozen=True, eq=False)
-class Ends:
+class Endpoints:
     """The weights of a PSNR network and of the GAN trained from it, by the names that the graph has for them."""
 
     psnr: Weights
@@ -90,7 +90,7 @@ class Ends:
         return {name: _rounded(values, self.types[name], name) for name, values in self.constants.items()}
 
     def to_bytes(self) -> bytes:
-        """The ends file; the same ends give the same bytes.
+        """The endpoints file; the same endpoints give the same bytes.
 
         Raises:
             BackendMissingError: safetensors is not installed.
@@ -104,16 +104,16 @@ class Ends:
             for name, values in weights.items()
         }
         about = {
-            "format": FORMAT,
+            "format": ENDPOINTS_FORMAT,
             "psnr_sha256": self.psnr_sha256,
             "gan_sha256": self.gan_sha256,
             "arch": dict(self.arch),
             "types": dict(self.types),
         }
-        data: bytes = save(tensors, {METADATA: json.dumps(about, sort_keys=True)})
+        data: bytes = save(tensors, {METADATA_KEY: json.dumps(about, sort_keys=True)})
         return data
 
-    def check_belongs(self, info: ModelInfo, ends: Path, model: Path) -> None:
+    def check_belongs(self, info: ModelInfo, endpoints: Path, model: Path) -> None:
         """Refuse to turn a model of another pair.
 
         Raises:
@@ -125,7 +125,7 @@ class Ends:
             ("network", dict(self.arch), None if info.arch is None else dict(info.arch)),
         ):
             if ours != theirs:
-                raise ModelError(f"{ends}: belongs to another {name} than {model} was made from; {AGAIN}")
+                raise ModelError(f"{endpoints}: belongs to another {name} than {model} was made from; {EXPORT_AGAIN}")
 
 
 def check_alpha(alpha: float) -> None:
@@ -138,70 +138,72 @@ def check_alpha(alpha: float) -> None:
         raise OptionError(f"alpha {alpha:g} is not in [0, 1]; 0 is the PSNR network, 1 the GAN, 0.8 a usual choice")
 
 
-def ends_path(model: Path) -> Path:
-    """Where the ends of an ONNX file or engine are: x.onnx -> x.ends.safetensors."""
+def endpoints_path(model: Path) -> Path:
+    """Where the endpoints of an ONNX file or engine are: x.onnx -> x.ends.safetensors."""
     return model.with_suffix(".ends.safetensors")
 
 
-def load_at(path: Path, alpha: float | None) -> tuple[onnx.ModelProto, ModelInfo]:
-    """Read an ONNX file as `load_onnx` does, and turn it to `alpha` with the ends beside it.
+def load_at_alpha(path: Path, alpha: float | None) -> tuple[onnx.ModelProto, ModelInfo]:
+    """Read an ONNX file as `load_onnx` does, and turn it to `alpha` with the endpoints beside it.
 
     Where that is a change, `file_sha256` becomes the file's followed by "@" and alpha: it is no longer the file's
     network, and what is recorded of its results must not pass for the file's.
 
     Args:
         path: an ONNX file.
-        alpha: None, or what the file has: as it is, which takes no ends.
+        alpha: None, or what the file has: as it is, which takes no endpoints.
 
     Raises:
         BackendMissingError: onnx or safetensors is not installed.
-        ModelError: a damaged file, or ends of another pair.
-        OptionError: alpha is not in [0, 1], or the model came without its ends.
+        ModelError: a damaged file, or endpoints of another pair.
+        OptionError: alpha is not in [0, 1], or the model came without its endpoints.
     """
     model, info = load_onnx(path)
     if alpha is None or alpha == info.alpha:
         return model, info
     check_alpha(alpha)
-    source = ends_path(path)
+    source = endpoints_path(path)
     if not source.exists():
-        raise OptionError(f"{path}: alpha {alpha:g} needs {source.name} beside it, which is missing; {AGAIN}")
-    ends = read_ends(source)
-    ends.check_belongs(info, source, path)
+        raise OptionError(f"{path}: alpha {alpha:g} needs {source.name} beside it, which is missing; {EXPORT_AGAIN}")
+    endpoints = read_endpoints(source)
+    endpoints.check_belongs(info, source, path)
     try:
-        return dialled(model, ends, alpha), info_at(info, alpha)
+        return model_at_alpha(model, endpoints, alpha), info_at_alpha(info, alpha)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
 
 
-def info_at(info: ModelInfo, alpha: float) -> ModelInfo:
+def info_at_alpha(info: ModelInfo, alpha: float) -> ModelInfo:
     """What a model says of itself after it was turned to `alpha`; `info` is the file's."""
     identity = None if info.file_sha256 is None else f"{info.file_sha256}@{float(alpha)!r}"
     return dataclasses.replace(info, alpha=float(alpha), file_sha256=identity)
 
 
-def dialled(model: onnx.ModelProto, ends: Ends, alpha: float) -> onnx.ModelProto:
+def model_at_alpha(model: onnx.ModelProto, endpoints: Endpoints, alpha: float) -> onnx.ModelProto:
     """A copy of `model` with the weights that an export at `alpha` would have, and that alpha in its metadata.
 
     Args:
-        model: made by `esrgan-export` from the pair of `ends`, in fp32, fp16 or bf16, whatever its alpha.
-        ends: of the same pair.
+        model: made by `esrgan-export` from the pair of `endpoints`, in fp32, fp16 or bf16, whatever its alpha.
+        endpoints: of the same pair.
         alpha: the GAN's share, 0 to 1.
 
     Raises:
         OptionError: alpha is not in [0, 1].
-        ModelError: the ends are of another network, or a weight is too large for its type.
+        ModelError: the endpoints are of another network, or a weight is too large for its type.
     """
     from onnx import helper
 
-    theta = ends.blend(alpha)
+    theta = endpoints.blend(alpha)
     expected = {name: values.shape for name, values in theta.items()}
     if {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer} != expected:
-        raise ModelError(f"the weights of the model are not those of its ends; {AGAIN}")
+        raise ModelError(f"the weights of the model are not those of its endpoints; {EXPORT_AGAIN}")
     turned = type(model)()
     turned.CopyFrom(model)
     for tensor in turned.graph.initializer:
         if tensor.data_type not in TYPES:
-            raise ModelError(f"the weight '{tensor.name}' is no floating-point one, and cannot be blended; {AGAIN}")
+            raise ModelError(
+                f"the weight '{tensor.name}' is no floating-point one, and cannot be blended; {EXPORT_AGAIN}"
+            )
         values = _rounded(theta[tensor.name], TYPES[tensor.data_type], tensor.name)
         tensor.CopyFrom(helper.make_tensor(tensor.name, tensor.data_type, tensor.dims, values.tobytes(), raw=True))
     for entry in turned.metadata_props:
@@ -223,20 +225,20 @@ def _rounded(values: npt.NDArray[np.float32], precision: str, name: str) -> npt.
     return rounded
 
 
-def write_ends(path: Path, ends: Ends) -> None:
-    """Write the ends file, complete or not at all.
+def write_endpoints(path: Path, endpoints: Endpoints) -> None:
+    """Write the endpoints file, complete or not at all.
 
     Raises:
         BackendMissingError: safetensors is not installed.
         OutputError: `path` cannot be written.
     """
-    data = ends.to_bytes()
+    data = endpoints.to_bytes()
     with replacing(path) as partial:
         partial.write_bytes(data)
 
 
-def read_ends(path: Path) -> Ends:
-    """Read what `write_ends` wrote.
+def read_endpoints(path: Path) -> Endpoints:
+    """Read what `write_endpoints` wrote.
 
     Raises:
         BackendMissingError: safetensors is not installed.
@@ -251,20 +253,24 @@ def read_ends(path: Path) -> Ends:
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
     except SafetensorError as error:
-        raise ModelError(f"{path}: is damaged ({error}); {AGAIN}") from error
-    if METADATA not in metadata:
-        raise ModelError(f"{path}: does not hold the weights of two ends (no {METADATA} in it); {AGAIN}")
+        raise ModelError(f"{path}: is damaged ({error}); {EXPORT_AGAIN}") from error
+    if METADATA_KEY not in metadata:
+        raise ModelError(
+            f"{path}: does not hold the weights of two endpoints (no {METADATA_KEY} in it); {EXPORT_AGAIN}"
+        )
     try:
-        about = json.loads(metadata[METADATA])
-        if about["format"] != FORMAT:
-            raise ModelError(f"{path}: is of format {about['format']}, this version reads {FORMAT}; {AGAIN}")
+        about = json.loads(metadata[METADATA_KEY])
+        if about["format"] != ENDPOINTS_FORMAT:
+            raise ModelError(
+                f"{path}: is of format {about['format']}, this version reads {ENDPOINTS_FORMAT}; {EXPORT_AGAIN}"
+            )
         psnr, gan, constants = (_part(tensors, part) for part in ("psnr", "gan", "constant"))
         types, arch = dict(about["types"]), dict(about["arch"])
-        ends = Ends(psnr, gan, types, about["psnr_sha256"], about["gan_sha256"], arch, constants)
+        endpoints = Endpoints(psnr, gan, types, about["psnr_sha256"], about["gan_sha256"], arch, constants)
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{path}: has damaged metadata ({error}); {AGAIN}") from error
-    _check_complete(ends, tensors, path)
-    return ends
+        raise ModelError(f"{path}: has damaged metadata ({error}); {EXPORT_AGAIN}") from error
+    _check_complete(endpoints, tensors, path)
+    return endpoints
 
 
 def _part(tensors: Mapping[str, npt.NDArray[Any]], part: str) -> dict[str, npt.NDArray[Any]]:
@@ -272,13 +278,13 @@ def _part(tensors: Mapping[str, npt.NDArray[Any]], part: str) -> dict[str, npt.N
     return {name.removeprefix(prefix): values for name, values in tensors.items() if name.startswith(prefix)}
 
 
-def _check_complete(ends: Ends, tensors: Mapping[str, npt.NDArray[Any]], path: Path) -> None:
-    """Refuse ends that do not fit each other."""
-    shapes = [{name: values.shape for name, values in end.items()} for end in (ends.psnr, ends.gan)]
-    typed = {name: ends.types.get(name) in TYPES.values() for name in (*ends.psnr, *ends.constants)}
+def _check_complete(endpoints: Endpoints, tensors: Mapping[str, npt.NDArray[Any]], path: Path) -> None:
+    """Refuse endpoints that do not fit each other."""
+    shapes = [{name: values.shape for name, values in end.items()} for end in (endpoints.psnr, endpoints.gan)]
+    typed = {name: endpoints.types.get(name) in TYPES.values() for name in (*endpoints.psnr, *endpoints.constants)}
     all_float32 = all(values.dtype == np.float32 for values in tensors.values())
-    if not ends.psnr or shapes[0] != shapes[1] or not all(typed.values()) or not all_float32:
-        raise ModelError(f"{path}: its two ends do not fit each other; {AGAIN}")
+    if not endpoints.psnr or shapes[0] != shapes[1] or not all(typed.values()) or not all_float32:
+        raise ModelError(f"{path}: its two endpoints do not fit each other; {EXPORT_AGAIN}")
 
 
 @contextmanager

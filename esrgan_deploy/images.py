@@ -35,7 +35,7 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a damaged f
 
 
 @dataclass(frozen=True)
-class Still:
+class StillImage:
     """A picture in memory, upright."""
 
     rgb: npt.NDArray[Any]
@@ -48,7 +48,7 @@ class Still:
     """Profile of the RGB or grey values, passed through; None: sRGB by convention."""
 
 
-def read_still(path: Path) -> Still:
+def read_image(path: Path) -> StillImage:
     """Read a picture; its EXIF orientation is applied.
 
     Raises:
@@ -76,10 +76,10 @@ def read_still(path: Path) -> Still:
     alpha = pixels[..., 3] if not grey and pixels.shape[2] == 4 else None
     # Grey + alpha and palettes arrive as BGRA; a CMYK picture arrives as RGB and its profile no longer applies.
     fits = icc_profile is not None and icc_profile[16:20] == (b"GRAY" if grey else b"RGB ")
-    return Still(rgb, alpha, grey, icc_profile if fits else None)
+    return StillImage(rgb, alpha, grey, icc_profile if fits else None)
 
 
-def write_still(path: Path, still: Still) -> None:
+def write_image(path: Path, still: StillImage) -> None:
     """Write a picture, completely or not at all; the suffix chooses the format.
 
     16 bit becomes 8 bit where the format holds no more. JPEG and WebP are written with quality 95.
@@ -111,7 +111,7 @@ def write_still(path: Path, still: Still) -> None:
         partial.write_bytes(encoded.tobytes())
 
 
-def upscale_still(still: Still, upscaler: Upscaler) -> Still:
+def upscale_image(still: StillImage, upscaler: Upscaler) -> StillImage:
     """Upscale colour and alpha by the same network."""
     if still.alpha is None:
         rgb, alpha = upscaler.upscale(still.rgb), None

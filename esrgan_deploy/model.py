@@ -18,7 +18,7 @@ from esrgan_deploy.errors import BackendMissingError, ModelError
 if TYPE_CHECKING:
     import onnx
 
-FORMAT = "1"
+METADATA_FORMAT = "1"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
@@ -52,7 +52,7 @@ class ModelInfo:
     def to_metadata(self) -> dict[str, str]:
         """The `metadata_props` of the ONNX file; what is None is left out."""
         fields = {
-            "format": FORMAT,
+            "format": METADATA_FORMAT,
             "arch": None if self.arch is None else json.dumps(dict(self.arch), sort_keys=True),
             "scale": str(self.scale),
             "alpha": None if self.alpha is None else repr(float(self.alpha)),
@@ -73,9 +73,9 @@ class ModelInfo:
             ModelError: a format newer than this version knows, or a value that does not parse; `source` is named.
         """
         found = {k.removeprefix("esrgan."): v for k, v in metadata.items() if k.startswith("esrgan.")}
-        if found.get("format") != FORMAT:
+        if found.get("format") != METADATA_FORMAT:
             raise ModelError(
-                f"{source}: esrgan.format is {found.get('format')!r}, this version reads {FORMAT!r}; "
+                f"{source}: esrgan.format is {found.get('format')!r}, this version reads {METADATA_FORMAT!r}; "
                 "upgrade esrgan-deploy or export the model again"
             )
         try:

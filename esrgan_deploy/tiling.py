@@ -13,7 +13,7 @@ So a pixel that is used lies at least `overlap / 2` inside the tile it comes fro
 network whose receptive radius is at most that gives the same result tiled and untiled.
 
 All tiles have the same size, so that a backend compiles and captures one shape only. What they share is computed twice:
-the larger they are, the less that is, and `fit` finds the shape for which it is least.
+the larger they are, the less that is, and `fitted_tiles` finds the shape for which it is least.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Axis:
     starts: tuple[int, ...]
 
     @classmethod
-    def plan(cls, size: int, tile: int, overlap: int, multiple_of: int) -> Axis:
+    def cover(cls, size: int, tile: int, overlap: int, multiple_of: int) -> Axis:
         """Fewest tiles that cover `size`, spread evenly; starts are multiples of `multiple_of`."""
         if tile >= size:
             return cls(size, size, overlap, (0,))
@@ -88,8 +88,8 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Tiling:
-    """The tiles of frames of one size; made by `plan` or `fit`."""
+class TileGrid:
+    """The tiles of frames of one size; made by `square_tiles` or `fitted_tiles`."""
 
     rows: Axis
     columns: Axis
@@ -141,7 +141,9 @@ class Tiling:
 
 
 @lru_cache(maxsize=8)  # a clip asks for every frame
-def plan(height: int, width: int, tile: int, overlap: int, multiple_of: int = 1, *, even: bool = False) -> Tiling:
+def square_tiles(
+    height: int, width: int, tile: int, overlap: int, multiple_of: int = 1, *, even: bool = False
+) -> TileGrid:
     """Plan square tiles of `tile` pixels, overlap included, over a frame.
 
     Args:
@@ -169,11 +171,11 @@ def plan(height: int, width: int, tile: int, overlap: int, multiple_of: int = 1,
         tall, wide = (
             _shortest(size, _fewest(size, tile, overlap, multiple_of), overlap, multiple_of) for size in (height, width)
         )
-    return Tiling(Axis.plan(height, tall, overlap, multiple_of), Axis.plan(width, wide, overlap, multiple_of))
+    return TileGrid(Axis.cover(height, tall, overlap, multiple_of), Axis.cover(width, wide, overlap, multiple_of))
 
 
 @lru_cache(maxsize=8)
-def fit(height: int, width: int, most_pixels: int, overlap: int, multiple_of: int = 1) -> Tiling:
+def fitted_tiles(height: int, width: int, most_pixels: int, overlap: int, multiple_of: int = 1) -> TileGrid:
     """Plan tiles of at most `most_pixels`, overlap included, that compute the fewest pixels in all.
 
     Where so few pixels would leave tiles little of their own, they get as many as a square of four overlaps has.
@@ -199,7 +201,7 @@ def fit(height: int, width: int, most_pixels: int, overlap: int, multiple_of: in
         if tall <= least_side:  # still lower tiles would share most of what they are
             break
     _, _, tall, wide = min(candidates)
-    return Tiling(Axis.plan(height, tall, overlap, multiple_of), Axis.plan(width, wide, overlap, multiple_of))
+    return TileGrid(Axis.cover(height, tall, overlap, multiple_of), Axis.cover(width, wide, overlap, multiple_of))
 
 
 def _shared(overlap: int, multiple_of: int) -> int:

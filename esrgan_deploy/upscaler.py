@@ -80,7 +80,7 @@ class Upscaler:
         self._affordable = session.largest_untiled
         self._outscale = outscale if outscale != self.scale else None
         if tile:
-            tiling.plan(2 * tile, 2 * tile, tile, self.overlap, session.info.multiple_of)
+            tiling.square_tiles(2 * tile, 2 * tile, tile, self.overlap, session.info.multiple_of)
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width that a frame of the given height and width gets, in pixels."""
@@ -122,10 +122,10 @@ class Upscaler:
         if int(named[1]) > self._affordable and self.tiles_of(height, width) != own:
             self.session.largest_untiled = self._affordable
 
-    def tiles_of(self, height: int, width: int) -> tiling.Tiling | None:
+    def tiles_of(self, height: int, width: int) -> tiling.TileGrid | None:
         """How a frame of the given height and width is cut, filled up to what the model takes; None: it is not.
 
-        `Tiling.overhead` tells what that costs.
+        `TileGrid.overhead` tells what that costs.
         """
         multiple, most = self.session.info.multiple_of, self.session.largest_untiled
         filled = height + -height % multiple, width + -width % multiple
@@ -134,11 +134,11 @@ class Upscaler:
             if height * width <= most:
                 return None
             if self._any_shape:
-                return tiling.fit(*filled, most, self.overlap, multiple)
+                return tiling.fitted_tiles(*filled, most, self.overlap, multiple)
             tile = max(AUTO_TILE, 4 * self.overlap)
         if not tile or tile >= max(height, width):
             return None
-        return tiling.plan(*filled, tile, self.overlap, multiple, even=self._any_shape)
+        return tiling.square_tiles(*filled, tile, self.overlap, multiple, even=self._any_shape)
 
     def upscale(self, frame: Frames) -> Frames:
         """Upscale one frame, uint8 or uint16 (H, W, 3) RGB, to one of the same type and of `output_size`.
@@ -185,17 +185,17 @@ class Upscaler:
     def _cut(self, frame: Frames) -> tuple[list[Frames], Callable[[Iterable[Frames]], Frames]]:
         """The tiles of a frame, and the function that makes the enlarged frame of the enlarged tiles."""
         height, width = frame.shape[:2]
-        plan = self.tiles_of(height, width)
-        if plan is None:
+        grid = self.tiles_of(height, width)
+        if grid is None:
             return [frame], lambda tiles: self._resampled(next(iter(tiles)), height, width)
-        missing = plan.rows.size - height, plan.columns.size - width
+        missing = grid.rows.size - height, grid.columns.size - width
         padded = np.pad(frame, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge") if any(missing) else frame
 
         def join(tiles: Iterable[Frames]) -> Frames:
-            joined = plan.join(tiles, self.scale)
+            joined = grid.join(tiles, self.scale)
             return self._resampled(joined[: height * self.scale, : width * self.scale], height, width)
 
-        return plan.cut(padded), join
+        return grid.cut(padded), join
 
     def _resampled(self, enlarged: Frames, height: int, width: int) -> Frames:
         """What the network made of a frame of this size, in the size asked for."""

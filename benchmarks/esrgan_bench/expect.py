@@ -98,11 +98,11 @@ def expect(sweep: Sweep, note: Callable[[str], None]) -> Iterator[list[Expectati
         peak = peaks.of(backend, precision, note)
         yield [
             Expectation(
-                *(config, backend, precision, *shape, *tiling),
+                *(config, backend, precision, *shape, *grid),
                 seconds_per_pixel=known[probe] / prod(probe),
                 share_of_peak=_share(gflops[probe], peak),
             )
-            for shape, tiling, probe in zip(sweep.shapes, tilings, probes, strict=True)
+            for shape, grid, probe in zip(sweep.shapes, tilings, probes, strict=True)
         ]
 
 
@@ -138,8 +138,8 @@ def _tiling(session: Session, config: Configuration, width: int, height: int) ->
         raise OptionError(
             f"{config.model}: takes frames of {fixed[1]}x{fixed[0]} only; give --shapes {fixed[1]}x{fixed[0]}"
         )
-    tiling = Upscaler(session).tiles_of(height, width)
-    return ((tiling.columns.tile, tiling.rows.tile), len(tiling)) if tiling else ((width, height), 1)
+    grid = Upscaler(session).tiles_of(height, width)
+    return ((grid.columns.tile, grid.rows.tile), len(grid)) if grid else ((width, height), 1)
 
 
 def _probe(

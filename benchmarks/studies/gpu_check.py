@@ -30,7 +30,7 @@ from side_by_side import save
 
 HERE = Path(__file__).parent
 NAME, ALPHA = "rrdbnet23", 0.35
-"""First part of the names of the files that the parts share, and where the dial is turned to."""
+"""First part of the names of the files that the parts share, and the alpha that is set in the test of a refit."""
 SHAPES = ("320x180", "640x360", "1280x720")
 MINUTES = 8.0
 QUERY = "name,driver_version,clocks.sm,clocks.max.sm,clocks.mem,power.draw,power.limit,memory.total"

@@ -18,10 +18,10 @@ import numpy.typing as npt
 import onnx
 import torch
 
-from esrgan_deploy.alpha import ends_path, write_ends
+from esrgan_deploy.alpha import endpoints_path, write_endpoints
 from esrgan_deploy.model import ModelInfo
 from esrgan_export.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from esrgan_export.endpoints import make_ends
+from esrgan_export.endpoints import make_endpoints
 from esrgan_export.interpolate import interpolate
 from esrgan_export.networks import Network, build
 from esrgan_export.photos import load_photos
@@ -55,7 +55,7 @@ def main() -> None:
         path = folder / f"{NAME}_a{alpha:g}_fp16.onnx"
         onnx.save(model, path)
         if alpha == 1.0:
-            write_ends(ends_path(path), make_ends(psnr, gan, model, info))
+            write_endpoints(endpoints_path(path), make_endpoints(psnr, gan, model, info))
     photos = load_photos()
     references = {name: in_fp32(network, photo) for name, photo in photos.items()}
     np.savez_compressed(folder / "photos.npz", **photos)  # type: ignore[arg-type]  # numpy has a flag among the keywords

@@ -272,7 +272,7 @@ def counted_host_copies(driver: Driver) -> Iterator[list[int]]:
 
 
 def refit_rows(bench: Bench, frame: Pixels) -> Iterator[dict[str, Any]]:
-    """The dial is turned, timed, and compared with an engine that was built where it stands now."""
+    """Alpha is changed by a refit, timed, and compared with an engine that was built at the new alpha."""
     height, width = frame.shape[1:3]
     build_s = bench.build(bench.model(1.0), height, width, refit=True).sidecar.seconds
     with bench.session(bench.model(1.0), refit=True) as session:

@@ -25,7 +25,7 @@ import onnx
 from matplotlib import pyplot as plt
 
 from esrgan_deploy import open_session
-from esrgan_deploy.images import read_still
+from esrgan_deploy.images import read_image
 from esrgan_export.artefact import report_path
 from esrgan_export.bicubic import downscale
 from esrgan_export.emulate import Emulator
@@ -50,7 +50,7 @@ def main() -> None:
     for option in ("--fp32", "--int8"):
         parser.add_argument(option, type=Path, required=True)
     args = parser.parse_args()
-    originals = {name: _shrunk(read_still(path).rgb) for name, path in list_pictures(args.photos).items()}
+    originals = {name: _shrunk(read_image(path).rgb) for name, path in list_pictures(args.photos).items()}
     bf16 = Emulator(to_precision(onnx.load(args.fp32), "bf16"))
     rows, pictures = [], {}
     with open_session(args.fp32, "openvino", precision="fp32") as fp32, open_session(args.int8, "openvino") as int8:

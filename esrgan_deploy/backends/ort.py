@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from esrgan_deploy.alpha import load_at
+from esrgan_deploy.alpha import load_at_alpha
 from esrgan_deploy.backends.session import ThreadedSession
 from esrgan_deploy.errors import BackendMissingError, MachineError, ModelError
 from esrgan_deploy.frame_io import Frames, FrameType, attach_frame_io, frame_type_of
@@ -37,7 +37,7 @@ class OrtSession(ThreadedSession):
         check_installed("ort")
         self._path = model
         self._alpha: float | None = None
-        graph, info = load_at(model, self._alpha)
+        graph, info = load_at_alpha(model, self._alpha)
         if info.precision == "bf16":
             raise ModelError(
                 f"{model}: is bf16, which ONNX Runtime cannot compute; use -b openvino, or export it as fp32 or fp16"
@@ -52,7 +52,7 @@ class OrtSession(ThreadedSession):
         """See `Session.set_alpha`. The model is loaded anew, while the old one still computes; then they change."""
         if alpha == self.info.alpha:
             return
-        graph, info = load_at(self._path, alpha)
+        graph, info = load_at_alpha(self._path, alpha)
         sessions = {frame_type: self._open(graph, frame_type) for frame_type in tuple(self._sessions)}
         with self._paused():
             self.info, self._alpha, self._sessions = info, alpha, sessions
@@ -72,7 +72,7 @@ class OrtSession(ThreadedSession):
     def _infer(self, frame: Frames) -> Frames:
         frame_type = frame_type_of(frame.dtype)
         if frame_type not in self._sessions:
-            self._sessions[frame_type] = self._open(load_at(self._path, self._alpha)[0], frame_type)
+            self._sessions[frame_type] = self._open(load_at_alpha(self._path, self._alpha)[0], frame_type)
         try:
             result: Frames = self._sessions[frame_type].run(None, {"frames_in": frame})[0]
         except Exception as error:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from esrgan_deploy.alpha import load_at
+from esrgan_deploy.alpha import load_at_alpha
 from esrgan_deploy.backends import ort_engines, ort_libraries
 from esrgan_deploy.backends.ort import check_installed, first_line
 from esrgan_deploy.backends.session import ThreadedSession
@@ -74,7 +74,7 @@ class OrtGpuSession(ThreadedSession):
         check_installed(backend if device == "cuda" else "ort")
         self._path, self._device, self._cache = model, device, cache
         self._alpha: float | None = None
-        self._graph, info = load_at(model, self._alpha)
+        self._graph, info = load_at_alpha(model, self._alpha)
         if info.precision == "bf16":
             raise ModelError(
                 f"{model}: is bf16, which ONNX Runtime cannot compute; use -b tensorrt, or export it as fp32 or fp16"
@@ -99,7 +99,7 @@ class OrtGpuSession(ThreadedSession):
         """See `Session.set_alpha`. Every session is made anew, while the old ones still compute; then they change."""
         if alpha == self.info.alpha:
             return
-        graph, info = load_at(self._path, alpha)
+        graph, info = load_at_alpha(self._path, alpha)
         bound = OrderedDict((key, self._open(graph, key)) for key in tuple(self._bound))
         with self._paused():
             self.info, self._alpha, self._graph, self._bound = info, alpha, graph, bound

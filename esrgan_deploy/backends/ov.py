@@ -8,7 +8,7 @@ from queue import SimpleQueue
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from esrgan_deploy.alpha import load_at
+from esrgan_deploy.alpha import load_at_alpha
 from esrgan_deploy.backends.names import CpuPrecision
 from esrgan_deploy.backends.ov_graph import unsigned_activations, widen_last_convolution
 from esrgan_deploy.backends.session import ThreadedSession
@@ -59,7 +59,7 @@ class OpenVinoSession(ThreadedSession):
             raise BackendMissingError("-b openvino needs OpenVINO: pip install 'esrgan-deploy[cpu]'") from error
         self._path = model
         self._alpha: float | None = None
-        graph, info = load_at(model, self._alpha)
+        graph, info = load_at_alpha(model, self._alpha)
         self._core = openvino.Core()
         has_bf16 = bf16_here()
         if precision == "bf16" and not has_bf16:
@@ -77,7 +77,7 @@ class OpenVinoSession(ThreadedSession):
         """See `Session.set_alpha`. The model is compiled anew, while the old one still computes; then they change."""
         if alpha == self.info.alpha:
             return
-        graph, info = load_at(self._path, alpha)
+        graph, info = load_at_alpha(self._path, alpha)
         requests = {frame_type: self._compile(graph, frame_type) for frame_type in tuple(self._requests)}
         with self._paused():
             self.info, self._alpha, self._requests = info, alpha, requests
@@ -101,7 +101,7 @@ class OpenVinoSession(ThreadedSession):
         frame_type = frame_type_of(frame.dtype)
         with self._compiling:
             if frame_type not in self._requests:
-                self._requests[frame_type] = self._compile(load_at(self._path, self._alpha)[0], frame_type)
+                self._requests[frame_type] = self._compile(load_at_alpha(self._path, self._alpha)[0], frame_type)
         request = self._requests[frame_type].get()
         try:
             request.infer({"frames_in": frame}, share_inputs=True)

@@ -76,7 +76,7 @@ class Session(ABC):
         theta = (1 - alpha) * PSNR + alpha * GAN, Wang et al. 2018 (ESRGAN), section 3.4.
 
         Raises:
-            OptionError: alpha is not in [0, 1], or the model came without the weights of both ends.
+            OptionError: alpha is not in [0, 1], or the model came without the weights of both endpoints.
         """
         raise OptionError(f"the {self.backend} session cannot set alpha {alpha:g}; export the model with that alpha")
 

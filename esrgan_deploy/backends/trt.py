@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from esrgan_deploy.alpha import check_alpha, info_at
+from esrgan_deploy.alpha import check_alpha, info_at_alpha
 from esrgan_deploy.backends.names import ENGINE_SUFFIXES
 from esrgan_deploy.backends.session import Session, check_batch
 from esrgan_deploy.cuda import Driver
@@ -58,7 +58,7 @@ class TensorRTSession(Session):
             model: an engine with its sidecar, or an ONNX file, whose engines are in `cache` or are built.
             batch: frames that are computed together; None: as `prepare` says, or as many as come first.
             streams: execution contexts in parallel, each with buffers of its own.
-            refit: make engines that `set_alpha` can change, of an ONNX file with its ends beside it.
+            refit: make engines that `set_alpha` can change, of an ONNX file with its endpoints beside it.
             optimization_level: of builds, 0 (quick) to 5; see `EngineOptions`.
             cache: None: the user's.
             library: None: the TensorRT that is installed.
@@ -70,7 +70,7 @@ class TensorRTSession(Session):
             BackendMissingError: TensorRT, or the package for CUDA, is not installed.
             MachineError: no GPU or driver.
             ModelError: not a model or engine, or an engine for another machine.
-            OptionError: a number out of range, or `refit` without the ends.
+            OptionError: a number out of range, or `refit` without the endpoints.
         """
         for name, value in (("batch", batch), ("streams", streams)):
             if value is not None and value < 1:
@@ -129,7 +129,7 @@ class TensorRTSession(Session):
         """See `Session.set_alpha`: waits for what was submitted before, and changes the engine in place.
 
         Raises:
-            ModelError: the weights of both ends are damaged, or belong to another model.
+            ModelError: the weights of both endpoints are damaged, or belong to another model.
             MachineError: TensorRT cannot exchange the weights.
         """
         check_alpha(alpha)
@@ -141,7 +141,9 @@ class TensorRTSession(Session):
 
         def turn() -> None:
             self._loader.set_alpha(alpha)
-            self.info = self._source.info if alpha == self._source.info.alpha else info_at(self._source.info, alpha)
+            self.info = (
+                self._source.info if alpha == self._source.info.alpha else info_at_alpha(self._source.info, alpha)
+            )
 
         self._call(turn)
 

@@ -219,17 +219,17 @@ def _check_target(source: Path, target: Path) -> None:
 
 
 def _upscale_picture(source: Path, target: Path, upscaler: Upscaler) -> None:
-    from esrgan_deploy.images import read_still, upscale_still, write_still
+    from esrgan_deploy.images import read_image, upscale_image, write_image
 
-    still = upscale_still(read_still(source), upscaler)
-    write_still(target, still)
+    still = upscale_image(read_image(source), upscaler)
+    write_image(target, still)
     height, width = still.rgb.shape[:2]
     print(f"{target}: {width}x{height}")
 
 
 def _upscale_folder(source: Path, target: Path, upscaler: Upscaler) -> None:
     """Mirror the folder; a picture that fails is reported, the others are done, and the exit code tells."""
-    from esrgan_deploy.images import read_still, upscale_still, write_still
+    from esrgan_deploy.images import read_image, upscale_image, write_image
 
     inside = target.resolve()
     pictures = [
@@ -245,7 +245,7 @@ def _upscale_folder(source: Path, target: Path, upscaler: Upscaler) -> None:
             mirrored = target / path.relative_to(source)
             try:
                 mirrored.parent.mkdir(parents=True, exist_ok=True)
-                write_still(mirrored, upscale_still(read_still(path), upscaler))
+                write_image(mirrored, upscale_image(read_image(path), upscaler))
             except MediaError as error:
                 failed += 1
                 print(f"esrgan-upscale: {error}", file=sys.stderr)

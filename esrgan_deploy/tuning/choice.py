@@ -123,7 +123,7 @@ class Choice:
         for side, _ in self.tiles:
             if side * side <= session.largest_untiled and side < max(filled):
                 with contextlib.suppress(OptionError):  # hardly larger than its overlap
-                    plan = tiling.plan(*filled, side, upscaler.overlap, multiple, even=session.any_shape)
+                    plan = tiling.square_tiles(*filled, side, upscaler.overlap, multiple, even=session.any_shape)
                     costs[side] = len(plan) * self._ns_of_tile(plan.rows.tile, plan.columns.tile)
         if not costs:
             return None

@@ -10,11 +10,11 @@ from pathlib import Path
 import onnx
 from torch import Tensor
 
-from esrgan_deploy.alpha import Ends, ends_path
+from esrgan_deploy.alpha import Endpoints, endpoints_path
 from esrgan_deploy.model import ModelInfo
 from esrgan_deploy.system.files import replacing
 from esrgan_export.checkpoint import Checkpoint
-from esrgan_export.endpoints import check_refittable, make_ends, measure_ends
+from esrgan_export.endpoints import check_refittable, make_endpoints, measure_endpoints
 from esrgan_export.networks import Network
 from esrgan_export.quantise import prepare
 from esrgan_export.report import Report
@@ -33,7 +33,7 @@ def export_artefact(
     crops: Sequence[Tensor] = (),
     progress: Progress = lambda _: None,
 ) -> Report:
-    """Export `network` in `info.precision`, verify it, and write `path`, its report, and its ends where asked for.
+    """Export `network` in `info.precision`, verify it, and write `path`, its report, and its endpoints where asked for.
 
     Args:
         network: in fp32, on the CPU; is put into evaluation mode.
@@ -42,7 +42,7 @@ def export_artefact(
         dynamic_batch: see `export_onnx`.
         static_shape: see `export_onnx`.
         pair: the PSNR network and the GAN that `network` was interpolated from: their weights are written to
-            `ends_path(path)`, so that alpha can be set where the model runs; None: they are not.
+            `endpoints_path(path)`, so that alpha can be set where the model runs; None: they are not.
         crops: what INT8 is calibrated on, see `quantise.calibration.load_crops`; needed for that precision only.
         progress: called with one line before each long step.
 
@@ -65,14 +65,16 @@ def export_artefact(
         sensitivities = {each.group: each.psnr_db for each in prepared.sensitivities}
         report = dataclasses.replace(report, sensitivities_db=sensitivities)
     else:
-        turned = measure_ends(*pair, fp32, info, progress) if pair else None
+        turned = measure_endpoints(*pair, fp32, info, progress) if pair else None
         model, report = convert_verified(reference, info.precision, path.name, progress, turned)
-    write_artefact(model, report, info, path, make_ends(*pair, model, info) if pair else None)
+    write_artefact(model, report, info, path, make_endpoints(*pair, model, info) if pair else None)
     return report
 
 
-def write_artefact(model: onnx.ModelProto, report: Report, info: ModelInfo, path: Path, ends: Ends | None) -> None:
-    """Write `model`, with `info` and the overlap of `report` as metadata, its report and its ends; all or none.
+def write_artefact(
+    model: onnx.ModelProto, report: Report, info: ModelInfo, path: Path, endpoints: Endpoints | None
+) -> None:
+    """Write `model`, with `info` and the overlap of `report` as metadata, its report and its endpoints; all or none.
 
     Raises:
         OutputError: `path` cannot be written.
@@ -82,8 +84,8 @@ def write_artefact(model: onnx.ModelProto, report: Report, info: ModelInfo, path
         report_file, model_file = (files.enter_context(replacing(target)) for target in (report_path(path), path))
         model_file.write_bytes(model.SerializeToString())
         report_file.write_text(report.to_json(), encoding="utf-8")
-        if ends:
-            files.enter_context(replacing(ends_path(path))).write_bytes(ends.to_bytes())
+        if endpoints:
+            files.enter_context(replacing(endpoints_path(path))).write_bytes(endpoints.to_bytes())
 
 
 def report_path(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The weights of both ends of an interpolation, as an exported graph has them: what `esrgan_deploy.alpha` turns."""
+"""The weights at alpha 0 and 1 as an exported graph has them; `esrgan_deploy.alpha` blends them at the host."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import onnx
 from onnx import numpy_helper
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from esrgan_deploy.alpha import TYPES, Ends, dialled
+from esrgan_deploy.alpha import TYPES, Endpoints, model_at_alpha
 from esrgan_deploy.errors import FidelityError, OptionError
 from esrgan_deploy.model import ModelInfo
 from esrgan_export.checkpoint import Checkpoint
@@ -36,10 +36,10 @@ def check_refittable(network: Network, precision: str) -> None:
         )
 
 
-def measure_ends(
+def measure_endpoints(
     psnr: Checkpoint, gan: Checkpoint, model: onnx.ModelProto, info: ModelInfo, progress: Progress
 ) -> dict[float, Reference]:
-    """Both ends, measured like the network between them: their activations and seams differ from its own.
+    """Both endpoints, measured like the network between them: their activations and seams differ from its own.
 
     Args:
         psnr: alpha 0.
@@ -51,11 +51,11 @@ def measure_ends(
     Returns:
         By alpha, leaving out that of `model`.
     """
-    ends = make_ends(psnr, gan, model, info)
+    endpoints = make_endpoints(psnr, gan, model, info)
     return {
         alpha: measure(
             checkpoint.network,
-            dialled(model, ends, alpha),
+            model_at_alpha(model, endpoints, alpha),
             progress=lambda step, alpha=alpha: progress(f"alpha {alpha:g}: {step}"),  # type: ignore[misc]
         )
         for alpha, checkpoint in ((0.0, psnr), (1.0, gan))
@@ -63,14 +63,14 @@ def measure_ends(
     }
 
 
-def make_ends(psnr: Checkpoint, gan: Checkpoint, model: onnx.ModelProto, info: ModelInfo) -> Ends:
-    """The ends of `model`, which was exported from the interpolation of `psnr` and `gan` at `info.alpha`.
+def make_endpoints(psnr: Checkpoint, gan: Checkpoint, model: onnx.ModelProto, info: ModelInfo) -> Endpoints:
+    """The endpoints of `model`, which was exported from the interpolation of `psnr` and `gan` at `info.alpha`.
 
     Raises:
         FidelityError: turned to its own alpha, the model has other weights than it was exported with.
-        ModelError: a weight of an end is too large for its type in the graph. Between the ends none is larger.
+        ModelError: a weight of an end is too large for its type in the graph. Between the endpoints none is larger.
     """
-    ends = Ends(
+    endpoints = Endpoints(
         psnr=_as_in_graph(psnr.network, model),
         gan=_as_in_graph(gan.network, model),
         types={tensor.name: TYPES[tensor.data_type] for tensor in (*model.graph.initializer, *_constants(model))},
@@ -80,7 +80,7 @@ def make_ends(psnr: Checkpoint, gan: Checkpoint, model: onnx.ModelProto, info: M
         constants={tensor.name: np.asarray(numpy_helper.to_array(tensor), np.float32) for tensor in _constants(model)},
     )
     assert info.alpha is not None, "a model of two checkpoints has an alpha"
-    turned = dialled(model, ends, info.alpha)
+    turned = model_at_alpha(model, endpoints, info.alpha)
     for ours, theirs in zip(turned.graph.initializer, model.graph.initializer, strict=True):
         if numpy_helper.to_array(ours).tobytes() != numpy_helper.to_array(theirs).tobytes():
             raise FidelityError(
@@ -88,8 +88,8 @@ def make_ends(psnr: Checkpoint, gan: Checkpoint, model: onnx.ModelProto, info: M
                 "written; export without --refit, and report it"
             )
     for end in (0.0, 1.0):
-        ends.graph_weights(end)
-    return ends
+        endpoints.graph_weights(end)
+    return endpoints
 
 
 def _as_in_graph(network: Network, model: onnx.ModelProto) -> dict[str, npt.NDArray[np.float32]]:

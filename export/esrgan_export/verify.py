@@ -12,7 +12,7 @@ import onnx
 import torch
 
 from esrgan_deploy.errors import FidelityError, ModelError
-from esrgan_deploy.tiling import Axis, Tiling
+from esrgan_deploy.tiling import Axis, TileGrid
 from esrgan_export.emulate import Emulator, Image
 from esrgan_export.metrics import psnr
 from esrgan_export.networks import Network
@@ -241,6 +241,6 @@ def _seam_error(emulator: Emulator, frame: Image, whole: Image, overlap: int, ne
     height, width = frame.shape[:2]
     multiple = network.multiple_of
     tile = -(-(width // 2 + overlap) // multiple) * multiple
-    tiling = Tiling(Axis.plan(height, height, overlap, multiple), Axis.plan(width, tile, overlap, multiple))
-    joined = tiling.join([emulator.run(tile)[0] for tile in tiling.cut(frame)], network.scale)
+    grid = TileGrid(Axis.cover(height, height, overlap, multiple), Axis.cover(width, tile, overlap, multiple))
+    joined = grid.join([emulator.run(tile)[0] for tile in grid.cut(frame)], network.scale)
     return float(np.abs(joined - whole).max())

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from esrgan_deploy import ModelInfo, open_session
 from esrgan_deploy.backends.int8 import int8_path
 from esrgan_deploy.errors import FidelityError, MediaError, OptionError
-from esrgan_deploy.images import Still, write_still
+from esrgan_deploy.images import StillImage, write_image
 from esrgan_deploy.model import load_onnx
 from esrgan_deploy.models import BUNDLED
 from esrgan_export import photos, quantise
@@ -69,7 +69,7 @@ def write_photos(folder, pixels=None):
     folder.mkdir(exist_ok=True)
     for name, photo in photos.load_photos().items():
         rgb = photo if pixels is None else np.full_like(photo, pixels)
-        write_still(folder / f"{name}.png", Still(np.ascontiguousarray(rgb)))
+        write_image(folder / f"{name}.png", StillImage(np.ascontiguousarray(rgb)))
     return folder
 
 
@@ -389,7 +389,7 @@ def test_bad_calibration_folders_are_refused_in_one_line(tmp_path, make, message
 
 def _one(folder, side):
     folder.mkdir()
-    write_still(folder / "one.png", Still(np.ascontiguousarray(photos.load_photos()["dogs"][:side, :side])))
+    write_image(folder / "one.png", StillImage(np.ascontiguousarray(photos.load_photos()["dogs"][:side, :side])))
 
 
 def _damaged(folder):

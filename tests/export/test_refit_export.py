@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from esrgan_deploy import ModelError, ModelInfo, OptionError
-from esrgan_deploy.alpha import dialled, ends_path, load_at, read_ends
+from esrgan_deploy.alpha import endpoints_path, load_at_alpha, model_at_alpha, read_endpoints
 from esrgan_deploy.errors import FidelityError
 from esrgan_deploy.model import load_onnx
 from esrgan_export import artefact
 from esrgan_export.checkpoint import load_checkpoint, save_checkpoint
 from esrgan_export.cli.export import main
-from esrgan_export.endpoints import check_refittable, make_ends
+from esrgan_export.endpoints import check_refittable, make_endpoints
 from esrgan_export.interpolate import interpolate
 from esrgan_export.models import GAN, PSNR
 from esrgan_export.precision import to_precision
@@ -70,49 +70,49 @@ def export(pair, alpha, precision="fp32"):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_turned_model_is_an_export_at_that_alpha_bit_for_bit(pairs, kind, precision):
     model, info = export(pairs[kind], 0.8, precision)
-    ends = make_ends(*pairs[kind], model, info)
+    endpoints = make_endpoints(*pairs[kind], model, info)
     types = {tensor.data_type for tensor in model.graph.initializer}
     assert (TensorProto.FLOAT in types and len(types) == 2) == (precision == "fp16 with islands")
     for alpha in (0.0, 0.25, 0.5, 1 / 3, 0.8, 1.0):
         other = export(pairs[kind], alpha, precision)[0]
-        assert dialled(model, ends, alpha).SerializeToString() == other.SerializeToString()
+        assert model_at_alpha(model, endpoints, alpha).SerializeToString() == other.SerializeToString()
 
 
 @pytest.fixture(scope="module")
 def compact():
-    """The pair that ships, and its ends."""
+    """The pair that ships, and its endpoints."""
     pair = [load_checkpoint(path) for path in (PSNR, GAN)]
     model, info = export(pair, 0.8)
-    return pair, make_ends(*pair, model, info)
+    return pair, make_endpoints(*pair, model, info)
 
 
 @settings(max_examples=30, deadline=None)
 @given(alpha=st.floats(0, 1))
 def test_numpy_blends_as_pytorch_does(compact, alpha):
     """On the weights that ship, at any alpha."""
-    pair, ends = compact
+    pair, endpoints = compact
     expected = interpolate(*pair, alpha).state_dict()
-    for name, theta in ends.blend(alpha).items():
+    for name, theta in endpoints.blend(alpha).items():
         assert theta.tobytes() == expected[name].numpy().tobytes(), name
 
 
 def test_ends_hold_what_the_checkpoints_do(pairs):
     psnr, gan = pairs["srvgg"]
     model, info = export((psnr, gan), 0.5)
-    ends = make_ends(psnr, gan, model, info)
-    assert (ends.psnr_sha256, ends.gan_sha256) == (psnr.sha256, gan.sha256)
-    assert ends.arch == gan.network.config()
+    endpoints = make_endpoints(psnr, gan, model, info)
+    assert (endpoints.psnr_sha256, endpoints.gan_sha256) == (psnr.sha256, gan.sha256)
+    assert endpoints.arch == gan.network.config()
     state = gan.network.state_dict()
-    assert list(ends.gan) == list(state)
-    slopes = next(name for name in state if state[name].ndim == 1 and ends.gan[name].ndim == 3)
-    assert ends.gan[slopes].shape == (8, 1, 1), "PReLU's slopes have the shape that the graph gives them"
-    np.testing.assert_array_equal(ends.gan[slopes].ravel(), state[slopes].numpy())
+    assert list(endpoints.gan) == list(state)
+    slopes = next(name for name in state if state[name].ndim == 1 and endpoints.gan[name].ndim == 3)
+    assert endpoints.gan[slopes].shape == (8, 1, 1), "PReLU's slopes have the shape that the graph gives them"
+    np.testing.assert_array_equal(endpoints.gan[slopes].ravel(), state[slopes].numpy())
 
 
 def test_constants_are_there_for_a_refit_that_asks_for_them(pairs):
     """The 0.2 of residual scaling may be fused with the weights before it."""
     model, info = export(pairs["rrdb"], 0.5, "fp16")
-    constants = make_ends(*pairs["rrdb"], model, info).graph_constants()
+    constants = make_endpoints(*pairs["rrdb"], model, info).graph_constants()
     read = {name for node in model.graph.node if node.op_type == "Mul" for name in node.input}
     scalings = [constants[name] for name in read & set(constants)]
     assert scalings
@@ -134,7 +134,7 @@ def test_an_end_that_fp16_cannot_hold_is_found_at_the_export(pairs, tmp_path):
     pair = (psnr, load_checkpoint(tmp_path / "huge.safetensors"))
     model, info = export(pair, 0.1, "fp16")
     with pytest.raises(ModelError, match="too large for fp16"):
-        make_ends(*pair, model, info)
+        make_endpoints(*pair, model, info)
 
 
 # --- the command ---
@@ -155,21 +155,21 @@ def run(pairs, tmp_path, capsys, monkeypatch):
 BOTH = ("--psnr", "srvgg_psnr.safetensors", "--gan", "srvgg_gan.safetensors")
 
 
-def test_each_alpha_gets_its_ends(run, tmp_path):
+def test_each_alpha_gets_its_endpoints(run, tmp_path):
     code, out, err = run(*BOTH, "--alpha", "0.25", "0.75", "--fp16", "--refit", "--name", "net")
     assert code == 0, err
     paths = [tmp_path / "out" / f"net_x4_a{alpha}_fp16.onnx" for alpha in ("0.25", "0.75")]
     for path in paths:
-        assert f"both ends: {ends_path(path)}" in out
-        read_ends(ends_path(path))
+        assert f"both endpoints: {endpoints_path(path)}" in out
+        read_endpoints(endpoints_path(path))
     for path, other in (paths, paths[::-1]):
-        turned, info = load_at(path, load_onnx(other)[1].alpha)
+        turned, info = load_at_alpha(path, load_onnx(other)[1].alpha)
         assert turned.graph == load_onnx(other)[0].graph
         assert info.to_metadata() == load_onnx(other)[1].to_metadata()
     assert sorted(p.name for p in (tmp_path / "out").iterdir() if p.suffix == ".part") == []
 
 
-def test_without_refit_there_are_no_ends(run, tmp_path):
+def test_without_refit_there_are_no_endpoints(run, tmp_path):
     assert run(*BOTH, "--alpha", "0.5")[0] == 0
     assert not list((tmp_path / "out").glob("*.ends.*"))
 
@@ -197,7 +197,7 @@ def test_no_file_is_left_where_the_ends_cannot_be_written(run, tmp_path, monkeyp
     def full(self):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(artefact.Ends, "to_bytes", full)
+    monkeypatch.setattr(artefact.Endpoints, "to_bytes", full)
     code, _, err = run(*BOTH, "--alpha", "0.5", "--refit")
     assert code == 2
     assert "No space left" in err
@@ -211,7 +211,7 @@ def reference(pairs):
     return measure(pairs["srvgg"][0].network, export(pairs["srvgg"], 0.0)[0], photos)
 
 
-def test_the_overlap_is_enough_for_both_ends(reference):
+def test_the_overlap_is_enough_for_both_endpoints(reference):
     """Seams differ between alphas: of the compact pair, 8 px are enough at 0.3, and 16 px are needed at 0.8."""
     turned = {
         alpha: dataclasses.replace(reference, seams=(Seam(overlap, 0.001, "noise"),))

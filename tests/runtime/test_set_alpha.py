@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from dials import GREY, expected, pair_ends, write_model
 from esrgan_deploy import ModelError, OptionError, Upscaler, open_session
-from esrgan_deploy.alpha import ends_path, write_ends
+from esrgan_deploy.alpha import endpoints_path, write_endpoints
 from esrgan_deploy.cli.upscale import main
+from gain_pair import GREY, expected, pair_endpoints, write_model
 
 BACKENDS = ("openvino", "ort")
 
@@ -75,11 +75,11 @@ def test_a_failure_leaves_everything_as_it_was(model, backend, case):
         session.set_alpha(0.25)
         before = (session.info, session.model_sha256)
         if case == "missing":
-            ends_path(model).unlink()
+            endpoints_path(model).unlink()
         elif case == "another pair":
-            write_ends(ends_path(model), pair_ends(gan_sha256="c" * 64))
+            write_endpoints(endpoints_path(model), pair_endpoints(gan_sha256="c" * 64))
         elif case == "damaged":
-            ends_path(model).write_bytes(ends_path(model).read_bytes()[:-1])
+            endpoints_path(model).write_bytes(endpoints_path(model).read_bytes()[:-1])
         elif case == "model gone":
             model.unlink()
         with pytest.raises((OptionError, ModelError)):

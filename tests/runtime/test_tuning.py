@@ -304,7 +304,7 @@ def test_the_tile_is_the_one_that_costs_least(height, width, slopes):
         return len(plan) * area * np.interp(area**0.5, [side for side, _ in tiles], slopes)
 
     whole = height * width * np.interp((height * width) ** 0.5, [side for side, _ in tiles], slopes)
-    costs = {side: cost(tiling.plan(height, width, side, 8)) for side, _ in tiles if side < max(height, width)}
+    costs = {side: cost(tiling.square_tiles(height, width, side, 8)) for side, _ in tiles if side < max(height, width)}
     least = min(costs.values(), default=np.inf)
     assert found is None or costs[found] == pytest.approx(least)
     assert (found is None) == (least * halving.WORTH >= whole)

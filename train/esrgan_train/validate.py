@@ -10,7 +10,7 @@ import numpy as np
 
 from esrgan_deploy import Upscaler
 from esrgan_deploy.errors import MediaError, OutputError
-from esrgan_deploy.images import Still, write_still
+from esrgan_deploy.images import StillImage, write_image
 from esrgan_export.bicubic import upscale
 from esrgan_export.metrics import mean_psnr, niqe, psnr_y, ssim_y
 from esrgan_export.network_session import NetworkSession
@@ -105,4 +105,4 @@ def save_samples(samples: Mapping[str, Picture], folder: Path) -> None:
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made: {error.strerror}; make room, or name another with -o") from error
     for number, (name, picture) in enumerate(samples.items()):
-        write_still(folder / f"{number}-{Path(name).stem}.png", Still(picture))
+        write_image(folder / f"{number}-{Path(name).stem}.png", StillImage(picture))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from esrgan_deploy.alpha import Ends, read_ends
+from esrgan_deploy.alpha import Endpoints, read_endpoints
 from esrgan_deploy.cuda import Driver
 from esrgan_deploy.cuda.pool import Pool
 from esrgan_deploy.engine.options import Shape
@@ -42,7 +42,7 @@ class Loader:
         self._device_lane: DeviceLane | None = None
         self._picked_for = Shape(1, 1, 1)
         self._alpha: float | None = None
-        self._ends: Ends | None = None
+        self._endpoints: Endpoints | None = None
 
     def lanes_for(self, wanted: Shape, frames: FrameType) -> tuple[Lanes, Shape]:
         """A loaded engine for frames of this size and type, and the shape of the batches that it runs.
@@ -70,7 +70,7 @@ class Loader:
         """Finish what is on its way, and exchange the weights of this engine and of all that are loaded later.
 
         Raises:
-            EsrganError: the weights of both ends cannot be used; then alpha stays what it was.
+            EsrganError: the weights of both endpoints cannot be used; then alpha stays what it was.
         """
         before, self._alpha = self._alpha, alpha
         if self._lanes is None:
@@ -108,12 +108,12 @@ class Loader:
 
     def _refit(self, lanes: Lanes) -> None:
         file = lanes.engine.file
-        if self._ends is None:
-            ends = read_ends(file.ends)
-            ends.check_belongs(self._source.info, file.ends, self._source.path)
-            self._ends = ends
+        if self._endpoints is None:
+            endpoints = read_endpoints(file.endpoints)
+            endpoints.check_belongs(self._source.info, file.endpoints, self._source.path)
+            self._endpoints = endpoints
         assert self._alpha is not None
-        weights, constants = self._ends.graph_weights(self._alpha), self._ends.graph_constants()
+        weights, constants = self._endpoints.graph_weights(self._alpha), self._endpoints.graph_constants()
         pairs = lanes.engine.frames == "uint16"
         for name, value in frame_constants(lanes.engine.frames, byte_pairs=pairs).items():
             constants[name] = np.array([value], np.float32)

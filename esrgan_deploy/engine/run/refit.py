@@ -1,4 +1,4 @@
-"""New weights for an engine in place, without a build: what makes alpha a dial."""
+"""Give an engine new weights without a build, so that alpha can be changed while it runs."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def refit(
     Args:
         library: that the engine was deserialised by.
         engine: built with refit; nothing may be executing on it.
-        weights: all weights of the network by initialiser, in the graph's types and shapes: `Ends.graph_weights`.
+        weights: all weights of the network by initialiser, in the graph's types and shapes: `Endpoints.graph_weights`.
             TensorRT wants the types that the network had when it was built, which are those of the graph in every
             version; 8.5 cannot be asked for them.
-        constants: likewise what alpha does not change, `Ends.graph_constants`. Where TensorRT combined one with
+        constants: likewise what alpha does not change, `Endpoints.graph_constants`. Where TensorRT combined one with
             weights, it wants that again as well.
 
     Raises:
@@ -55,7 +55,7 @@ def refit(
     held += _give(library, refitter, {name: values for name, values in (constants or {}).items() if name in missing})
     missing = set(refitter.get_missing_weights())
     if missing:
-        raise ModelError(f"the engine also wants {_some(missing)}, which its ends do not hold; {REBUILD}")
+        raise ModelError(f"the engine also wants {_some(missing)}, which its endpoints do not hold; {REBUILD}")
     if not refitter.refit_cuda_engine():
         raise MachineError(f"{library} failed to exchange weights: {library.take_reason()}; load the engine again")
     del held

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from esrgan_deploy.alpha import ends_path
+from esrgan_deploy.alpha import endpoints_path
 from esrgan_deploy.cuda import Driver
 from esrgan_deploy.engine.build.memory import footprint
 from esrgan_deploy.engine.options import EngineOptions, Profile, Shape, default_profile
@@ -109,14 +109,14 @@ class CachedEngines(EngineSource):
 
         Raises:
             ModelError: no upscaling network.
-            OptionError: engines that can be refitted are wanted, and the weights of both ends are missing.
+            OptionError: engines that can be refitted are wanted, and the weights of both endpoints are missing.
         """
         self.path = path
         model, self.info = load_onnx(path)
         self.refittable = settings.refit
-        if settings.refit and not ends_path(path).is_file():
+        if settings.refit and not endpoints_path(path).is_file():
             raise OptionError(
-                f"{path}: setting alpha needs {ends_path(path).name} beside the model; export both with "
+                f"{path}: setting alpha needs {endpoints_path(path).name} beside the model; export both with "
                 "esrgan-export --refit"
             )
         self._library = library

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esrgan_deploy import __version__
-from esrgan_deploy.alpha import ends_path
+from esrgan_deploy.alpha import endpoints_path
 from esrgan_deploy.engine.options import EngineOptions, Shape
 from esrgan_deploy.engine.store import prune
 from esrgan_deploy.engine.store.folder import EngineFolder, Entry, remove_file, user_folder
@@ -75,14 +75,14 @@ class EngineCache:
         Args:
             library: the TensorRT that is installed.
             facts: what `esrgan_deploy.cuda.probe` found; None: nothing, which is enough for portable engines.
-            model: the ONNX file; for an engine with `refit` the weights of both ends lie beside it.
+            model: the ONNX file; for an engine with `refit` the weights of both endpoints lie beside it.
             options: what the engine is for.
             free_memory: bytes on the GPU that the engine may take; None: not known.
             progress: told of each phase of a build.
 
         Raises:
             ModelError: no such file, no upscaling network, or TensorRT does not take it.
-            OptionError: a profile that the network does not fit; `refit` without the weights of both ends.
+            OptionError: a profile that the network does not fit; `refit` without the weights of both endpoints.
             OutputError: the folder cannot be written, or is full.
             MachineError: no GPU, not enough memory, or the build failed.
         """
@@ -180,9 +180,9 @@ class EngineCache:
         network, info = load_onnx(order.model)
         if info.file_sha256 != order.model_sha256:
             raise ModelError(f"{order.model}: was changed while it was read; start again")
-        if order.options.refit and not ends_path(order.model).is_file():
+        if order.options.refit and not endpoints_path(order.model).is_file():
             raise OptionError(
-                f"{order.model}: an engine that can be refitted needs {ends_path(order.model).name} beside the model; "
+                f"{order.model}: a refittable engine needs {endpoints_path(order.model).name} beside the model; "
                 "export both with esrgan-export --refit"
             )
         self._files.check_room(order.model)
@@ -204,8 +204,8 @@ class EngineCache:
         return plan, info
 
     def _write(self, order: _Order, info: ModelInfo, plan: Plan) -> EngineFile:
-        """Weights of both ends, then the plan, then the sidecar: what has a sidecar is whole."""
-        ends = _read(ends_path(order.model)) if plan.options.refit else None
+        """Weights of both endpoints, then the plan, then the sidecar: what has a sidecar is whole."""
+        endpoints = _read(endpoints_path(order.model)) if plan.options.refit else None
         sidecar = Sidecar(
             key=order.key,
             model=order.model.name,
@@ -215,17 +215,17 @@ class EngineCache:
             machine=order.machine,
             plan_sha256=hashlib.sha256(plan.data).hexdigest(),
             plan_bytes=len(plan.data),
-            ends_sha256=hashlib.sha256(ends).hexdigest() if ends else None,
+            ends_sha256=hashlib.sha256(endpoints).hexdigest() if endpoints else None,
             seconds=round(plan.seconds, 2),
             built=datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0),
             notes=plan.notes,
             created_by=f"esrgan-deploy {__version__}",
         )
         path = self._files.engine_path(order.model, plan.options, order.machine, order.key)
-        if ends:
+        if endpoints:
             # A copy, not a link: the engine must not change when somebody edits the model's file in place.
-            with replacing(ends_path(path)) as partial:
-                partial.write_bytes(ends)
+            with replacing(endpoints_path(path)) as partial:
+                partial.write_bytes(endpoints)
         with replacing(path) as partial:
             partial.write_bytes(plan.data)
         write_sidecar(path, sidecar)

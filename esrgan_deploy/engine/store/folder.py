@@ -2,7 +2,7 @@
 
     NAME = STEM.OPTIONS.LIBRARY.GPU.KEY         compact.u8_1x360x640.trt10.13.3.9.sm90.0123456789ab
     NAME.engine, NAME.engine.json               a plan and its sidecar
-    NAME.ends.safetensors                       the weights of both ends of the alpha dial, of some
+    NAME.ends.safetensors                       the weights at alpha 0 and 1, where it can be refitted
     .NAME.RANDOM.part.SUFFIX                    one of these while it is written
     .KEY.lock                                   held by whoever builds the engine
     LIBRARY.GPU.MACHINE.timing                  what the builder remembers of its measurements

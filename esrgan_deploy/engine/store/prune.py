@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from esrgan_deploy.alpha import ends_path
+from esrgan_deploy.alpha import endpoints_path
 from esrgan_deploy.engine.store.folder import EngineFolder, Entry, remove_file
 from esrgan_deploy.engine.store.sidecar import Machine, sidecar_beside
 from esrgan_deploy.system.locks import locked_if_free
@@ -59,7 +59,7 @@ def prune(folder: EngineFolder, machine: Machine | None, *, everything: bool) ->
 
 
 def _parts(engine: Path) -> set[Path]:
-    return {engine, sidecar_beside(engine), ends_path(engine)}
+    return {engine, sidecar_beside(engine), endpoints_path(engine)}
 
 
 def _why(entry: Entry, machine: Machine | None, *, everything: bool) -> str:

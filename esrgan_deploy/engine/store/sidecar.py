@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from esrgan_deploy.alpha import ends_path
+from esrgan_deploy.alpha import endpoints_path
 from esrgan_deploy.engine.options import EngineOptions
 from esrgan_deploy.errors import MachineError, ModelError, OptionError
 from esrgan_deploy.frame_io import LARGEST
@@ -104,7 +104,7 @@ class Sidecar:
     plan_sha256: str
     plan_bytes: int
     ends_sha256: str | None
-    """SHA-256 of the weights of both ends of the alpha dial, a file beside the plan; None: it cannot be refitted."""
+    """SHA-256 of the file beside the plan with the weights at alpha 0 and 1; None: the engine cannot be refitted."""
     seconds: float
     """That the build took."""
     built: datetime.datetime
@@ -191,9 +191,9 @@ class EngineFile:
     sidecar: Sidecar
 
     @property
-    def ends(self) -> Path:
-        """The weights of both ends of the alpha dial, where the engine can be refitted."""
-        return ends_path(self.path)
+    def endpoints(self) -> Path:
+        """The file with the weights at alpha 0 and 1; it exists where the engine can be refitted."""
+        return endpoints_path(self.path)
 
     def read(self) -> bytes:
         """The plan, after it was compared with the sidecar.
@@ -213,8 +213,10 @@ class EngineFile:
             ModelError: something is missing or differs; names what is wrong and the remedy.
         """
         self.read()
-        if self.sidecar.ends_sha256 and hashlib.sha256(_read(self.ends)).hexdigest() != self.sidecar.ends_sha256:
-            raise ModelError(f"{self.ends}: is not the file that the engine came with; copy it again or build again")
+        if self.sidecar.ends_sha256 and hashlib.sha256(_read(self.endpoints)).hexdigest() != self.sidecar.ends_sha256:
+            raise ModelError(
+                f"{self.endpoints}: is not the file that the engine came with; copy it again or build again"
+            )
 
     def _fault(self, plan: bytes) -> str:
         wanted = self.sidecar.plan_bytes

@@ -51,7 +51,7 @@ def _parser() -> cli.Parser:
     precision.add_argument("--bf16", action="store_true", help="compute in bf16")
     precision.add_argument("--int8", action="store_true", help="compute in int8 where the picture allows it")
     add("--calibrate", type=Path, metavar="DIR", help="for --int8: pictures like those that will be upscaled")
-    add("--refit", action="store_true", help="also write the weights of both ends, so that alpha can be set later")
+    add("--refit", action="store_true", help="also write the weights of both endpoints, so that alpha can be set later")
     add("--dynamic-batch", action="store_true", help="leave the batch size open (default: 1, as many hosts ask for)")
     add("--shape", type=_shape, metavar="WxH", help="fix the input's size (default: any size)")
     add("-o", "--output", type=Path, default=Path(), metavar="DIR", help="folder for the files (default: this one)")
@@ -174,7 +174,7 @@ def _export_one(
     args: argparse.Namespace,
     progress: Callable[[str], None],
 ) -> Path:
-    from esrgan_deploy.alpha import ends_path
+    from esrgan_deploy.alpha import endpoints_path
     from esrgan_export.artefact import export_artefact, report_path
     from esrgan_export.quantise.calibration import load_crops
 
@@ -193,7 +193,7 @@ def _export_one(
     )
     print(f"{path}\n{report}\nreport: {report_path(path)}")
     if args.refit:
-        print(f"both ends: {ends_path(path)}")
+        print(f"both endpoints: {endpoints_path(path)}")
     print(f"engine: {_build_engine(path, args.refit)}")
     return path
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from esrgan_deploy.errors import MediaError
-from esrgan_deploy.images import SUFFIXES, read_still
+from esrgan_deploy.images import SUFFIXES, read_image
 from esrgan_export.bicubic import downscale, mod_crop
 from esrgan_export.metrics.luma import Picture
 from esrgan_export.metrics.rmse import PIRM_SHAVE
@@ -68,7 +68,7 @@ def read_picture(path: Path) -> Picture:
     Raises:
         MediaError: it cannot be read, or has transparent parts.
     """
-    still = read_still(path)
+    still = read_image(path)
     if still.alpha is not None and (still.alpha != np.iinfo(still.alpha.dtype).max).any():
         raise MediaError(f"{path}: has transparent parts, of which metrics know nothing; flatten it first")
     return still.rgb if still.rgb.dtype == np.uint8 else np.rint(still.rgb / 257).astype(np.uint8)

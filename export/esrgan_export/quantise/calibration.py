@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from esrgan_deploy.errors import MediaError
-from esrgan_deploy.images import read_still
+from esrgan_deploy.images import read_image
 from esrgan_export.evaluation.images import most_detailed
 from esrgan_export.evaluation.pictures import list_pictures
 
@@ -43,7 +43,7 @@ def load_crops(folder: Path, multiple_of: int = 1) -> list[Tensor]:
     each = -(-CROPS // len(pictures))
     crops: list[Tensor] = []
     for path in pictures.values():
-        still = read_still(path)
+        still = read_image(path)
         rgb = still.rgb.astype(np.float32) / np.float32(np.iinfo(still.rgb.dtype).max)
         height, width = (min(SIDE, size) // multiple_of * multiple_of for size in rgb.shape[:2])
         if min(height, width) >= LEAST_SIDE:

@@ -7,7 +7,7 @@ import types
 from pathlib import Path
 
 from esrgan_deploy import ModelInfo
-from esrgan_deploy.alpha import ends_path
+from esrgan_deploy.alpha import endpoints_path
 from esrgan_deploy.cuda import DeviceFacts
 from esrgan_deploy.engine.options import EngineOptions, Profile, Shape
 from esrgan_deploy.engine.store.cache import engine_key
@@ -28,9 +28,9 @@ def plant(folder, *, machine=H200, profile=OPTIONS.profile, model_sha256="a" * 6
     engine = EngineFolder(folder).engine_path(Path("net.onnx"), options, machine, key)
     folder.mkdir(exist_ok=True)
     engine.write_bytes(data)
-    ends = b"ends" if options.refit else None
-    if ends:
-        ends_path(engine).write_bytes(ends)
+    endpoints = b"endpoints" if options.refit else None
+    if endpoints:
+        endpoints_path(engine).write_bytes(endpoints)
     sidecar = Sidecar(
         key=key,
         model="net.onnx",
@@ -40,7 +40,7 @@ def plant(folder, *, machine=H200, profile=OPTIONS.profile, model_sha256="a" * 6
         machine=machine,
         plan_sha256=hashlib.sha256(data).hexdigest(),
         plan_bytes=len(data),
-        ends_sha256=ends and hashlib.sha256(ends).hexdigest(),
+        ends_sha256=endpoints and hashlib.sha256(endpoints).hexdigest(),
         seconds=1.5,
         built=datetime.datetime(2026, 11, 1, 12, tzinfo=datetime.timezone.utc),
         notes=("a note",),

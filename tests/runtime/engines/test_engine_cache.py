@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from dials import write_model
 from esrgan_deploy import ModelError, OptionError, OutputError
-from esrgan_deploy.alpha import ends_path
+from esrgan_deploy.alpha import endpoints_path
 from esrgan_deploy.engine.adapter import TensorRT
 from esrgan_deploy.engine.build import timing_cache
 from esrgan_deploy.engine.options import EngineOptions, Shape
@@ -23,6 +22,7 @@ from esrgan_deploy.engine.store.sidecar import Machine, sidecar_beside
 from esrgan_deploy.models import BUNDLED
 from fake_cuda import FACTS, FakeDriver
 from fake_tensorrt import make
+from gain_pair import write_model
 from planted_engines import DYNAMIC, H200, OPTIONS, edit_sidecar, names, plant, truncate
 
 
@@ -331,24 +331,24 @@ def full():
 
 
 def test_weights_of_both_ends_travel_with_an_engine_that_can_be_refitted(full, tmp_path):
-    model = write_model(tmp_path / "dial.onnx")
+    model = write_model(tmp_path / "pair.onnx")
     options = dataclasses.replace(OPTIONS, refit=True)
     cache = EngineCache(tmp_path / "cache")
     engine = cache.get(full, FACTS, model, options, progress=Told())
-    assert engine.ends.read_bytes() == ends_path(model).read_bytes()
-    assert not engine.ends.samefile(ends_path(model))
-    assert len(names(cache.folder)) == 4, "plan, sidecar, ends and timings"
-    engine.ends.unlink()
+    assert engine.endpoints.read_bytes() == endpoints_path(model).read_bytes()
+    assert not engine.endpoints.samefile(endpoints_path(model))
+    assert len(names(cache.folder)) == 4, "plan, sidecar, endpoints and timings"
+    engine.endpoints.unlink()
     told = Told()
     again = cache.get(full, FACTS, model, options, progress=told)
     assert "ends.safetensors: cannot be read" in told.messages[0]
-    assert again.ends.read_bytes() == ends_path(model).read_bytes()
+    assert again.endpoints.read_bytes() == endpoints_path(model).read_bytes()
 
 
 def test_refit_without_the_weights_of_both_ends_is_refused_before_the_build(full, tmp_path):
-    model = write_model(tmp_path / "dial.onnx", with_ends=False)
+    model = write_model(tmp_path / "pair.onnx", with_endpoints=False)
     told = Told()
-    with pytest.raises(OptionError, match=r"dial\.onnx: .* needs dial\.ends\.safetensors beside .* --refit"):
+    with pytest.raises(OptionError, match=r"pair\.onnx: .* needs pair\.ends\.safetensors beside .* --refit"):
         EngineCache(tmp_path / "cache").get(full, FACTS, model, dataclasses.replace(OPTIONS, refit=True), progress=told)
     assert told == []
 

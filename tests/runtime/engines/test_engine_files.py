@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esrgan_deploy import MachineError, ModelError, ModelInfo
-from esrgan_deploy.alpha import ends_path
+from esrgan_deploy.alpha import endpoints_path
 from esrgan_deploy.engine.options import EngineOptions, Profile, Shape
 from esrgan_deploy.engine.store.cache import EngineCache
 from esrgan_deploy.engine.store.folder import EngineFolder
@@ -176,7 +176,7 @@ def test_no_engine_is_found_for_what_it_was_not_built_for(tmp_path):
     assert find(tmp_path, shape, library=types.SimpleNamespace(name="TensorRT", version="11.4", portable=False)) is None
     refittable = plant(tmp_path, refit=True)
     assert find(tmp_path, shape, refit=True) == refittable
-    ends_path(refittable.path).write_bytes(b"other ends")
+    endpoints_path(refittable.path).write_bytes(b"other endpoints")
     assert find(tmp_path, shape, refit=True) is None
 
 
@@ -243,7 +243,7 @@ def test_pruning_removes_what_nobody_will_use_and_nothing_else(crowded):
     assert "truncated" in why[crowded.broken.path.name]
     assert "killed" in why[crowded.half.name]
     assert set(why) >= of(crowded.foreign) | of(crowded.broken) | {f"{crowded.orphan.path.name}.json"}
-    kept = {*NOT_OURS, timing, *of(crowded.good), ends_path(crowded.good.path).name}
+    kept = {*NOT_OURS, timing, *of(crowded.good), endpoints_path(crowded.good.path).name}
     assert set(names(crowded.folder)) == kept
     after = sum(path.stat().st_size for path in crowded.folder.iterdir())
     assert sum(removed.nbytes for removed in pruned.removed) == before - after
@@ -259,7 +259,7 @@ def test_on_an_unknown_machine_engines_of_all_machines_stay(crowded):
 
 def test_pruning_all_leaves_what_is_not_ours_and_what_is_being_built(crowded):
     lock = EngineFolder(crowded.folder).lock_path(crowded.good.sidecar.key)
-    ours = of(crowded.good) | {ends_path(crowded.good.path).name}
+    ours = of(crowded.good) | {endpoints_path(crowded.good.path).name}
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # as a process does that builds
         pruned = EngineCache(crowded.folder).prune(None, everything=True)

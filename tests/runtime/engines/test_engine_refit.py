@@ -9,9 +9,8 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from dials import ARCH, GREY, expected, kernel, pair_ends
 from esrgan_deploy import MachineError, ModelError, ModelInfo
-from esrgan_deploy.alpha import dialled
+from esrgan_deploy.alpha import model_at_alpha
 from esrgan_deploy.engine.adapter import TensorRT
 from esrgan_deploy.engine.build.plan import build_plan
 from esrgan_deploy.engine.options import EngineOptions, Profile
@@ -19,6 +18,7 @@ from esrgan_deploy.engine.run.refit import refit
 from esrgan_deploy.model import load_onnx
 from fake_cuda import FakeDriver
 from fake_tensorrt import VERSIONS, make
+from gain_pair import ARCH, GREY, expected, kernel, pair_endpoints
 from tiny_onnx import write_onnx
 
 STATIC = Profile.fixed(1, *GREY.shape[1:3])
@@ -26,14 +26,14 @@ ELEMENTS = {"fp32": 1, "fp16": 10}
 BIAS = np.zeros(3, np.float32)
 
 
-def biased_ends(precision="fp32", **changes):
+def biased_endpoints(precision="fp32", **changes):
     """The pair with a bias, which TensorRT holds in one layer with the kernel."""
     fields = {
         "psnr": {"kernel": kernel(0.5), "bias": BIAS},
         "gan": {"kernel": kernel(1), "bias": BIAS},
         "types": {"kernel": precision, "bias": precision, "scale": precision},
     }
-    return pair_ends(**{**fields, **changes})
+    return pair_endpoints(**{**fields, **changes})
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def written(tmp_path):
 
     def write(precision="fp32", nodes=None, **more):
         nodes = nodes or [helper.make_node("Conv", ["input", "kernel", "bias"], ["output"])]
-        weights = {**{name: biased_ends().blend(0.8)[name] for name in ("kernel", "bias")}, **more}
+        weights = {**{name: biased_endpoints().blend(0.8)[name] for name in ("kernel", "bias")}, **more}
         kinds = {"fp32": np.float32, "fp16": np.float16, "bf16": ml_dtypes.bfloat16}
         weights = {name: values.astype(kinds[precision]) for name, values in weights.items()}
         info = ModelInfo(1, precision, alpha=0.8, arch=ARCH, psnr_sha256="a" * 64, gan_sha256="b" * 64)
@@ -110,10 +110,10 @@ def test_an_engine_takes_the_weights_of_an_export_at_that_alpha(tensorrt, writte
     library = tensorrt(version)
     path = written(precision)
     engine = engine_of(library, path)
-    ends = biased_ends(precision)
+    endpoints = biased_endpoints(precision)
     for alpha in (0.3, 0, 1):
-        refit(library, engine, ends.graph_weights(alpha))
-        turned = dialled(load_onnx(path)[0], ends, alpha)
+        refit(library, engine, endpoints.graph_weights(alpha))
+        turned = model_at_alpha(load_onnx(path)[0], endpoints, alpha)
         found = weights_in(engine)
         for tensor in turned.graph.initializer:
             np.testing.assert_array_equal(found[tensor.name], numpy_helper.to_array(tensor).astype(float))
@@ -131,7 +131,7 @@ def test_frames_show_the_new_alpha(written):
             assert context.set_tensor_address(name, address)
         for alpha in (0.8, 0, 0.25):
             if alpha != 0.8:
-                refit(library, engine, biased_ends().graph_weights(alpha))
+                refit(library, engine, biased_endpoints().graph_weights(alpha))
             assert context.execute_async_v3(stream)
             driver.synchronize_stream(stream)
             shown = driver.download(addresses["frames_out"], GREY.shape, GREY.dtype).astype(int)
@@ -141,14 +141,14 @@ def test_frames_show_the_new_alpha(written):
 def test_bf16_weights_are_exchanged(tensorrt, written):
     library = tensorrt("11.4.0.106")
     engine = engine_of(library, written("bf16"))
-    refit(library, engine, biased_ends("bf16").graph_weights(0.3))
+    refit(library, engine, biased_endpoints("bf16").graph_weights(0.3))
     assert weights_in(engine)["kernel"][0, 0, 0, 0] == float(ml_dtypes.bfloat16(0.65))
 
 
 def test_bf16_is_unknown_to_8_5(tensorrt, written):
     library = tensorrt("8.5.3.1")
     engine = engine_of(library, written("fp16"))
-    message = refused(library, engine, MachineError, biased_ends("bf16").graph_weights(0.3))
+    message = refused(library, engine, MachineError, biased_endpoints("bf16").graph_weights(0.3))
     assert "TensorRT 8.5.3.1 does not know bfloat16" in message
 
 
@@ -156,18 +156,18 @@ def test_bf16_is_unknown_to_8_5(tensorrt, written):
 def test_an_engine_that_was_built_without_refit_says_so(tensorrt, written, version):
     library = tensorrt(version)
     engine = engine_of(library, written(), refittable=False)
-    assert "built without refit" in refused(library, engine, ModelError, biased_ends().graph_weights(1))
+    assert "built without refit" in refused(library, engine, ModelError, biased_endpoints().graph_weights(1))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_weights_that_do_not_fit_are_refused_with_tensorrts_reason(tensorrt, written, version):
     library = tensorrt(version)
     engine = engine_of(library, written("fp16"))
-    ends = biased_ends("fp16")
-    message = refused(library, engine, ModelError, {**ends.graph_weights(1), "other": BIAS})
+    endpoints = biased_endpoints("fp16")
+    message = refused(library, engine, ModelError, {**endpoints.graph_weights(1), "other": BIAS})
     assert "does not take 'other'" in message
     assert "no weights named other" in message
-    message = refused(library, engine, ModelError, biased_ends("fp32").graph_weights(1))
+    message = refused(library, engine, ModelError, biased_endpoints("fp32").graph_weights(1))
     assert "does not take 'bias', 'kernel'" in message
     assert "type HALF expected" in message
     refused(library, engine, ModelError, {"kernel": np.zeros(5, np.float16), "bias": BIAS.astype(np.float16)})
@@ -176,7 +176,7 @@ def test_weights_that_do_not_fit_are_refused_with_tensorrts_reason(tensorrt, wri
 def test_weights_that_an_engine_misses_are_named(tensorrt, written):
     library = tensorrt("10.13.3.9")
     engine = engine_of(library, written())
-    weights = biased_ends().graph_weights(1)
+    weights = biased_endpoints().graph_weights(1)
     del weights["bias"]
     assert "also wants 'bias'" in refused(library, engine, ModelError, weights)
 
@@ -191,14 +191,14 @@ def test_constants_are_given_where_the_engine_asks_for_them(tensorrt, written, v
     library = tensorrt(version)
     path = written("fp32", nodes, scale=np.full((1,), 0.5, np.float32))
     engine = engine_of(library, path)
-    ends = biased_ends(constants={"bias": BIAS, "nothing of this engine": np.zeros(2, np.float32)})
-    ends = dataclasses.replace(
-        ends,
-        types={**ends.types, "nothing of this engine": "fp32"},
+    endpoints = biased_endpoints(constants={"bias": BIAS, "nothing of this engine": np.zeros(2, np.float32)})
+    endpoints = dataclasses.replace(
+        endpoints,
+        types={**endpoints.types, "nothing of this engine": "fp32"},
         psnr={"kernel": kernel(0.5)},
         gan={"kernel": kernel(1)},
     )
-    refit(library, engine, ends.graph_weights(0), ends.graph_constants())
+    refit(library, engine, endpoints.graph_weights(0), endpoints.graph_constants())
     assert weights_in(engine)["kernel"][0, 0, 0, 0] == 0.5
 
 
@@ -211,5 +211,5 @@ def test_a_refit_that_fails_says_why(tensorrt, written, monkeypatch):
         return False
 
     monkeypatch.setattr(library.module.Refitter, "refit_cuda_engine", fail)
-    message = refused(library, engine, MachineError, biased_ends().graph_weights(1))
+    message = refused(library, engine, MachineError, biased_endpoints().graph_weights(1))
     assert "failed to exchange weights: out of memory; load the engine again" in message

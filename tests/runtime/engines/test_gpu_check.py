@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dials import expected, write_model
 from fake_gpu import fake_machine
+from gain_pair import expected, write_model
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks" / "studies"
 

@@ -17,7 +17,6 @@ import pytest
 from onnx import helper
 
 import onnxruntime_gpu
-from dials import GREY, expected, write_model
 from esrgan_deploy import BackendMissingError, MachineError, ModelError, ModelInfo, OptionError, Upscaler, open_session
 from esrgan_deploy.backends import ort_gpu
 from esrgan_deploy.backends.ort import OrtSession
@@ -26,6 +25,7 @@ from esrgan_deploy.backends.ort_gpu import KEPT_SHAPES, OrtGpuSession, tensorrt_
 from esrgan_deploy.backends.ort_libraries import needed
 from esrgan_deploy.cuda import DeviceFacts
 from esrgan_deploy.models import BUNDLED
+from gain_pair import GREY, expected, write_model
 from tiny_onnx import blur_x2_in_numpy, write_onnx
 
 BACKENDS = ("ort-cuda", "ort-tensorrt")  # they differ in how 16-bit frames go in: whole, or as pairs of bytes
@@ -365,7 +365,7 @@ def test_a_damaged_timing_cache_is_not_passed_on(tmp_path):
 
 
 def test_keys_tell_everything_apart_that_an_engine_depends_on(tmp_path):
-    graphs = [write_model(tmp_path / f"{alpha}.onnx", alpha, with_ends=False).read_bytes() for alpha in (0.5, 0.8)]
+    graphs = [write_model(tmp_path / f"{alpha}.onnx", alpha, with_endpoints=False).read_bytes() for alpha in (0.5, 0.8)]
     assert network_key(graphs[0]) != network_key(graphs[1])
     machines = [
         (FACTS, "1.31.1"),

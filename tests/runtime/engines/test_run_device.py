@@ -331,15 +331,15 @@ def test_a_closed_session_runs_nothing(machine, unshuffle_x2, rng):
 
 
 def test_alpha_waits_for_frames_on_the_device(machine, tmp_path):
-    import dials
+    import gain_pair
 
-    model = dials.write_model(tmp_path / "dial.onnx", 0.8)
+    model = gain_pair.write_model(tmp_path / "pair.onnx", 0.8)
     driver = machine.driver
     stream = driver.caller_stream()
     with machine.session(model, refit=True) as session:
-        before = session.run_device(on_gpu(driver, dials.GREY), stream=stream)
+        before = session.run_device(on_gpu(driver, gain_pair.GREY), stream=stream)
         session.set_alpha(0.0)
-        after = session.run_device(on_gpu(driver, dials.GREY), stream=stream)
+        after = session.run_device(on_gpu(driver, gain_pair.GREY), stream=stream)
         for result, alpha in ((before, 0.8), (after, 0.0)):
-            difference = download(driver, result, stream).astype(int) - dials.expected(dials.GREY, alpha)
+            difference = download(driver, result, stream).astype(int) - gain_pair.expected(gain_pair.GREY, alpha)
             assert np.abs(difference).max() <= 1

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from esrgan_deploy.alpha import TYPES, Ends, dialled, ends_path, write_ends
+from esrgan_deploy.alpha import TYPES, Endpoints, endpoints_path, model_at_alpha, write_endpoints
 from esrgan_deploy.backends.trt import TensorRTSession
 from esrgan_deploy.cuda.drivers import open_driver
 from esrgan_deploy.engine.adapter import load_tensorrt
@@ -86,7 +86,7 @@ def smooth_frames(rng, count, dtype=np.uint8, height=HEIGHT, width=WIDTH):
 
 @pytest.fixture(scope="module")
 def fp16_model(tmp_path_factory):
-    """The network that ships with its weights, constants and ends in float16."""
+    """The network that ships with its weights, constants and endpoints in float16."""
     model = onnx.load(BUNDLED)
     graph = model.graph
     scales = {node.input[2] for node in graph.node if node.op_type == "Resize"}
@@ -262,8 +262,8 @@ def constants_of(model):
     return {name: tensor for name, tensor in tensors.items() if tensor.data_type in floats}
 
 
-def write_dial(path, source):
-    """A copy of a model with ends beside it: its own weights at alpha 1, all a tenth smaller at alpha 0."""
+def write_pair(path, source):
+    """A copy of a model with endpoints beside it: its own weights at alpha 1, all a tenth smaller at alpha 0."""
     model, info = load_onnx(source)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     constants = constants_of(model)
@@ -273,20 +273,20 @@ def write_dial(path, source):
         for part in (tensors, constants)
     )
     psnr = {name: values * np.float32(0.9) for name, values in gan.items()}
-    ends = Ends(psnr, gan, types, info.psnr_sha256, info.gan_sha256, info.arch, same)
+    endpoints = Endpoints(psnr, gan, types, info.psnr_sha256, info.gan_sha256, info.arch, same)
     path.write_bytes(source.read_bytes())
-    write_ends(ends_path(path), ends)
-    return ends
+    write_endpoints(endpoints_path(path), endpoints)
+    return endpoints
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_alpha_in_place_is_the_model_at_that_alpha(cache, fp16_model, tmp_path, rng, precision):
-    path = tmp_path / "dial.onnx"
-    ends = write_dial(path, BUNDLED if precision == "fp32" else fp16_model)
+    path = tmp_path / "pair.onnx"
+    endpoints = write_pair(path, BUNDLED if precision == "fp32" else fp16_model)
     frames = smooth_frames(rng, 2)
     with TensorRTSession(path, cache=cache, refit=True) as session:
         for alpha in (1.0, 0.35, 0.0):
             session.set_alpha(alpha)
-            expected = on_cpu(frames, dialled(load_onnx(BUNDLED)[0], ends, alpha))
+            expected = on_cpu(frames, model_at_alpha(load_onnx(BUNDLED)[0], endpoints, alpha))
             for _ in range(5):  # the later ones as graphs
                 assert quality(session.run(frames), expected) >= (60 if precision == "fp32" else 50)

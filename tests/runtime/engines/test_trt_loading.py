@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import dials
 import fake_tensorrt
+import gain_pair
 from esrgan_deploy import MachineError, ModelError, OptionError, backends
 from esrgan_deploy.cuda import DeviceFacts
 from esrgan_deploy.engine.build.memory import footprint
@@ -187,23 +187,23 @@ def test_a_result_without_memory_is_an_error_of_its_own(cache, unshuffle_x2, rng
 
 def assert_turned(result, frames, alpha):
     """Half-way cases may round either way in float32."""
-    assert np.abs(result.astype(int) - dials.expected(frames, alpha)).max() <= 1
+    assert np.abs(result.astype(int) - gain_pair.expected(frames, alpha)).max() <= 1
 
 
 @pytest.mark.parametrize("version", fake_tensorrt.VERSIONS)
 def test_alpha_changes_between_batches(cache, tmp_path, version):
     """What was submitted before keeps the alpha that held then; graphs of the old weights are gone."""
-    model = dials.write_model(tmp_path / "dial.onnx", 0.8)
+    model = gain_pair.write_model(tmp_path / "pair.onnx", 0.8)
     with fake_machine(cache, version=version) as machine, machine.session(model, refit=True, streams=2) as session:
         file = session.model_sha256
-        futures = [(0.8, session.submit(dials.GREY)) for _ in range(9)]
+        futures = [(0.8, session.submit(gain_pair.GREY)) for _ in range(9)]
         for alpha in (0.35, 0.0, 1.0):
             session.set_alpha(alpha)
             assert session.info.alpha == alpha
             assert session.model_sha256 == f"{file}@{alpha!r}"
-            futures += [(alpha, session.submit(dials.GREY)) for _ in range(9)]
+            futures += [(alpha, session.submit(gain_pair.GREY)) for _ in range(9)]
         for alpha, future in futures:
-            assert_turned(future.result(), dials.GREY, alpha)
+            assert_turned(future.result(), gain_pair.GREY, alpha)
         session.set_alpha(0.8)
         assert session.model_sha256 == file
 
@@ -212,30 +212,30 @@ def test_alpha_changes_between_batches(cache, tmp_path, version):
 def test_alpha_where_the_conversion_of_frames_was_combined_with_weights(cache, tmp_path, monkeypatch, dtype):
     """Then the engine asks for the numbers of the conversion again: here it asks for everything."""
     monkeypatch.setattr(fake_tensorrt.data, "weight_groups", lambda model: [set(fake_tensorrt.data.weights(model))])
-    model = dials.write_model(tmp_path / "dial.onnx", 0.8)
-    frames = dials.GREY.astype(dtype)
+    model = gain_pair.write_model(tmp_path / "pair.onnx", 0.8)
+    frames = gain_pair.GREY.astype(dtype)
     with fake_machine(cache) as machine, machine.session(model, refit=True) as session:
         session.set_alpha(0.35)
         assert_turned(session.run(frames), frames, 0.35)
 
 
 def test_alpha_holds_for_engines_that_are_loaded_later(cache, tmp_path):
-    model = dials.write_model(tmp_path / "dial.onnx", 0.8)
+    model = gain_pair.write_model(tmp_path / "pair.onnx", 0.8)
     with fake_machine(cache) as machine, machine.session(model, refit=True) as session:
         session.set_alpha(0.35)
-        assert_turned(session.run(dials.GREY), dials.GREY, 0.35)
-        smaller = dials.GREY[:, :6]
+        assert_turned(session.run(gain_pair.GREY), gain_pair.GREY, 0.35)
+        smaller = gain_pair.GREY[:, :6]
         assert_turned(session.run(smaller), smaller, 0.35)
     (path, _) = sorted(entry.path for entry in machine.cache.entries())
     with fake_machine(cache) as machine, machine.session(path) as session:
         session.set_alpha(0.0)
-        frames = dials.GREY if "10x24" in path.name else smaller
+        frames = gain_pair.GREY if "10x24" in path.name else smaller
         assert_turned(session.run(frames), frames, 0.0)
 
 
 def test_alpha_that_cannot_be_set_is_refused(cache, tmp_path):
-    model = dials.write_model(tmp_path / "dial.onnx", 0.8)
-    bare = dials.write_model(tmp_path / "bare.onnx", 0.8, with_ends=False)
+    model = gain_pair.write_model(tmp_path / "pair.onnx", 0.8)
+    bare = gain_pair.write_model(tmp_path / "bare.onnx", 0.8, with_endpoints=False)
     with fake_machine(cache) as machine:
         with machine.session(model) as session, pytest.raises(OptionError, match="refit"):
             session.set_alpha(0.5)
@@ -246,16 +246,16 @@ def test_alpha_that_cannot_be_set_is_refused(cache, tmp_path):
 
 
 def test_alpha_stays_what_it_was_where_the_ends_are_damaged(cache, tmp_path):
-    model = dials.write_model(tmp_path / "dial.onnx", 0.8)
+    model = gain_pair.write_model(tmp_path / "pair.onnx", 0.8)
     with fake_machine(cache) as machine:
         path = machine.engine(model, (1, 10, 24), refit=True)
         with machine.session(path) as session:
-            session.run(dials.GREY)
-            open_engine(path).ends.write_bytes(b"nothing")
+            session.run(gain_pair.GREY)
+            open_engine(path).endpoints.write_bytes(b"nothing")
             with pytest.raises(ModelError, match=r"ends\.safetensors"):
                 session.set_alpha(0.1)
             assert session.info.alpha == 0.8
-            assert_turned(session.run(dials.GREY), dials.GREY, 0.8)
+            assert_turned(session.run(gain_pair.GREY), gain_pair.GREY, 0.8)
 
 
 # --- which frames need no tiles, and which backend "auto" is ---

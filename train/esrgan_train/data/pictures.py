@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from esrgan_deploy.errors import MediaError
-from esrgan_deploy.images import SUFFIXES, read_still
+from esrgan_deploy.images import SUFFIXES, read_image
 
 RGB8_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 """Pillow's names of the colour modes that have one obvious meaning as RGB; the others need a colour conversion."""
@@ -62,7 +62,7 @@ def read_rgb8(path: Path) -> npt.NDArray[np.uint8]:
     Raises:
         MediaError: missing, damaged, animated, 16 bit, CMYK or another colour mode, or transparent somewhere.
     """
-    still = read_still(path)
+    still = read_image(path)
     mode = read_header(path).mode
     if still.rgb.dtype != np.uint8:
         raise MediaError(f"{path}: holds 16 bit samples; convert it to 8 bit RGB (convert IN -depth 8 OUT.png)")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from esrgan_deploy.errors import MediaError
-from esrgan_deploy.images import read_still
+from esrgan_deploy.images import read_image
 from esrgan_export.evaluation.pictures import list_pictures
 from esrgan_export.quantise.calibration import vivid
 
@@ -82,7 +82,7 @@ def to_unit(crops: npt.NDArray[np.uint8]) -> Tensor:
 
 
 def _cut(path: Path, side: int, count: int, random: np.random.Generator) -> list[npt.NDArray[np.uint8]]:
-    rgb = read_still(path).rgb
+    rgb = read_image(path).rgb
     height, width = rgb.shape[:2]
     if min(height, width) < side:
         raise MediaError(f"{path}: is {width}x{height}, smaller than a crop of {side}x{side}; remove it")

@@ -5,7 +5,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from esrgan_deploy import ModelInfo
-from esrgan_deploy.alpha import Ends, ends_path, write_ends
+from esrgan_deploy.alpha import Endpoints, endpoints_path, write_endpoints
 from tiny_onnx import write_onnx
 
 PSNR_GAIN, GAN_GAIN = 0.5, 1.0
@@ -18,8 +18,8 @@ def kernel(gain):
     return (np.eye(3) * gain).astype(np.float32).reshape(3, 3, 1, 1)
 
 
-def pair_ends(**changes):
-    """Ends of the pair."""
+def pair_endpoints(**changes):
+    """Endpoints of the pair."""
     fields = {
         "psnr": {"kernel": kernel(PSNR_GAIN)},
         "gan": {"kernel": kernel(GAN_GAIN)},
@@ -28,22 +28,22 @@ def pair_ends(**changes):
         "gan_sha256": "b" * 64,
         "arch": ARCH,
     }
-    return Ends(**{**fields, **changes})
+    return Endpoints(**{**fields, **changes})
 
 
-def write_model(path, alpha=0.8, *, with_ends=True):
-    """The pair at `alpha` as fp32 ONNX, x2, with its ends beside it."""
+def write_model(path, alpha=0.8, *, with_endpoints=True):
+    """The pair at `alpha` as fp32 ONNX, x2, with its endpoints beside it."""
     scales = helper.make_tensor("scales", TensorProto.FLOAT, [4], [1, 1, 2, 2])
     nodes = [
         helper.make_node("Constant", [], ["scales"], value=scales),
         helper.make_node("Conv", ["input", "kernel"], ["dimmed"]),
         helper.make_node("Resize", ["dimmed", "", "scales"], ["output"], mode="nearest"),
     ]
-    weights = {"kernel": pair_ends().blend(alpha)["kernel"]}
+    weights = {"kernel": pair_endpoints().blend(alpha)["kernel"]}
     info = ModelInfo(scale=2, overlap=0, alpha=alpha, arch=ARCH, psnr_sha256="a" * 64, gan_sha256="b" * 64)
     write_onnx(path, nodes, weights, info)
-    if with_ends:
-        write_ends(ends_path(path), pair_ends())
+    if with_endpoints:
+        write_endpoints(endpoints_path(path), pair_endpoints())
     return path
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageCms, ImageOps
 
 from esrgan_deploy import MediaError, OutputError, Upscaler, open_session
-from esrgan_deploy.images import Still, read_still, upscale_still, write_still
+from esrgan_deploy.images import StillImage, read_image, upscale_image, write_image
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -31,7 +31,7 @@ def test_orientation_is_applied_as_pillow_applies_it(tmp_path, rgb, orientation,
     image.save(path, kind, exif=exif, **({"quality": 100, "subsampling": 0} if kind == "JPEG" else {}))
     with Image.open(path) as opened:
         expected = np.asarray(ImageOps.exif_transpose(opened).convert("RGB")).astype(int)
-    result = read_still(path).rgb
+    result = read_image(path).rgb
     assert result.shape == expected.shape
     assert np.abs(result.astype(int) - expected).max() <= 2
 
@@ -40,30 +40,30 @@ def test_orientation_is_applied_as_pillow_applies_it(tmp_path, rgb, orientation,
 def test_profile_survives(tmp_path, rgb, suffix):
     source, target = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
     Image.fromarray(rgb).save(source, icc_profile=SRGB)
-    still = read_still(source)
+    still = read_image(source)
     assert still.icc_profile == SRGB
-    write_still(target, still)
+    write_image(target, still)
     with Image.open(target) as written:
         assert written.info["icc_profile"] == SRGB
 
 
 def test_profile_that_the_format_cannot_hold_is_said(tmp_path, rgb):
     with pytest.raises(OutputError, match=r"\.png"):
-        write_still(tmp_path / "a.tif", Still(rgb, icc_profile=SRGB))
+        write_image(tmp_path / "a.tif", StillImage(rgb, icc_profile=SRGB))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_16_bit_survives_to_the_last_bit(tmp_path, rng):
     values = rng.integers(0, 65536, (9, 11, 3)).astype(np.uint16)
     for suffix in (".png", ".tif"):
-        write_still(tmp_path / f"a{suffix}", Still(values))
-        np.testing.assert_array_equal(read_still(tmp_path / f"a{suffix}").rgb, values)
+        write_image(tmp_path / f"a{suffix}", StillImage(values))
+        np.testing.assert_array_equal(read_image(tmp_path / f"a{suffix}").rgb, values)
 
 
 def test_16_bit_grey_is_read_as_pillow_wrote_it(tmp_path, rng):
     values = rng.integers(0, 65536, (9, 11)).astype(np.uint16)
     Image.fromarray(values).save(tmp_path / "g.png")
-    still = read_still(tmp_path / "g.png")
+    still = read_image(tmp_path / "g.png")
     assert still.grey
     np.testing.assert_array_equal(still.rgb, np.dstack([values] * 3))
 
@@ -76,7 +76,7 @@ def test_modes_agree_with_pillow(tmp_path, rgb, mode):
     image = image.convert(mode)
     path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
     image.save(path, **({"quality": 100, "subsampling": 0} if mode == "CMYK" else {}))
-    still = read_still(path)
+    still = read_image(path)
     with Image.open(path) as opened:
         expected = np.asarray(opened.convert("RGB")).astype(int)
         if mode in ("LA", "RGBA"):
@@ -90,9 +90,9 @@ def test_upscaled_picture_keeps_its_kind(tmp_path, rgb, grey, with_alpha):
     colour = np.dstack([rgb[..., 0]] * 3) if grey else rgb
     alpha = rgb[..., 2] if with_alpha else None
     with Upscaler(open_session(None, "reference")) as upscaler:
-        result = upscale_still(Still(colour, alpha, grey), upscaler)
-    write_still(tmp_path / "a.png", result)
-    back = read_still(tmp_path / "a.png")
+        result = upscale_image(StillImage(colour, alpha, grey), upscaler)
+    write_image(tmp_path / "a.png", result)
+    back = read_image(tmp_path / "a.png")
     np.testing.assert_array_equal(back.rgb, colour.repeat(4, 0).repeat(4, 1))
     if with_alpha:
         np.testing.assert_array_equal(back.alpha, alpha.repeat(4, 0).repeat(4, 1))
@@ -115,7 +115,7 @@ def test_truncated_picture_is_refused_by_name(tmp_path, rng, kind, suffix, keep,
     path = tmp_path / f"cut{suffix}"
     path.write_bytes(data[: keep if isinstance(keep, int) else int(len(data) * keep)])
     with pytest.raises(MediaError) as caught:
-        read_still(path)
+        read_image(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr().err == ""
@@ -126,9 +126,9 @@ def test_text_and_animation_are_refused(tmp_path, rgb):
     frames = [Image.fromarray(rgb), Image.fromarray(255 - rgb)]
     frames[0].save(tmp_path / "moving.webp", save_all=True, append_images=frames[1:])
     with pytest.raises(MediaError, match="no picture"):
-        read_still(tmp_path / "text.png")
+        read_image(tmp_path / "text.png")
     with pytest.raises(MediaError, match="2 pictures"):
-        read_still(tmp_path / "moving.webp")
+        read_image(tmp_path / "moving.webp")
 
 
 @pytest.mark.parametrize(
@@ -137,5 +137,5 @@ def test_text_and_animation_are_refused(tmp_path, rgb):
 )
 def test_what_cannot_be_written_is_said(tmp_path, rgb, name, alpha, words):
     with pytest.raises(OutputError, match=words):
-        write_still(tmp_path / name, Still(rgb, rgb[..., 0] if alpha else None))
+        write_image(tmp_path / name, StillImage(rgb, rgb[..., 0] if alpha else None))
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Ends files, and what becomes of a model that is turned by them."""
+"""Endpoints files, and what becomes of a model that is turned by them."""
 
 import dataclasses
 import json
@@ -15,16 +15,16 @@ from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, numpy_helper
 from safetensors.numpy import load, save
 
-from dials import kernel_of, pair_ends, write_model
 from esrgan_deploy import BackendMissingError, ModelError, OptionError
-from esrgan_deploy.alpha import dialled, ends_path, load_at, read_ends, write_ends
+from esrgan_deploy.alpha import endpoints_path, load_at_alpha, model_at_alpha, read_endpoints, write_endpoints
 from esrgan_deploy.model import load_onnx
+from gain_pair import kernel_of, pair_endpoints, write_model
 
 WEIGHTS = st.floats(-4, 4, width=32)
 
 
-def ends_of(psnr, gan, **changes):
-    return pair_ends(psnr={"kernel": psnr}, gan={"kernel": gan}, **changes)
+def endpoints_of(psnr, gan, **changes):
+    return pair_endpoints(psnr={"kernel": psnr}, gan={"kernel": gan}, **changes)
 
 
 # --- the blend ---
@@ -33,7 +33,7 @@ def ends_of(psnr, gan, **changes):
 @given(hnp.arrays(np.float32, (2, 5), elements=WEIGHTS), st.floats(0, 1))
 def test_the_blend_is_that_of_the_paper(values, alpha):
     """Against exact fractions: each of the three float32 operations may be off by half a step of its result."""
-    blend = ends_of(values[0], values[1]).blend(alpha)["kernel"]
+    blend = endpoints_of(values[0], values[1]).blend(alpha)["kernel"]
     for psnr, gan, theta in zip(*values.tolist(), blend.tolist(), strict=True):
         exact = (1 - Fraction(alpha)) * Fraction(psnr) + Fraction(alpha) * Fraction(gan)
         assert abs(Fraction(theta) - exact) <= 2.0**-22 * (abs(psnr) + abs(gan)) + 2.0**-140
@@ -42,20 +42,20 @@ def test_the_blend_is_that_of_the_paper(values, alpha):
 
 @given(hnp.arrays(np.float32, (2, 5), elements=st.floats(width=32, allow_nan=False, allow_infinity=False)))
 def test_the_ends_come_out_as_they_went_in(values):
-    ends = ends_of(values[0], values[1])
-    np.testing.assert_array_equal(ends.blend(0)["kernel"], values[0])
-    np.testing.assert_array_equal(ends.blend(1)["kernel"], values[1])
+    endpoints = endpoints_of(values[0], values[1])
+    np.testing.assert_array_equal(endpoints.blend(0)["kernel"], values[0])
+    np.testing.assert_array_equal(endpoints.blend(1)["kernel"], values[1])
 
 
 @pytest.mark.parametrize("alpha", [-0.01, 1.01, float("nan"), float("inf")])
 def test_what_is_no_share_is_refused(alpha):
     with pytest.raises(OptionError, match=r"not in \[0, 1\]"):
-        pair_ends().blend(alpha)
+        pair_endpoints().blend(alpha)
 
 
 @given(hnp.arrays(np.float32, 6, elements=st.floats(-60000, 60000, width=32)))
 def test_fp16_is_what_the_standard_library_makes_of_it(values):
-    rounded = ends_of(values, values, types={"kernel": "fp16"}).graph_weights(0)["kernel"]
+    rounded = endpoints_of(values, values, types={"kernel": "fp16"}).graph_weights(0)["kernel"]
     assert rounded.tobytes() == struct.pack("<6e", *values.tolist())
 
 
@@ -72,30 +72,30 @@ def test_fp16_is_what_the_standard_library_makes_of_it(values):
 )
 def test_bf16_is_rounded_to_nearest_even(bits, rounded):
     values = np.array([bits], np.uint32).view(np.float32)
-    found = ends_of(values, values, types={"kernel": "bf16"}).graph_weights(1)["kernel"]
+    found = endpoints_of(values, values, types={"kernel": "bf16"}).graph_weights(1)["kernel"]
     assert found.dtype.name == "bfloat16"
     assert found.view(np.uint16).tolist() == [rounded]
 
 
 def test_a_weight_that_fp16_cannot_hold_is_an_error_not_an_infinity():
     huge = np.full(1, 7e4, np.float32)
-    ends = ends_of(np.zeros(1, np.float32), huge, types={"kernel": "fp16"})
-    assert np.isfinite(ends.graph_weights(0.5)["kernel"]).all()
+    endpoints = endpoints_of(np.zeros(1, np.float32), huge, types={"kernel": "fp16"})
+    assert np.isfinite(endpoints.graph_weights(0.5)["kernel"]).all()
     with pytest.raises(ModelError, match="'kernel' is too large for fp16"):
-        ends.graph_weights(1)
+        endpoints.graph_weights(1)
 
 
 # --- the file ---
 
 
 def test_the_file_is_read_as_it_was_written(tmp_path):
-    written = pair_ends(
+    written = pair_endpoints(
         types={"kernel": "bf16", "c": "fp16", "scalar": "fp32"},
         constants={"c": np.array([0.2], np.float32), "scalar": np.float32(0.2).reshape(())},
     )
     path = tmp_path / "x.ends.safetensors"
-    write_ends(path, written)
-    found = read_ends(path)
+    write_endpoints(path, written)
+    found = read_endpoints(path)
     for field in dataclasses.fields(written):
         ours, theirs = getattr(found, field.name), getattr(written, field.name)
         if field.name in ("psnr", "gan", "constants"):
@@ -108,19 +108,19 @@ def test_the_file_is_read_as_it_was_written(tmp_path):
 
 
 def test_the_same_ends_give_the_same_bytes():
-    assert len({pair_ends().to_bytes() for _ in range(8)}) == 1
+    assert len({pair_endpoints().to_bytes() for _ in range(8)}) == 1
 
 
-def test_other_programs_find_both_ends(tmp_path):
+def test_other_programs_find_both_endpoints(tmp_path):
     """The layout that the page on formats promises, read by the library alone."""
-    write_ends(tmp_path / "x.ends.safetensors", pair_ends())
+    write_endpoints(tmp_path / "x.ends.safetensors", pair_endpoints())
     tensors = load((tmp_path / "x.ends.safetensors").read_bytes())
     assert {name: values[0, 0, 0, 0] for name, values in tensors.items()} == {"psnr/kernel": 0.5, "gan/kernel": 1.0}
 
 
 def altered(part=None, **about):
-    """The bytes of an ends file with other metadata or tensors."""
-    data = pair_ends().to_bytes()
+    """The bytes of an endpoints file with other metadata or tensors."""
+    data = pair_endpoints().to_bytes()
     start = 8 + int.from_bytes(data[:8], "little")
     found = json.loads(json.loads(data[8:start])["__metadata__"]["esrgan.ends"])
     content = json.dumps({k: v for k, v in {**found, **about}.items() if v is not None})
@@ -130,8 +130,11 @@ def altered(part=None, **about):
 DAMAGED = {
     "empty": (lambda: b"", "damaged"),
     "text": (lambda: b"hello, I am no weights at all\n", "damaged"),
-    "cut": (lambda: pair_ends().to_bytes()[:-3], "damaged"),
-    "a checkpoint": (lambda: save({"conv.weight": np.zeros(3, np.float32)}), "does not hold the weights of two ends"),
+    "cut": (lambda: pair_endpoints().to_bytes()[:-3], "damaged"),
+    "a checkpoint": (
+        lambda: save({"conv.weight": np.zeros(3, np.float32)}),
+        "does not hold the weights of two endpoints",
+    ),
     "no json": (lambda: save({"psnr/k": np.zeros(1, np.float32)}, {"esrgan.ends": "{"}), "damaged metadata"),
     "a list": (lambda: save({"psnr/k": np.zeros(1, np.float32)}, {"esrgan.ends": "[]"}), "damaged metadata"),
     "newer": (lambda: altered(format=2), "is of format 2, this version reads 1"),
@@ -150,7 +153,7 @@ def test_damaged_and_foreign_files_are_refused_in_one_line(tmp_path, case):
     path = tmp_path / "x.ends.safetensors"
     path.write_bytes(content())
     with pytest.raises(ModelError, match=words) as caught:
-        read_ends(path)
+        read_endpoints(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "--refit" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -159,22 +162,22 @@ def test_damaged_and_foreign_files_are_refused_in_one_line(tmp_path, case):
 def test_missing_file_and_folder(tmp_path):
     for path in (tmp_path / "absent.ends.safetensors", tmp_path):
         with pytest.raises(ModelError, match="cannot be read"):
-            read_ends(path)
+            read_endpoints(path)
 
 
 def test_missing_package_names_the_extra(tmp_path, monkeypatch):
     for module in ("safetensors", "safetensors.numpy"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(BackendMissingError, match=r"esrgan-deploy\[cpu\]"):
-        read_ends(tmp_path / "x.ends.safetensors")
+        read_endpoints(tmp_path / "x.ends.safetensors")
     with pytest.raises(BackendMissingError, match=r"esrgan-deploy\[cpu\]"):
-        write_ends(tmp_path / "x.ends.safetensors", pair_ends())
+        write_endpoints(tmp_path / "x.ends.safetensors", pair_endpoints())
 
 
 def test_weights_in_another_memory_layout_are_written_in_order():
     values = np.arange(6, dtype=np.float32).reshape(2, 3)
-    ends = pair_ends(psnr={"k": values.T}, gan={"k": values.T}, types={"k": "fp32"})
-    np.testing.assert_array_equal(load(ends.to_bytes())["psnr/k"], values.T)
+    endpoints = pair_endpoints(psnr={"k": values.T}, gan={"k": values.T}, types={"k": "fp32"})
+    np.testing.assert_array_equal(load(endpoints.to_bytes())["psnr/k"], values.T)
 
 
 # --- the model ---
@@ -183,7 +186,7 @@ def test_weights_in_another_memory_layout_are_written_in_order():
 def test_a_turned_model_is_the_one_written_at_that_alpha(tmp_path):
     model = load_onnx(write_model(tmp_path / "a.onnx", 0.8))[0]
     other = load_onnx(write_model(tmp_path / "b.onnx", 0.25))[0]
-    assert dialled(model, pair_ends(), 0.25).SerializeToString() == other.SerializeToString()
+    assert model_at_alpha(model, pair_endpoints(), 0.25).SerializeToString() == other.SerializeToString()
     assert kernel_of(model)[0, 0, 0, 0] == pytest.approx(0.9), "the model itself must stay as it is"
 
 
@@ -192,7 +195,7 @@ def test_weights_keep_the_type_that_the_graph_has(tmp_path, element):
     model = load_onnx(write_model(tmp_path / "a.onnx"))[0]
     stored = model.graph.initializer[0]
     stored.CopyFrom(onnx.helper.make_tensor(stored.name, element, stored.dims, kernel_of(model).ravel()))
-    turned = dialled(model, pair_ends(), 0.5).graph.initializer[0]
+    turned = model_at_alpha(model, pair_endpoints(), 0.5).graph.initializer[0]
     assert turned.data_type == element
     assert numpy_helper.to_array(turned).astype(float)[0, 0, 0, 0] == 0.75
 
@@ -200,16 +203,16 @@ def test_weights_keep_the_type_that_the_graph_has(tmp_path, element):
 def test_ends_of_another_graph_are_refused(tmp_path):
     model = load_onnx(write_model(tmp_path / "a.onnx"))[0]
     for weights in ({"other": np.zeros((3, 3, 1, 1), np.float32)}, {"kernel": np.zeros((3, 3), np.float32)}):
-        ends = pair_ends(psnr=weights, gan=weights)
-        with pytest.raises(ModelError, match="not those of its ends"):
-            dialled(model, ends, 0.5)
+        endpoints = pair_endpoints(psnr=weights, gan=weights)
+        with pytest.raises(ModelError, match="not those of its endpoints"):
+            model_at_alpha(model, endpoints, 0.5)
 
 
 def test_int8_weights_are_refused(tmp_path):
     model = load_onnx(write_model(tmp_path / "a.onnx"))[0]
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.zeros((3, 3, 1, 1), np.int8), "kernel"))
     with pytest.raises(ModelError, match="no floating-point"):
-        dialled(model, pair_ends(), 0.5)
+        model_at_alpha(model, pair_endpoints(), 0.5)
 
 
 # --- reading a file at an alpha ---
@@ -218,37 +221,37 @@ def test_int8_weights_are_refused(tmp_path):
 def test_a_turned_file_says_so(tmp_path):
     path = write_model(tmp_path / "a.onnx", 0.8)
     _, plain = load_onnx(path)
-    model, info = load_at(path, 0.25)
+    model, info = load_at_alpha(path, 0.25)
     assert info == dataclasses.replace(plain, alpha=0.25)
     assert info.file_sha256 == f"{plain.file_sha256}@0.25"
     assert {entry.key: entry.value for entry in model.metadata_props} == info.to_metadata()
-    assert load_at(path, 1)[1].file_sha256 == load_at(path, 1.0)[1].file_sha256 != plain.file_sha256
+    assert load_at_alpha(path, 1)[1].file_sha256 == load_at_alpha(path, 1.0)[1].file_sha256 != plain.file_sha256
 
 
 @pytest.mark.parametrize("alpha", [None, 0.8])
-def test_its_own_alpha_takes_no_ends(tmp_path, alpha):
-    path = write_model(tmp_path / "a.onnx", 0.8, with_ends=False)
-    model, info = load_at(path, alpha)
+def test_its_own_alpha_takes_no_endpoints(tmp_path, alpha):
+    path = write_model(tmp_path / "a.onnx", 0.8, with_endpoints=False)
+    model, info = load_at_alpha(path, alpha)
     assert model == load_onnx(path)[0]
     assert info.file_sha256 == load_onnx(path)[1].file_sha256
 
 
 def test_missing_ends_name_the_remedy(tmp_path):
-    path = write_model(tmp_path / "a.onnx", with_ends=False)
+    path = write_model(tmp_path / "a.onnx", with_endpoints=False)
     with pytest.raises(OptionError, match=r"alpha 0.5 needs a.ends.safetensors beside it.*--refit"):
-        load_at(path, 0.5)
+        load_at_alpha(path, 0.5)
 
 
 @pytest.mark.parametrize("change", [{"psnr_sha256": "c" * 64}, {"gan_sha256": "c" * 64}, {"arch": {"name": "x"}}])
 def test_ends_of_another_pair_are_refused(tmp_path, change):
     path = write_model(tmp_path / "a.onnx")
-    write_ends(ends_path(path), pair_ends(**change))
+    write_endpoints(endpoints_path(path), pair_endpoints(**change))
     with pytest.raises(ModelError, match=r"belongs to another .* than .*a\.onnx was made from") as caught:
-        load_at(path, 0.5)
-    assert str(ends_path(path)) in str(caught.value)
+        load_at_alpha(path, 0.5)
+    assert str(endpoints_path(path)) in str(caught.value)
 
 
 def test_engines_have_their_ends_beside_them_too(tmp_path):
-    assert ends_path(tmp_path / "m_a0.80.u8_1x360x640.trt10.engine").name == (
+    assert endpoints_path(tmp_path / "m_a0.80.u8_1x360x640.trt10.engine").name == (
         "m_a0.80.u8_1x360x640.trt10.ends.safetensors"
     )
