@@ -57,13 +57,13 @@ class _Counter:
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "energy_uj"
-        self._range = int((folder / "max_energy_range_uj").read_text()) + 1
-        self._last = int(self._file.read_text())
+        self._range = int((folder / "max_energy_range_uj").read_text(encoding="utf-8")) + 1
+        self._last = int(self._file.read_text(encoding="utf-8"))
         self._sum = 0
 
     def joules(self) -> float:
         """Since the counter was made; to be read at least once in each round of the range, which takes minutes."""
-        now = int(self._file.read_text())
+        now = int(self._file.read_text(encoding="utf-8"))
         self._sum += (now - self._last) % self._range
         self._last = now
         return self._sum / 1e6
@@ -71,6 +71,6 @@ class _Counter:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text().strip()
+        return path.read_text(encoding="utf-8").strip()
     except OSError:
         return ""

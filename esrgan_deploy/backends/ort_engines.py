@@ -76,7 +76,7 @@ class EngineFolder:
                 shutil.copy(timing, folder)
             yield folder
             try:
-                (folder / SUMS).write_text(json.dumps(_sums(folder), indent=1))
+                (folder / SUMS).write_text(json.dumps(_sums(folder), indent=1), encoding="utf-8")
                 shutil.rmtree(self.path, ignore_errors=True)
                 folder.rename(self.path)
             except OSError as error:
@@ -104,7 +104,7 @@ def network_key(graph: bytes) -> str:
 def is_whole(folder: Path) -> bool:
     """Whether the folder holds at least one engine, and every file in it is what was written."""
     try:
-        sums = json.loads((folder / SUMS).read_text())
+        sums = json.loads((folder / SUMS).read_text(encoding="utf-8"))
         return any(folder.glob(ENGINE)) and sums == _sums(folder)
     except (OSError, ValueError):
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import re
 import signal
 import sys
@@ -53,6 +54,7 @@ def run(parser: Parser, command: Callable[[argparse.Namespace], None], argv: Seq
     0 done, 1 a fault of ours, 2 bad input, 3 this machine cannot do it, 130 interrupted. SIGTERM is treated like
     Ctrl-C, so that a command stopped by a service manager cleans up as well.
     """
+    _print_every_name()
     args = parser.parse_args(argv)
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -77,6 +79,16 @@ def run(parser: Parser, command: Callable[[argparse.Namespace], None], argv: Seq
     finally:
         signal.signal(signal.SIGTERM, previous)
     return 0
+
+
+def _print_every_name() -> None:
+    """Let the outputs escape the characters that they cannot encode, instead of raising UnicodeEncodeError.
+
+    On Windows a pipe carries the code page. A file's name must not fail the run that has just written the file.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
