@@ -1,6 +1,8 @@
 """What all tests share."""
 
+import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -15,8 +17,16 @@ else:  # A slow machine must not fail a property: nothing is timed in a test.
     settings.load_profile("untimed")
 
 
+SYSTEMS = {"linux": ("linux",), "unix": ("linux", "darwin")}
+"""Where tests with these marks run, by `sys.platform`."""
+
+
 def pytest_runtest_setup(item):
     """Tests marked `gpu` skip where the driver says that there is no GPU, and for no other reason."""
+    for name, platforms in SYSTEMS.items():
+        for marker in item.iter_markers(name):
+            if sys.platform not in platforms:
+                pytest.skip(f"runs on {' and '.join(platforms)} only: it {marker.args[0]}")
     if item.get_closest_marker("gpu"):
         from esrgan_deploy.cuda.probe import probe
 
@@ -32,8 +42,8 @@ def tiny_disk(tmp_path, request):
     folder = tmp_path / "tiny"
     folder.mkdir()
     size = getattr(request, "param", "64k")
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True)
-    if mount.returncode:
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
         pytest.skip("only root may mount a small file system")
     yield folder
     subprocess.run(["umount", folder], check=True)

@@ -31,6 +31,7 @@ from esrgan_export.to_onnx import export_onnx  # noqa: E402
 from peers_messages import Frame, Ready, Upscaled  # noqa: E402
 from peers_process import Contender, UnavailableError  # noqa: E402
 
+pytestmark = pytest.mark.linux("stops and watches processes as the benchmark does, which runs on Linux alone")
 SIZE = (5, 7)
 PIXELS = np.arange(105, dtype=np.uint8).reshape(5, 7, 3) * 2
 

@@ -110,6 +110,7 @@ def test_empty_folder_is_said(tmp_path, capsys):
     assert "no picture" in fails(capsys, [tmp_path / "empty", "-o", tmp_path / "out", "-b", "reference"], 2)
 
 
+@pytest.mark.linux("writes to /proc, which takes no files")
 def test_unwritable_folder_is_said(picture, capsys):
     assert "/proc/o.png: cannot be written" in fails(capsys, [picture, "-o", "/proc/o.png", "-b", "reference"], 2)
 
@@ -137,6 +138,7 @@ def test_internal_error_is_one_line_and_a_traceback_only_with_debug(picture, tmp
         main([*arguments, "--debug"])
 
 
+@pytest.mark.unix("sends signals to another process")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_clip_leaves_no_half_file(tmp_path, sent):
     """A real clip, large enough to be running when the signal arrives."""

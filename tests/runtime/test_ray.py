@@ -23,6 +23,7 @@ from esrgan_deploy.video.output.checkpoint import parts_of
 from esrgan_deploy.video.run.cluster import UpscalerSpec, upscale_on_ray
 
 pytest.importorskip("ray")
+pytestmark = pytest.mark.linux("asks /proc which of Ray's processes is which")
 
 FRAMES = 40
 SEGMENT = 6

@@ -412,6 +412,7 @@ print(json.dumps([untuned, choice.line(), [c.threads for c in timed], [c.backend
 """
 
 
+@pytest.mark.linux("sets the affinity of a process")
 def test_an_old_processor_with_one_core_is_served_well(pair, cache):
     """OpenVINO has no code for some operators of ours there."""
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "SSE41"}

@@ -400,6 +400,7 @@ def test_the_summary_shows_the_stage_that_limits(tmp_path):
     assert summary.fps == pytest.approx(30 / summary.seconds)
 
 
+@pytest.mark.unix("reads the peak of memory from getrusage")
 def test_memory_does_not_grow_with_the_length(tmp_path):
     """Frames are 1.3 MB each: 200 more of them would show."""
     peaks = []

@@ -88,6 +88,7 @@ def test_an_error_of_the_progress_bar_stops_everything(target):
         upscale_video(BUNNY, target, nearest(1), progress=fail)
 
 
+@pytest.mark.unix("sends signals to another process")
 def test_ctrl_c_ends_it_at_once(target, tmp_path):
     """A real signal, while all stages are at work."""
     code = (
@@ -141,7 +142,8 @@ def test_targets_that_cannot_be_written(target, name, says):
         upscale_video(BUNNY, target.parent / name, nearest(1))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.unix("takes the right to write from a folder")
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write everywhere")
 def test_an_unwritable_folder(target):
     target.parent.chmod(0o555)
     try:
@@ -180,6 +182,7 @@ def test_a_size_that_no_encoder_takes(target, tmp_path):
         upscale_video(source, target, nearest(4))
 
 
+@pytest.mark.unix("limits the size of files with setrlimit")
 def test_a_full_disk(target):
     """A limit on the size of files fails a write in the same place."""
     code = (

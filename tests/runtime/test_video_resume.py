@@ -98,6 +98,7 @@ def test_every_encoder_gives_the_same_bytes_again(tmp_path, codec):
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
 
+@pytest.mark.linux("sets the affinity of a process")
 def test_the_cores_of_the_machine_do_not_change_the_file(tmp_path, whole):
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from pathlib import Path\n"
@@ -124,6 +125,7 @@ def wait_for_lines(child, target, count):
         time.sleep(0.002)
 
 
+@pytest.mark.unix("tells a killed process by its signal")
 @pytest.mark.slow
 def test_sigkill_at_random_moments(tmp_path):
     """The command itself, killed again and again until it gets through."""
@@ -270,6 +272,7 @@ def test_a_segment_that_is_interrupted_leaves_nothing(tmp_path):
         assert journal.path(0).read_bytes() == b"whole"
 
 
+@pytest.mark.unix("limits the size of files with setrlimit")
 def test_a_full_disk_keeps_what_is_finished(tmp_path, whole):
     """A limit on the size of files stops the third segment, in which the picture changes."""
     target = tmp_path / "out.mp4"
@@ -325,6 +328,7 @@ def test_behind_the_first_damage_there_is_nothing_to_do(tmp_path):
         assert [segment.index for segment in missing(job, journal)] == [0, 2]
 
 
+@pytest.mark.unix("sends signals to another process")
 def test_ctrl_c_of_the_command_says_how_to_go_on(tmp_path):
     target = tmp_path / "out.mp4"
     with subprocess.Popen(command_line(target), stderr=subprocess.PIPE, text=True) as child:

@@ -56,6 +56,7 @@ def test_a_relativistic_gan_depends_on_the_number_of_processes(recipe_file, make
     assert (worst < 1e-4) if equal else (worst > 1e-3)
 
 
+@pytest.mark.unix("sends signals to another process")
 def test_the_command_goes_on_with_two_processes_where_it_was_stopped(recipe_file, tmp_path):
     """SIGTERM reaches the first process alone; both stop behind the same step, and one of them says so."""
     words = [recipe_file("wgan"), "--devices", "2", "--set", f"steps={STEPS}", "-o", tmp_path / "halves"]

@@ -293,7 +293,7 @@ def test_without_a_choice_there_are_no_best_weights(make_recipe, pictures, tmp_p
     assert not (tmp_path / loop.BEST).exists()
 
 
-@pytest.mark.parametrize("place", ["file/run", "/proc/run"])
+@pytest.mark.parametrize("place", ["file/run", pytest.param("/proc/run", marks=pytest.mark.linux("needs /proc"))])
 def test_a_folder_that_cannot_be_made(make_recipe, tmp_path, place):
     (tmp_path / "file").write_text("")
     with pytest.raises(EsrganError, match=r"run: cannot be made: .*; name another with -o"):

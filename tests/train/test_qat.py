@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -250,7 +249,7 @@ def interrupt_in_step(monkeypatch, number):
 
     def interrupted(sr, hr):
         if next(count) == number:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         return real(sr, hr)
 
     monkeypatch.setattr(tune, "l1", interrupted)

@@ -65,6 +65,7 @@ def freeze_while_saving(child, folder):
     return False
 
 
+@pytest.mark.linux("asks /proc whether a process is stopped")
 def test_killed_while_it_saves(recipe_file, make_recipe, tmp_path):
     """SIGKILL of the real command, between the first and the last byte of a state; a wide network makes that long."""
     settings = ["network.channels=48", "data.patch=16", "batch=1", f"steps={STEPS}", "save_every=1"]
@@ -84,6 +85,7 @@ def test_killed_while_it_saves(recipe_file, make_recipe, tmp_path):
     assert hidden(folder) == []
 
 
+@pytest.mark.unix("sends signals to another process")
 def test_sigterm_to_the_command(recipe_file, make_recipe, tmp_path):
     folder = tmp_path / "stopped"
     with command(recipe_file("wgan"), "--set", f"steps={STEPS}", "-o", folder) as child:
@@ -130,8 +132,8 @@ def test_a_second_signal_ends_it_at_once(make_recipe, tmp_path, monkeypatch):
 
     def twice(game, batches, step):
         if step == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         return real(game, batches, step)
 
     monkeypatch.setattr(loop, "train_step", twice)

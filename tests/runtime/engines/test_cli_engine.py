@@ -283,6 +283,7 @@ def test_on_a_gpu_an_engine_is_built_for_it_and_for_its_memory(gpu, blur_x2, tmp
     assert "device memory" in fails(capsys, [blur_x2, "--cache", tmp_path, "--shape", "8192x8192"], 3)
 
 
+@pytest.mark.unix("sends signals to another process")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_build_leaves_nothing(rtx, tmp_path, sent):
     command = [sys.executable, "-c", PROGRAM, str(BUNDLED), "--cache", str(tmp_path)]

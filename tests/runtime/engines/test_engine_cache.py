@@ -260,6 +260,7 @@ def test_a_second_process_waits_and_takes_the_engine_of_the_first(rtx, blur_x2, 
     assert len(names(tmp_path)) == 2
 
 
+@pytest.mark.unix("sends SIGKILL")
 @pytest.mark.parametrize("moment", ["killed while it builds", "killed while it writes", "killed before the sidecar"])
 def test_a_build_that_was_killed_holds_nobody_up_and_leaves_nothing(rtx, blur_x2, tmp_path, moment):
     with child(tmp_path, blur_x2, moment) as victim:

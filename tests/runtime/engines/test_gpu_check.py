@@ -125,6 +125,7 @@ def test_a_part_that_dies_or_hangs_keeps_its_rows(benchmarks):
     assert hangs.outcome == "stopped after 3 s"
 
 
+@pytest.mark.unix("runs a shell script")
 def test_the_clock_is_watched_while_a_part_runs(benchmarks, tmp_path, monkeypatch):
     """With a program in the place of nvidia-smi that prints what it prints, and one line that it was cut in."""
     check, _ = benchmarks

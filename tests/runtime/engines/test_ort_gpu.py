@@ -313,6 +313,7 @@ def test_a_build_that_fails_leaves_nothing(tmp_path):
     assert list(folder.path.parent.iterdir()) == []
 
 
+@pytest.mark.unix("sends SIGKILL")
 def test_what_a_killed_build_left_is_removed_by_the_next(tmp_path):
     folder = EngineFolder(tmp_path, "sm89-0", "net")
     program = f"""
