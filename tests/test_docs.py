@@ -150,8 +150,8 @@ def test_the_page_of_benchmarks(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "45000 frames" in said
     assert "Against before.json" in said
-    for page in ("pixels.html", "s.html"):
-        assert "<h2>Scaling</h2>" in Path(page).read_text()
+    for page, option in {"pixels.html": "frame", "s.html": "threads"}.items():
+        assert f">{option}</text>" in Path(page).read_text()
     measured = json.loads(Path("after.json").read_text())
     explained = (ROOT / "docs/benchmarks.md").read_text().split("## The JSON")[1]
     assert {*measured, *measured["results"][0]} <= set(re.findall(r"`(\w+)`", explained))

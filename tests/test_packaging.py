@@ -17,7 +17,7 @@ names = [m.name for m in pkgutil.walk_packages(esrgan_deploy.__path__, "esrgan_d
 assert "esrgan_deploy.video.run.pipeline" in names, names
 for name in names:
     importlib.import_module(name)
-heavy = {"torch", "onnx", "onnxruntime", "openvino", "esrgan_export", "esrgan_train"} & set(sys.modules)
+heavy = {"torch", "onnx", "onnxruntime", "openvino", "esrgan_export", "esrgan_train", "esrgan_bench"} & set(sys.modules)
 assert not heavy, heavy
 import numpy as np
 with esrgan_deploy.Upscaler(esrgan_deploy.open_session(None, "reference")) as upscaler:
@@ -100,6 +100,7 @@ def test_runtime_works_alone(installed):
         (["esrgan-upscale", "in.png", "-o", "out.png", "-m", "m.onnx"], 3, "[cpu]"),
         (["esrgan-export", "--gan", "a.pth"], 3, "[export]"),
         (["esrgan-bench", "-m", "m.onnx"], 3, "[cpu]"),
+        (["esrgan-bench", "-m", "m.onnx", "--html", "page.html"], 3, "[bench]"),
         (["esrgan-eval", "--hr", ".", "-m", "a.pth"], 3, "[export]"),
         (["esrgan-train", "debug/psnr"], 3, "[train]"),
         (["esrgan-train", "doctor", "."], 3, "[train]"),

@@ -61,7 +61,7 @@ def _parser() -> cli.Parser:
     add = files.add_argument
     add("--json", type=Path, metavar="F", help="write all figures and facts of the machine to this file")
     add("--markdown", type=Path, metavar="F", help="write a table")
-    add("--html", type=Path, metavar="F", help="write a page with plots")
+    add("--html", type=Path, metavar="F", help="write a page with plots; needs matplotlib")
     add("--compare", type=Path, metavar="OLD", help="say what is slower than in this older file of --json")
     others = parser.add_argument_group("instead of all this").add_mutually_exclusive_group()
     add = others.add_argument
@@ -118,6 +118,10 @@ def _measure(args: argparse.Namespace, command: str) -> list[str]:
     from esrgan_bench.table import table_foot, table_head, table_row
     from esrgan_deploy.system.files import check_writable
 
+    if args.html:
+        from esrgan_bench.page import check_can_draw
+
+        check_can_draw()
     for path in _files(args):
         check_writable(path)
     older = read_older(args.compare) if args.compare else None
@@ -128,12 +132,13 @@ def _measure(args: argparse.Namespace, command: str) -> list[str]:
     try:
         for measurement in benchmark.run(_note):
             print(table_row(result_of(measurement), models), flush=True)
-            _save(args, benchmark, command)  # a later case may need more memory than there is, and be killed
+            # After each case, since a later one may need more memory than there is, and be killed.
+            _save(args, benchmark, command, with_page=False)
     except KeyboardInterrupt:
         files = ", ".join(str(path) for path in _files(args)) if benchmark.measured else ""
         raise KeyboardInterrupt(files and f"what was measured is in {files}") from None
     finally:
-        _save(args, benchmark, command)
+        _save(args, benchmark, command, with_page=True)
     print(table_foot(benchmark))
     if older is None:
         return []
@@ -149,8 +154,8 @@ def _files(args: argparse.Namespace) -> list[Path]:
     return [path for path in (args.json, args.markdown, args.html) if path]
 
 
-def _save(args: argparse.Namespace, benchmark: Benchmark, command: str) -> None:
-    """Write the files that were asked for, once there is a figure."""
+def _save(args: argparse.Namespace, benchmark: Benchmark, command: str, *, with_page: bool) -> None:
+    """Write the files that were asked for, once there is a figure; the page only at the end."""
     if not benchmark.measured:
         return
     from esrgan_bench.report import to_json
@@ -163,7 +168,7 @@ def _save(args: argparse.Namespace, benchmark: Benchmark, command: str) -> None:
         from esrgan_bench.markdown import write_markdown
 
         write_markdown(args.markdown, content)
-    if args.html:
+    if args.html and with_page:  # matplotlib would count in the memory of the cases that are left
         from esrgan_bench.page import write_page
 
         write_page(args.html, content)

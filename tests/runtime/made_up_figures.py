@@ -2,6 +2,7 @@
 
 import math
 from itertools import product
+from pathlib import Path
 
 from esrgan_bench.page import write_page
 
@@ -34,15 +35,22 @@ def content(results, **changed):
     machine = {"cpu": "Made-up(R) CPU", "cores": 2, "cores_usable": 1.5, "ram_mib": 4096, "packages": {"numpy": "2.1"}}
     return {
         **{"format": 2, "date": "2026-01-02T03:04:05+00:00", "command": "esrgan-bench --html p.html"},
-        **{"machine": machine, "timed": "runs", "complete": True, "peaks": peaks, "bandwidth_gb_s": 12.5},
+        **{
+            "machine": machine,
+            "timed": "runs",
+            "complete": True,
+            "peaks": peaks,
+            "bandwidth_gb_s": 12.5,
+            "energy": "-",
+        },
         **{"results": results, **changed},
     }
 
 
-def page_of(tmp_path, results, **changed):
+def page_of(folder: Path, results, **changed):
     """The text of the page."""
-    write_page(tmp_path / "page.html", content(results, **changed))
-    return (tmp_path / "page.html").read_text()
+    write_page(folder / "page.html", content(results, **changed))
+    return (folder / "page.html").read_text()
 
 
 SIZES = ((128, 128), (192, 108), (640, 360))

@@ -274,6 +274,7 @@ def test_the_reference_backend_claims_no_arithmetic(blur_x2, tmp_path, clock):
 
 @pytest.mark.parametrize(("at", "runs"), [(2 + 5 + 2 + 3, [5, 2]), (2 + 5 + 1, [5]), (2 + 3, [2])])
 def test_an_interrupted_benchmark_keeps_what_was_measured(blur_x2, tmp_path, clock, capsys, at, runs):
+    pytest.importorskip("matplotlib", reason="the page is drawn with the 'bench' extra")
     clock.interrupted_at = at
     target = tmp_path / "figures.json"
     table, page = tmp_path / "figures.md", tmp_path / "figures.html"
