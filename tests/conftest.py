@@ -28,10 +28,10 @@ def pytest_runtest_setup(item):
             if sys.platform not in platforms:
                 pytest.skip(f"runs on {' and '.join(platforms)} only: it {marker.args[0]}")
     if item.get_closest_marker("gpu"):
-        from esrgan_deploy.cuda.probe import probe
+        from esrgan_deploy.cuda.gpu import find_gpu
 
         try:
-            probe()
+            find_gpu()
         except MachineError as error:
             pytest.skip(f"needs a GPU: {error}")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from esrgan_bench.nvml import gpu_energy_joules
-from esrgan_deploy.backends.names import ON_GPU
+from esrgan_deploy.backends.names import GPU_BACKENDS
 
 POWERCAP = Path("/sys/class/powercap")
 
@@ -27,7 +27,7 @@ class Meter(NamedTuple):
 
 def open_meter(backend: str, powercap: Path = POWERCAP) -> Meter:
     """What tells the energy of a session of this backend: of the GPU where it computes on one, else of the CPU."""
-    if backend not in ON_GPU:
+    if backend not in GPU_BACKENDS:
         return _rapl(powercap)
     if gpu_energy_joules() is None:
         return Meter(None, "energy unknown: the GPU's driver (NVML) does not count it")

@@ -14,7 +14,7 @@ from esrgan_bench.energy import open_meter
 from esrgan_bench.peak import Peak, Peaks
 from esrgan_bench.rounds import WARM_UP_ROUNDS, Round, rounds
 from esrgan_deploy.backends import Session
-from esrgan_deploy.backends.names import ON_GPU
+from esrgan_deploy.backends.names import GPU_BACKENDS
 from esrgan_deploy.system.machine import disturbance, peak_rss_mib, reset_peak_rss, rss_mib
 
 LEAST_RUNS = 5
@@ -167,7 +167,7 @@ class Benchmark:
     def _compare_with_machine(self, measurement: Measurement, note: Callable[[str], None]) -> None:
         """Measure what the machine could do in this precision, unless that is known."""
         measurement.peak = self.peaks.of(measurement.backend, measurement.precision, note)
-        if self.bandwidth_gb_s is None and measurement.backend not in ON_GPU:
+        if self.bandwidth_gb_s is None and measurement.backend not in GPU_BACKENDS:
             self.bandwidth_gb_s = copy_bandwidth_gb_s()
 
 

@@ -1,7 +1,7 @@
 """What NVIDIA's driver tells of the GPU that sessions compute on: name, clocks, energy.
 
 Source of the functions and constants: NVML, `nvml.h`, and CUDA Driver API, `cuda.h`. Called through ctypes like in
-`esrgan_deploy.cuda.probe`, so that nothing has to be installed for it.
+`esrgan_deploy.cuda.gpu`, so that nothing has to be installed for it.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import numpy as np
 
 from esrgan_bench.measure import Benchmark, Measurement
 from esrgan_bench.nvml import gpu_facts
-from esrgan_deploy.backends.names import ON_GPU
+from esrgan_deploy.backends.names import GPU_BACKENDS
 from esrgan_deploy.system.machine import machine_facts
 
 REPORT_FORMAT = 2
@@ -24,7 +24,7 @@ TIMED = (
 def to_json(benchmark: Benchmark, command: str) -> dict[str, Any]:
     """Everything that was measured, also of a benchmark that was interrupted; `complete` tells."""
     facts = provenance(command)
-    if any(m.backend in ON_GPU for m in benchmark.measured):
+    if any(m.backend in GPU_BACKENDS for m in benchmark.measured):
         facts["machine"]["gpu"] = gpu_facts()
     return {
         **facts,

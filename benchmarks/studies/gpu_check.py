@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from esrgan_deploy.cuda.probe import probe
+from esrgan_deploy.cuda.gpu import find_gpu
 from esrgan_deploy.errors import MachineError
 from side_by_side import save
 
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--networks", type=Path, help="what gpu_networks.py wrote (default: it is run)")
     args = parser.parse_args()
     try:
-        facts = probe()
+        facts = find_gpu()
     except MachineError as error:
         sys.exit(f"gpu_check: {error}")
     deadline = time.monotonic() + 60 * MINUTES

@@ -45,8 +45,8 @@ Group: TypeAlias = "Callable[[Bench, Pixels], Iterator[dict[str, Any]]]"
 class Bench:
     """TensorRT, a GPU, and a cache of engines that is thrown away."""
 
-    def __init__(self, library: TensorRT, driver: Driver, networks: Path, cache: EngineCache) -> None:
-        self.library = library
+    def __init__(self, trt: TensorRT, driver: Driver, networks: Path, cache: EngineCache) -> None:
+        self.trt = trt
         self.driver = driver
         self.networks = networks
         self.cache = cache
@@ -60,15 +60,11 @@ class Bench:
         options = EngineOptions(Profile.fixed(1, height, width), refit=refit)
         with self.driver.active():
             free, _ = self.driver.memory()
-        return self.cache.get(
-            self.library, self.driver.facts, model, options, free_memory=free, progress=lambda *_: None
-        )
+        return self.cache.get(self.trt, self.driver.facts, model, options, free_memory=free, progress=lambda *_: None)
 
     def session(self, model: Path, *, refit: bool = False, streams: int = 1) -> TensorRTSession:
         """A session that finds its engines in the cache."""
-        return TensorRTSession(
-            model, refit=refit, streams=streams, cache=self.cache, library=self.library, driver=self.driver
-        )
+        return TensorRTSession(model, refit=refit, streams=streams, cache=self.cache, trt=self.trt, driver=self.driver)
 
 
 def main() -> None:
@@ -78,10 +74,10 @@ def main() -> None:
     parser.add_argument("shapes", nargs="+", help="WxH of frames")
     args = parser.parse_args()
     shapes = [tuple(map(int, shape.split("x"))) for shape in args.shapes]
-    driver, library = open_driver(), load_tensorrt()
-    about = {"version": str(library), "cuda": driver.name}
+    driver, trt = open_driver(), load_tensorrt()
+    about = {"version": str(trt), "cuda": driver.name}
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(library, driver, args.folder, EngineCache(Path(folder)))
+        bench = Bench(trt, driver, args.folder, EngineCache(Path(folder)))
         for row in rows(bench, [(height, width) for width, height in shapes]):
             print(json.dumps({**row, **about}), flush=True)
     driver.close()
@@ -131,7 +127,7 @@ def engine_alone_ms(bench: Bench, file: EngineFile, frame: Pixels) -> tuple[list
     """
     driver, shape = bench.driver, file.sidecar.options.profile.opt
     with driver.active(), ExitStack() as stack:
-        engine = Engine(bench.library, driver, file, contexts=1, batches=1)
+        engine = Engine(bench.trt, driver, file, contexts=1, batches=1)
         stack.callback(engine.close)
         stream = driver.create_stream()
         stack.callback(driver.destroy_stream, stream)

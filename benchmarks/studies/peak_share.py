@@ -25,7 +25,7 @@ from esrgan_bench.rounds import seconds_of
 from esrgan_deploy import Session, open_session
 from esrgan_deploy.backends.int8 import int8_path
 from esrgan_deploy.backends.names import CpuPrecision
-from esrgan_deploy.backends.ov import bf16_here
+from esrgan_deploy.backends.ov import cpu_has_bf16
 from esrgan_deploy.flops import count_flops
 from esrgan_deploy.model import load_onnx
 from esrgan_deploy.models import BUNDLED
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--int8-rrdbnet", type=Path, metavar="FILE", help="x4plus from esrgan-export --int8")
     parser.add_argument("--rounds", type=int, default=9, help="timed runs of each network (default: 9)")
     args = parser.parse_args()
-    precisions: tuple[CpuPrecision, ...] = ("fp32", "bf16") if bf16_here() else ("fp32",)
+    precisions: tuple[CpuPrecision, ...] = ("fp32", "bf16") if cpu_has_bf16() else ("fp32",)
     print(f"{'network':32} {'type':5} {'median s':>9} {'GFLOPS':>8} {'product':>8} {'share':>6}")
     results = []
     with tempfile.TemporaryDirectory() as folder:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import peers_setup as setup
-from esrgan_deploy.backends.ov import bf16_here
+from esrgan_deploy.backends.ov import cpu_has_bf16
 from esrgan_deploy.model import load_onnx
 from esrgan_deploy.models import BUNDLED
 from esrgan_export.checkpoint import load_checkpoint, save_checkpoint
@@ -124,7 +124,7 @@ def lineup(subject: Subject, folder: Path, size: tuple[int, int]) -> dict[str, S
         "OpenVINO bf16": here("openvino", **shape, precision="bf16"),
         "vs-mlrt OV bf16": functools.partial(mlrt, "ov", "bf16"),
     }
-    return {**everybody, **in_bf16} if bf16_here() else {**everybody, "esrgan-deploy bf16": _no_bf16}
+    return {**everybody, **in_bf16} if cpu_has_bf16() else {**everybody, "esrgan-deploy bf16": _no_bf16}
 
 
 def _no_bf16() -> Contender:

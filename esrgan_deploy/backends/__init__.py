@@ -12,7 +12,7 @@ from esrgan_deploy.errors import MachineError, OptionError
 from esrgan_deploy.frame_io import Frames
 
 if TYPE_CHECKING:
-    from esrgan_deploy.engine.build.progress import Progress
+    from esrgan_deploy.engine.build.progress import BuildProgress
 
 __all__ = ["BACKENDS", "CpuPrecision", "Frames", "Session", "open_session"]
 
@@ -26,7 +26,7 @@ def open_session(
     streams: int = 1,
     cache: Path | None = None,
     refit: bool = False,
-    progress: Progress | None = None,
+    progress: BuildProgress | None = None,
     allow_cpu_fallback: bool = False,
 ) -> Session:
     """Load a network on a device.
@@ -107,10 +107,10 @@ def _prefers_tensorrt(path: Path) -> bool:
 
 
 def _gpu_works() -> bool:
-    from esrgan_deploy.cuda.probe import probe
+    from esrgan_deploy.cuda.gpu import find_gpu
 
     try:
-        probe()
+        find_gpu()
     except MachineError:
         return False
     return True

@@ -9,7 +9,7 @@ from esrgan_deploy.errors import BackendMissingError
 from esrgan_deploy.system.cpu import openvino_runs_here
 
 BACKENDS = ("auto", "tensorrt", "openvino", "ort", "ort-cuda", "ort-tensorrt", "reference")
-ON_GPU = ("tensorrt", "ort-cuda", "ort-tensorrt")
+GPU_BACKENDS = ("tensorrt", "ort-cuda", "ort-tensorrt")
 ENGINE_SUFFIXES = (".engine", ".plan")
 """Of files that TensorRT runs as they are."""
 CpuPrecision = Literal["auto", "fp32", "bf16", "int8"]

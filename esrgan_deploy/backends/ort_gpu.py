@@ -23,7 +23,7 @@ from esrgan_deploy.backends import ort_engines, ort_libraries
 from esrgan_deploy.backends.ort import check_installed, first_line
 from esrgan_deploy.backends.session import ThreadedSession
 from esrgan_deploy.cuda import DeviceFacts
-from esrgan_deploy.cuda.probe import check_driver, probe
+from esrgan_deploy.cuda.gpu import check_driver, find_gpu
 from esrgan_deploy.engine.store.folder import user_folder
 from esrgan_deploy.errors import BackendMissingError, EsrganError, MachineError, ModelError
 from esrgan_deploy.frame_io import Frames, FrameType, attach_frame_io, frame_type_of
@@ -280,7 +280,7 @@ def check_machine(backend: str, provider: str) -> DeviceFacts:
             f"-b {backend} needs an ONNX Runtime with {provider}: "
             "pip uninstall -y onnxruntime && pip install 'esrgan-deploy[gpu]'"
         )
-    facts = probe()
+    facts = find_gpu()
     check_driver(facts, ort_libraries.cuda_major(provider), "onnxruntime-gpu")
     ort_libraries.load_libraries()
     ort_libraries.check_libraries(*dict.fromkeys((provider, "CUDAExecutionProvider")))  # takes what TensorRT leaves

@@ -61,7 +61,7 @@ class OpenVinoSession(ThreadedSession):
         self._alpha: float | None = None
         graph, info = load_at_alpha(model, self._alpha)
         self._core = openvino.Core()
-        has_bf16 = bf16_here()
+        has_bf16 = cpu_has_bf16()
         if precision == "bf16" and not has_bf16:
             raise OptionError("--precision bf16: this CPU has no bf16 instructions; use --precision fp32")
         if precision == "int8" and info.precision != "int8":
@@ -149,7 +149,7 @@ def _last_line(error: Exception) -> str:
 
 
 @functools.cache
-def bf16_here() -> bool:
+def cpu_has_bf16() -> bool:
     """Tell whether OpenVINO computes bf16 natively on this CPU; False where it is not installed."""
     try:
         import openvino

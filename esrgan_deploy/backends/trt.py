@@ -17,16 +17,16 @@ from esrgan_deploy.cuda import Driver
 from esrgan_deploy.cuda.arrays import DeviceFrames, device_array, stream_handle
 from esrgan_deploy.cuda.pool import Pool
 from esrgan_deploy.engine.options import EngineOptions, Profile, Shape
-from esrgan_deploy.engine.run.host_streams import Lanes
+from esrgan_deploy.engine.run.host_streams import HostStreams
 from esrgan_deploy.engine.run.loader import Loader
 from esrgan_deploy.engine.run.source import CachedEngines, EngineSource, OneEngine
-from esrgan_deploy.engine.run.workers import Job, Workers
+from esrgan_deploy.engine.run.workers import BatchTask, Workers
 from esrgan_deploy.errors import MachineError, OptionError
 from esrgan_deploy.frame_io import Frames, FrameType
 
 if TYPE_CHECKING:
     from esrgan_deploy.engine.adapter import TensorRT
-    from esrgan_deploy.engine.build.progress import Progress
+    from esrgan_deploy.engine.build.progress import BuildProgress
     from esrgan_deploy.engine.store.cache import EngineCache
 
 
@@ -47,10 +47,10 @@ class TensorRTSession(Session):
         refit: bool = False,
         optimization_level: int | None = None,
         cache: EngineCache | None = None,
-        library: TensorRT | None = None,
+        trt: TensorRT | None = None,
         driver: Driver | None = None,
         device: int = 0,
-        progress: Progress | None = None,
+        progress: BuildProgress | None = None,
     ) -> None:
         """Open `model`; its engine is loaded, or built, by `prepare` or for the first frames.
 
@@ -61,7 +61,7 @@ class TensorRTSession(Session):
             refit: make engines that `set_alpha` can change, of an ONNX file with its endpoints beside it.
             optimization_level: of builds, 0 (quick) to 5; see `EngineOptions`.
             cache: None: the user's.
-            library: None: the TensorRT that is installed.
+            trt: None: the TensorRT that is installed.
             driver: None: a new one on `device`, which is closed after the session and its last result.
             device: number of the GPU; `driver` is on it.
             progress: told of builds; None: nobody is.
@@ -81,16 +81,16 @@ class TensorRTSession(Session):
             close_driver = self._driver.close if driver is None else _keep_open
             on_failure.callback(close_driver)
             # After the driver: without a GPU TensorRT may crash.
-            library = library or _load_tensorrt(self._driver)
+            trt = trt or _load_tensorrt(self._driver)
             with self._driver.active():
-                self._source = _open_source(model, library, self._driver, cache, settings, progress or _tell_nobody)
+                self._source = _open_source(model, trt, self._driver, cache, settings, progress or _tell_nobody)
             on_failure.pop_all()
         self.info = self._source.info
         self.backend = "tensorrt"
         self.precision = self.info.precision
         self.largest_untiled = self._source.largest_untiled
         self._pool = Pool(self._driver, close_driver)
-        self._loader = Loader(library, self._driver, self._source, self._pool, lanes=streams, device=device)
+        self._loader = Loader(trt, self._driver, self._source, self._pool, streams=streams, device=device)
         self._device = device
         self._fixed_batch = self._batch = batch
         self._closed = False
@@ -123,7 +123,7 @@ class TensorRTSession(Session):
         with self._lock, self._driver.active():
             self._check_open()
             self._batch = self._fixed_batch or count
-            self._lanes_for(count, height, width, frame_type)
+            self._streams_for(count, height, width, frame_type)
 
     def set_alpha(self, alpha: float) -> None:
         """See `Session.set_alpha`: waits for what was submitted before, and changes the engine in place.
@@ -178,8 +178,8 @@ class TensorRTSession(Session):
                     f"frames: {width}x{height} are no multiples of {self.info.multiple_of}, which this network needs; "
                     "pad them: frames on the GPU are not copied to do that"
                 )
-            lanes, shape = self._lanes_for(count, height, width, source.frame_type)
-            return self._loader.device_lane().run(lanes, source, target, shape, handle)
+            streams, shape = self._streams_for(count, height, width, source.frame_type)
+            return self._loader.device_stream().run(streams, source, target, shape, handle)
 
     def close(self) -> None:
         """See `Session.close`. Results stay valid; the memory of each is freed with its last view."""
@@ -215,36 +215,36 @@ class TensorRTSession(Session):
         """Enqueue a batch, in parts if it is larger than the engine's."""
         if not future.set_running_or_notify_cancel():
             return
-        job = Job(future)
+        task = BatchTask(future)
         try:
             with self._lock:
                 self._check_open()
-                self._enqueue(batch, frames, job)
+                self._enqueue(batch, frames, task)
         except BaseException as error:
-            job.error = error
+            task.error = error
         # After its parts, of which some may be on their way even if one failed.
-        self._workers.finish(job.end)
+        self._workers.finish(task.end)
 
-    def _enqueue(self, batch: Frames, frames: FrameType, job: Job) -> None:
+    def _enqueue(self, batch: Frames, frames: FrameType, task: BatchTask) -> None:
         count, height, width, _ = batch.shape
-        lanes, shape = self._lanes_for(count, height, width, frames)
-        scale, sizes = self.info.scale, lanes.engine.sizes
+        streams, shape = self._streams_for(count, height, width, frames)
+        scale, sizes = self.info.scale, streams.engine.sizes
         # Blocks for whole batches, so that a short last one finds the block of a full one.
         whole = Shape(-(-count // shape.batch) * shape.batch, shape.height, shape.width)
         block = self._pool.take(None, sizes.frames_out(whole))
         large = block.array((count, shape.height * scale, shape.width * scale, 3), batch.dtype)
-        job.result = large[:, : height * scale, : width * scale]
+        task.result = large[:, : height * scale, : width * scale]
         for start in range(0, count, shape.batch):
             part = batch[start : start + shape.batch]
-            slot = lanes.start(part, shape, block, start * sizes.frames_out(whole) // whole.batch)
-            self._workers.finish(partial(job.finish, lanes, slot, len(part)))
+            buffers = streams.start(part, shape, block, start * sizes.frames_out(whole) // whole.batch)
+            self._workers.finish(partial(task.finish, streams, buffers, len(part)))
 
-    def _lanes_for(self, count: int, height: int, width: int, frames: FrameType) -> tuple[Lanes, Shape]:
+    def _streams_for(self, count: int, height: int, width: int, frames: FrameType) -> tuple[HostStreams, Shape]:
         """The engine for such frames, and the shape that they are padded to."""
         self._batch = self._batch or count
         multiple = self.info.multiple_of
         wanted = Shape(self._batch, height + -height % multiple, width + -width % multiple)
-        return self._loader.lanes_for(wanted, frames)
+        return self._loader.streams_for(wanted, frames)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -253,17 +253,17 @@ class TensorRTSession(Session):
 
 def _open_source(
     model: Path,
-    library: TensorRT,
+    trt: TensorRT,
     driver: Driver,
     cache: EngineCache | None,
     settings: EngineOptions,
-    progress: Progress,
+    progress: BuildProgress,
 ) -> EngineSource:
     if model.suffix in ENGINE_SUFFIXES:
-        return OneEngine(model, library, driver)
+        return OneEngine(model, trt, driver)
     from esrgan_deploy.engine.store.cache import EngineCache
 
-    return CachedEngines(model, library, driver, cache or EngineCache(), settings, progress)
+    return CachedEngines(model, trt, driver, cache or EngineCache(), settings, progress)
 
 
 def _open_driver(device: int) -> Driver:
@@ -273,12 +273,12 @@ def _open_driver(device: int) -> Driver:
 
 
 def _load_tensorrt(driver: Driver) -> TensorRT:
-    from esrgan_deploy.cuda.probe import check_driver, required_cuda
+    from esrgan_deploy.cuda.gpu import check_driver, required_cuda
     from esrgan_deploy.engine.adapter import load_tensorrt
 
-    library = load_tensorrt()
-    check_driver(driver.facts, required_cuda(library.module.__name__), str(library))
-    return library
+    trt = load_tensorrt()
+    check_driver(driver.facts, required_cuda(trt.module.__name__), str(trt))
+    return trt
 
 
 def _keep_open() -> None:

@@ -81,7 +81,7 @@ def _engine(args: argparse.Namespace) -> None:
 
 
 def _build(cache: EngineCache, args: argparse.Namespace) -> None:
-    from esrgan_deploy.engine.local_machine import find_here, free_memory
+    from esrgan_deploy.engine.local_machine import find_local_machine, free_memory
     from esrgan_deploy.engine.options import EngineOptions
     from esrgan_deploy.model import load_onnx
 
@@ -95,9 +95,9 @@ def _build(cache: EngineCache, args: argparse.Namespace) -> None:
         aux_streams=args.aux_streams,
         workspace_mib=args.workspace,
     )
-    library, facts = find_here()
+    trt, facts = find_local_machine()
     with BuildProgress() as progress:
-        engine = cache.get(library, facts, args.model, options, free_memory=free_memory(facts), progress=progress)
+        engine = cache.get(trt, facts, args.model, options, free_memory=free_memory(facts), progress=progress)
     made = engine.sidecar
     for note in made.notes:
         print(note, file=sys.stderr)
@@ -159,11 +159,11 @@ def _prune(cache: EngineCache, *, everything: bool) -> None:
 
 def _known_machine(consequence: str) -> Machine | None:
     """The present machine, or None and a line that says why it is not known and what follows from that."""
-    from esrgan_deploy.engine.local_machine import find_here
+    from esrgan_deploy.engine.local_machine import find_local_machine
     from esrgan_deploy.engine.store.sidecar import this_machine
 
     try:
-        return this_machine(*find_here())
+        return this_machine(*find_local_machine())
     except EsrganError as error:
         print(f"esrgan-engine: this machine is not known, so {consequence}: {error}", file=sys.stderr)
         return None

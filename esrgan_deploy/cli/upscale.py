@@ -21,7 +21,7 @@ from esrgan_deploy.system.files import same_file
 from esrgan_deploy.upscaler import Upscaler
 
 if TYPE_CHECKING:
-    from esrgan_deploy.tuning.run_settings import Settings
+    from esrgan_deploy.tuning.run_settings import RunSettings
     from esrgan_deploy.video import VideoInfo, VideoOptions, VideoSummary
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
@@ -146,7 +146,7 @@ def _upscaler(model: Path | None, args: argparse.Namespace, building: BuildProgr
 
 def _settings(
     model: Path | None, args: argparse.Namespace, building: BuildProgress
-) -> tuple[Settings, tuple[int, int] | None]:
+) -> tuple[RunSettings, tuple[int, int] | None]:
     """What to run with, and the height and width of a clip that this was tuned for."""
     from esrgan_deploy.tuning import recall, tune
     from esrgan_deploy.tuning.run_settings import is_long
@@ -169,14 +169,14 @@ def _settings(
     return asked.chosen(choice), (info.height, info.width) if info else None
 
 
-def _asked(args: argparse.Namespace) -> Settings:
+def _asked(args: argparse.Namespace) -> RunSettings:
     """What the user asks for, and beside that, what an interrupted run to the same output has taken."""
     from esrgan_deploy.system.cpu import default_threads
-    from esrgan_deploy.tuning.run_settings import Settings
+    from esrgan_deploy.tuning.run_settings import RunSettings
 
     # Frames of a clip can be computed side by side; a picture should have all threads to itself.
     streams = min(CLIP_STREAMS, args.threads or default_threads()) if _is_clip(args) else 1
-    asked = Settings(args.backend, args.precision, args.threads, streams, args.tile)
+    asked = RunSettings(args.backend, args.precision, args.threads, streams, args.tile)
     if not _is_clip(args) or PIPE in (args.input, args.output):
         return asked
     from esrgan_deploy.video.output.checkpoint import recorded_identity

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from esrgan_deploy.cuda import Driver, DriverName
-from esrgan_deploy.cuda.probe import probe
+from esrgan_deploy.cuda.gpu import find_gpu
 from esrgan_deploy.errors import BackendMissingError, MachineError
 
 _LAYERS = {
@@ -22,7 +22,7 @@ def open_driver(name: DriverName = "auto", device: int = 0) -> Driver:
         MachineError: no driver, a driver that does not work, no such GPU, or no memory for the primary context.
         BackendMissingError: the package is not installed or does not load.
     """
-    facts = probe(device)
+    facts = find_gpu(device)
     problems = []
     for layer in _LAYERS if name == "auto" else (name,):
         module, kind, package = _LAYERS[layer]

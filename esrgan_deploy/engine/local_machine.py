@@ -11,25 +11,25 @@ if TYPE_CHECKING:
     from esrgan_deploy.engine.adapter import TensorRT
 
 
-def find_here() -> tuple[TensorRT, DeviceFacts | None]:
+def find_local_machine() -> tuple[TensorRT, DeviceFacts | None]:
     """The installed TensorRT, and the GPU unless engines are portable. The driver is asked before TensorRT is.
 
     Raises:
         BackendMissingError: TensorRT is not installed, or does not load.
         MachineError: no GPU or driver, or a driver that is too old for this TensorRT.
     """
-    from esrgan_deploy.cuda.probe import check_driver, probe, required_cuda
+    from esrgan_deploy.cuda.gpu import check_driver, find_gpu, required_cuda
     from esrgan_deploy.engine.adapter import load_tensorrt
 
-    library = load_tensorrt()
-    if library.portable:
-        return library, None
+    trt = load_tensorrt()
+    if trt.portable:
+        return trt, None
     try:
-        facts = probe()
+        facts = find_gpu()
     except MachineError as error:
         raise MachineError(f"{error} (an engine has to be built on the machine that will run it)") from error
-    check_driver(facts, required_cuda(library.module.__name__), str(library))
-    return library, facts
+    check_driver(facts, required_cuda(trt.module.__name__), str(trt))
+    return trt, facts
 
 
 def free_memory(facts: DeviceFacts | None) -> int | None:

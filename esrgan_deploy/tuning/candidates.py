@@ -7,7 +7,7 @@ from pathlib import Path
 
 from esrgan_deploy.backends.int8 import int8_beside
 from esrgan_deploy.backends.names import CpuPrecision, untuned_backend
-from esrgan_deploy.backends.ov import bf16_here
+from esrgan_deploy.backends.ov import cpu_has_bf16
 from esrgan_deploy.errors import OptionError
 from esrgan_deploy.model import ModelInfo
 from esrgan_deploy.system.cpu import default_threads, openvino_runs_here, usable_threads
@@ -54,10 +54,10 @@ def _precisions(model: Path, info: ModelInfo, quality: CpuPrecision) -> list[Cpu
     if info.precision == "int8":
         return ["int8"]
     if quality in ("fp32", "bf16"):
-        if quality == "bf16" and not bf16_here():
+        if quality == "bf16" and not cpu_has_bf16():
             raise OptionError("--precision bf16: this CPU has no bf16 instructions; use --precision fp32")
         return [quality]
-    full: list[CpuPrecision] = ["bf16", "fp32"] if bf16_here() else ["fp32"]
+    full: list[CpuPrecision] = ["bf16", "fp32"] if cpu_has_bf16() else ["fp32"]
     if quality == "int8":
         int8_beside(model)  # says so where there is none
         return ["int8", *full]

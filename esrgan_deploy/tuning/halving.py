@@ -67,7 +67,7 @@ class Runner:
         return Timing(self.candidate, self.seconds[side] / best.seconds[side], side)
 
 
-class Contest:
+class SuccessiveHalving:
     """Candidates that are timed against each other, within a time limit."""
 
     def __init__(self, model: Path, int8: Path | None, until: float, told: Callable[[int, int], None]) -> None:
@@ -85,7 +85,7 @@ class Contest:
         self._faults: list[Timing] = []
         self._open = contextlib.ExitStack()
 
-    def __enter__(self) -> Contest:
+    def __enter__(self) -> SuccessiveHalving:
         return self
 
     def __exit__(self, *_error: object) -> None:

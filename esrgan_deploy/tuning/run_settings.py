@@ -38,7 +38,7 @@ _ALLOWED: Mapping[str, tuple[CpuPrecision, ...]] = {
 
 
 @dataclass(frozen=True)
-class Settings:
+class RunSettings:
     """Arguments for `open_session` and `Upscaler`."""
 
     backend: str
@@ -51,7 +51,7 @@ class Settings:
     most_pixels: int | None = None
     """Of a tile; None: as many as there is memory for now."""
 
-    def resumed(self, recorded: Mapping[str, Any]) -> Settings:
+    def resumed(self, recorded: Mapping[str, Any]) -> RunSettings:
         """With what decided the results of an interrupted run, where the user leaves it open.
 
         Args:
@@ -72,7 +72,7 @@ class Settings:
             most_pixels=int(limit[1]) if limit and self.tile is None else None,
         )
 
-    def chosen(self, choice: Choice) -> Settings:
+    def chosen(self, choice: Choice) -> RunSettings:
         """With the fastest way known, where the user leaves it open."""
         best = choice.best
         threads = self.threads or best.threads

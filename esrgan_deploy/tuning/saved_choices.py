@@ -19,7 +19,7 @@ from esrgan_deploy.system.cpu import facts
 from esrgan_deploy.system.files import replacing
 from esrgan_deploy.tuning.choice import Choice
 
-FORMAT = 1
+CHOICE_FORMAT = 1
 _KEY_DIGITS = 16
 
 
@@ -60,7 +60,7 @@ def _question(model: Path, quality: CpuPrecision) -> dict[str, Any]:
     """Everything that the choice follows from."""
     int8 = int8_path(model)
     question = {
-        "format": FORMAT,
+        "format": CHOICE_FORMAT,
         "quality": quality,
         "model": _sha256(model),
         "int8": _sha256(int8) if quality == "int8" and int8.exists() else None,

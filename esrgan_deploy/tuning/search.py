@@ -16,14 +16,14 @@ from esrgan_deploy.model import load_onnx
 from esrgan_deploy.system.cpu import shortcomings
 from esrgan_deploy.tuning.candidates import candidates
 from esrgan_deploy.tuning.choice import Choice
-from esrgan_deploy.tuning.halving import Contest
+from esrgan_deploy.tuning.halving import SuccessiveHalving
 from esrgan_deploy.tuning.saved_choices import remember
-from esrgan_deploy.tuning.short_network import any_size, excerpt
+from esrgan_deploy.tuning.short_network import any_size, shorten
 
 if TYPE_CHECKING:
     import onnx
 
-    from esrgan_deploy.engine.build.progress import Progress
+    from esrgan_deploy.engine.build.progress import BuildProgress
 
 LIMIT_S = 20.0
 """A tuning takes no longer."""
@@ -32,7 +32,7 @@ SPENT_S = 13.0
 PHASE = "Tuning"
 
 
-def tune(model: Path, precision: CpuPrecision = "auto", progress: Progress | None = None) -> Choice:
+def tune(model: Path, precision: CpuPrecision = "auto", progress: BuildProgress | None = None) -> Choice:
     """Time the ways to run `model` on this CPU, on noise, and remember the fastest for this machine and model.
 
     Where the answer cannot be written down, its remarks say so.
@@ -64,7 +64,7 @@ def tune(model: Path, precision: CpuPrecision = "auto", progress: Progress | Non
             if progress:
                 progress(PHASE, done, total)
 
-        with Contest(short, int8, start + SPENT_S, told) as contest:
+        with SuccessiveHalving(short, int8, start + SPENT_S, told) as contest:
             timings, best = contest.decide(contenders)
             tiles = [] if info.fixed_size else contest.curve(best, best.session.largest_untiled)
     remarks = shortcomings()
@@ -79,5 +79,5 @@ def tune(model: Path, precision: CpuPrecision = "auto", progress: Progress | Non
 
 
 def _written(path: Path, graph: onnx.ModelProto) -> Path:
-    path.write_bytes(excerpt(any_size(graph)).SerializeToString())
+    path.write_bytes(shorten(any_size(graph)).SerializeToString())
     return path

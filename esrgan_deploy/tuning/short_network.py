@@ -22,7 +22,7 @@ ENOUGH = 4e6 * SIDE * SIDE
 """Operations. RRDBNet takes as many for nearly three of its blocks, networks made for speed fewer for all layers."""
 
 
-def excerpt(model: onnx.ModelProto) -> onnx.ModelProto:
+def shorten(model: onnx.ModelProto) -> onnx.ModelProto:
     """The first part of a network, up to the tensor before which `ENOUGH` is computed; a small network itself.
 
     The first three channels of that tensor are the output, so that it is a network from pictures to pictures, though

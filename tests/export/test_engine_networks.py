@@ -8,7 +8,7 @@ import pytest
 from esrgan_deploy import ModelInfo, open_session
 from esrgan_deploy.engine.adapter import TensorRT
 from esrgan_deploy.engine.build.graph import frame_graph
-from esrgan_deploy.engine.build.memory import footprint
+from esrgan_deploy.engine.build.memory import engine_memory
 from esrgan_deploy.engine.build.plan import build_plan
 from esrgan_deploy.engine.options import EngineOptions, Profile, Shape
 from esrgan_deploy.model import load_onnx
@@ -35,9 +35,9 @@ def exported(kind, precision="fp32"):
     return model if precision == "fp32" else to_precision(model, precision)
 
 
-def build(library, path, options):
+def build(trt, path, options):
     model, info = load_onnx(path)
-    return build_plan(library, model, info, path, options, free_memory=None, progress=lambda *_: None)
+    return build_plan(trt, model, info, path, options, free_memory=None, progress=lambda *_: None)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
@@ -86,7 +86,7 @@ def test_memory_of_the_large_network_is_that_of_its_last_convolutions():
     """RRDBNet x4 has 64 channels at 4H x 4W: two such tensors in half precision are 4096 bytes an input pixel."""
     model = to_precision(export_onnx(RRDBNet(blocks=2), ModelInfo(scale=4)), "fp16")
     weights = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
-    found = footprint(model, Shape(2, 90, 160)).at(Shape(2, 90, 160)) - weights
+    found = engine_memory(model, Shape(2, 90, 160)).at(Shape(2, 90, 160)) - weights
     assert 4096 <= found / (2 * 90 * 160) < 1.05 * 4096
 
 

@@ -37,7 +37,7 @@ from esrgan_deploy.tuning import (
     search,
     short_network,
 )
-from esrgan_deploy.tuning.run_settings import Settings
+from esrgan_deploy.tuning.run_settings import RunSettings
 from esrgan_deploy.video import parts_of
 from tiny_int8 import CHANNELS, write_float, write_int8
 
@@ -147,18 +147,18 @@ def kinds(model, quality, precision="fp32"):
     ],
 )
 def test_only_what_keeps_the_quality_is_a_candidate(pair, monkeypatch, bf16, quality, expected):
-    monkeypatch.setattr(candidates, "bf16_here", lambda: bf16)
+    monkeypatch.setattr(candidates, "cpu_has_bf16", lambda: bf16)
     assert kinds(pair, quality) == [tuple(kind.split()) for kind in expected]
 
 
 def test_files_in_int8_and_bf16_leave_less_to_choose(pair, monkeypatch):
-    monkeypatch.setattr(candidates, "bf16_here", lambda: True)
+    monkeypatch.setattr(candidates, "cpu_has_bf16", lambda: True)
     assert kinds(pair, "auto", precision="int8") == [("openvino", "int8"), ("ort", "int8")]
     assert {backend for backend, _ in kinds(pair, "auto", precision="bf16")} == {"openvino"}
 
 
 def test_bf16_is_refused_where_the_processor_has_none(pair, monkeypatch):
-    monkeypatch.setattr(candidates, "bf16_here", lambda: False)
+    monkeypatch.setattr(candidates, "cpu_has_bf16", lambda: False)
     with pytest.raises(OptionError, match="use --precision fp32"):
         kinds(pair, "bf16")
 
@@ -179,7 +179,7 @@ def test_an_excerpt_computes_the_beginning_of_the_network(tmp_path, rng, monkeyp
     model = onnx.load(write(tmp_path / "m.onnx", layers=6))
     conv = 2 * 9 * CHANNELS * CHANNELS * short_network.SIDE**2
     monkeypatch.setattr(short_network, "ENOUGH", 2.5 * conv)
-    part = short_network.excerpt(model)
+    part = short_network.shorten(model)
     assert 2.5 * conv <= count_flops(part, short_network.SIDE, short_network.SIDE) < 3.5 * conv
     assert part.metadata_props == model.metadata_props
     (path := tmp_path / "part.onnx").write_bytes(part.SerializeToString())
@@ -191,7 +191,7 @@ def test_an_excerpt_computes_the_beginning_of_the_network(tmp_path, rng, monkeyp
 
 def test_a_small_network_is_its_own_excerpt(tmp_path):
     model = onnx.load(write_float(tmp_path / "m.onnx"))
-    assert short_network.excerpt(model) == model
+    assert short_network.shorten(model) == model
 
 
 # --- the contest ---------------------------------------------------------------------------------------------------
@@ -214,8 +214,8 @@ def hold(monkeypatch, took, names, broken=()):
         runner.run(halving.SIDES[0])
         return runner
 
-    monkeypatch.setattr(halving.Contest, "_load", load)
-    with halving.Contest(Path("a"), Path("b"), float("inf"), lambda done, total: None) as contest:
+    monkeypatch.setattr(halving.SuccessiveHalving, "_load", load)
+    with halving.SuccessiveHalving(Path("a"), Path("b"), float("inf"), lambda done, total: None) as contest:
         return contest.decide(names)
 
 
@@ -438,7 +438,7 @@ def test_the_limit_of_a_long_job(tmp_path):
     assert not run_settings.is_long(model, 100, 50, int(frames * 0.99))
 
 
-ASKED = Settings("auto", "auto", None, 2, None)
+ASKED = RunSettings("auto", "auto", None, 2, None)
 RECORDED = {"backend": "ort", "precision": "fp32", "tile": 96}
 
 

@@ -20,17 +20,17 @@ def failure(call, *arguments):
 
 
 def refusal(setting):
-    return failure(library.check, EngineOptions(Profile.fixed(1, 64, 64), **{setting: SETTINGS[setting]}))
+    return failure(trt.check, EngineOptions(Profile.fixed(1, 64, 64), **{setting: SETTINGS[setting]}))
 
 
-library = TensorRT(importlib.import_module(sys.argv[1]))
+trt = TensorRT(importlib.import_module(sys.argv[1]))
 report = {
-    "name": library.name,
-    "version": library.version,
-    "strongly typed": library.strongly_typed,
-    "portable": library.portable,
+    "name": trt.name,
+    "version": trt.version,
+    "strongly typed": trt.strongly_typed,
+    "portable": trt.portable,
     "refused": {setting: refusal(setting) for setting in SETTINGS if refusal(setting)},
-    "builder": failure(library.create_builder),
-    "runtime": failure(library.create_runtime),
+    "builder": failure(trt.create_builder),
+    "runtime": failure(trt.create_runtime),
 }
 print(json.dumps(report))  # noqa: T201  # read by test_adapter.py

@@ -58,7 +58,7 @@ RETURNS = {
     "create_execution_context": object_of("IExecutionContext"),
 }
 # What the adapter says of each version, and which options it lets pass; test_adapter.py sees the same on the bindings.
-FEATURES = {"library.strongly_typed": NEW, "library.portable": (RTX,)}
+FEATURES = {"trt.strongly_typed": NEW, "trt.portable": (RTX,)}
 LET_PASS = {
     "options.optimization_level is not None": NEW,
     "options.tiling != 'none'": NEW,
@@ -234,14 +234,14 @@ def test_tilings(version):
         ("try: module.Weights(1, 2)\n    except TypeError: pass", "11.4.0.106 takes [['type='], "),
         ("try: config.set_tiling(1)\n    except TypeError: pass", "11.4.0.106 has no such name in IBuilderConfig"),
         ("something.execute_async_v3(1)", "whose is something.execute_async_v3?"),
-        ("if not library.strongly_typed: module.IProgressMonitor", "8.5.3.1 has no such name in the module"),
+        ("if not trt.strongly_typed: module.IProgressMonitor", "8.5.3.1 has no such name in the module"),
         ("class L(module.ILogger):\n        def log(self, text): pass", "11.4.0.106 calls it with ['severity', 'msg']"),
         ("lambda secret: 1\ndef g(unknown: Any): pass", "what is the parameter unknown?"),
     ],
 )
 def test_a_wrong_use_is_found(line, problem, tmp_path):
     file = tmp_path / "wrong.py"
-    file.write_text(f"def f(module: Any, config: Any, library: TensorRT) -> None:\n    {line}\n")
+    file.write_text(f"def f(module: Any, config: Any, trt: TensorRT) -> None:\n    {line}\n")
     assert problem in "\n".join(problems(file))
 
 
@@ -249,17 +249,17 @@ def test_a_wrong_use_is_found(line, problem, tmp_path):
     "line",
     [
         "if hasattr(module.BuilderFlag, 'FP16'): config.set_flag(module.BuilderFlag.FP16)",
-        "if not library.strongly_typed: config.set_flag(module.BuilderFlag.FP16)",
-        "if library.strongly_typed: return\n    config.set_flag(module.BuilderFlag.FP16)",
+        "if not trt.strongly_typed: config.set_flag(module.BuilderFlag.FP16)",
+        "if trt.strongly_typed: return\n    config.set_flag(module.BuilderFlag.FP16)",
         "new = hasattr(module, 'IProgressMonitor')\n    if new: module.IProgressMonitor",
         "config.set_timing_cache(None, ignore_mismatch=False)",
         "module.Weights(config)\n    module.Weights()",
         "try: module.Weights(config, 0, 1)\n    except TypeError: module.Weights(config)",
-        "if library.strongly_typed: _g(module)\ndef _g(module: Any): module.IProgressMonitor and _g(module)",
-        "_g(module) if library.strongly_typed else 0\ndef _g(module: Any): module.IProgressMonitor",
+        "if trt.strongly_typed: _g(module)\ndef _g(module: Any): module.IProgressMonitor and _g(module)",
+        "_g(module) if trt.strongly_typed else 0\ndef _g(module: Any): module.IProgressMonitor",
     ],
 )
 def test_a_right_use_passes(line, tmp_path):
     file = tmp_path / "right.py"
-    file.write_text(f"def f(module: Any, config: Any, library: TensorRT) -> None:\n    {line}\n")
+    file.write_text(f"def f(module: Any, config: Any, trt: TensorRT) -> None:\n    {line}\n")
     assert list(problems(file)) == []

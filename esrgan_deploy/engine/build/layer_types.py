@@ -19,7 +19,7 @@ UNTYPED = ("CONSTANT", "SHAPE", "QUANTIZE", "DEQUANTIZE", "IDENTITY", "CAST")
 """Kinds of layers that compute nothing, or whose types the ONNX parser has set."""
 
 
-def check_types(library: TensorRT, model: onnx.ModelProto, source: Path) -> None:
+def check_types(trt: TensorRT, model: onnx.ModelProto, source: Path) -> None:
     """Refuse a network whose type this TensorRT does not know.
 
     Raises:
@@ -27,28 +27,28 @@ def check_types(library: TensorRT, model: onnx.ModelProto, source: Path) -> None
     """
     from onnx import TensorProto
 
-    if TensorProto.BFLOAT16 in _stored_types(model) and not hasattr(library.module.DataType, "BF16"):
+    if TensorProto.BFLOAT16 in _stored_types(model) and not hasattr(trt.module.DataType, "BF16"):
         raise MachineError(
-            f"{source}: computes in bf16, which {library} does not know; export it with --fp16, or install TensorRT 10"
+            f"{source}: computes in bf16, which {trt} does not know; export it with --fp16, or install TensorRT 10"
         )
 
 
-def set_types(library: TensorRT, framed: onnx.ModelProto, network: Any, config: Any) -> None:  # noqa: ANN401
+def set_types(trt: TensorRT, framed: onnx.ModelProto, network: Any, config: Any) -> None:  # noqa: ANN401
     """Give `config` and the layers of `network` the types of `framed`, which it was parsed from.
 
     Nothing is to be done where TensorRT is strongly typed.
     """
     from onnx import TensorProto
 
-    if library.strongly_typed:
+    if trt.strongly_typed:
         return
-    flags = library.module.BuilderFlag
+    flags = trt.module.BuilderFlag
     if any(node.op_type == "QuantizeLinear" for node in framed.graph.node):
         config.set_flag(flags.INT8)
     if TensorProto.FLOAT16 in _stored_types(framed):
         config.set_flag(flags.FP16)
         config.set_flag(flags.OBEY_PRECISION_CONSTRAINTS)
-        _keep_float32(library.module, network, _tensor_types(framed))
+        _keep_float32(trt.module, network, _tensor_types(framed))
 
 
 def _keep_float32(module: Any, network: Any, types: dict[str, int]) -> None:  # noqa: ANN401

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Footprint:
+class EngineMemory:
     """Bytes of device memory at one shape, which everything but the weights is proportional to."""
 
     weights: int
@@ -44,7 +44,7 @@ class Footprint:
         return isqrt(pixels) // multiple_of * multiple_of
 
 
-def footprint(model: onnx.ModelProto, shape: Shape, frames: FrameType = "uint8") -> Footprint:
+def engine_memory(model: onnx.ModelProto, shape: Shape, frames: FrameType = "uint8") -> EngineMemory:
     """Frames, activations and weights, by the life time of each tensor when nodes run in the order of the graph."""
     import onnx
 
@@ -59,7 +59,7 @@ def footprint(model: onnx.ModelProto, shape: Shape, frames: FrameType = "uint8")
     for node in graph.node:
         if node.op_type == "Constant":
             inside.pop(node.output[0], None)
-    return Footprint(weights, lasting + most_alive(graph.node, inside), shape)
+    return EngineMemory(weights, lasting + most_alive(graph.node, inside), shape)
 
 
 def _constants(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from esrgan_deploy.engine.adapter import TensorRT
 from esrgan_deploy.engine.build.graph import CHANNELS, INPUT, frame_graph
 from esrgan_deploy.engine.build.layer_types import check_types, set_types
-from esrgan_deploy.engine.build.memory import Footprint, footprint
-from esrgan_deploy.engine.build.progress import Progress, Watch
+from esrgan_deploy.engine.build.memory import EngineMemory, engine_memory
+from esrgan_deploy.engine.build.progress import BuildMonitor, BuildProgress
 from esrgan_deploy.engine.options import EngineOptions, Profile, Shape
 from esrgan_deploy.errors import MachineError, ModelError, OptionError
 from esrgan_deploy.model import ModelInfo
@@ -37,7 +37,7 @@ class Plan:
 
 
 def build_plan(
-    library: TensorRT,
+    trt: TensorRT,
     model: onnx.ModelProto,
     info: ModelInfo,
     source: Path,
@@ -45,7 +45,7 @@ def build_plan(
     *,
     free_memory: int | None,
     timing_cache: bytes = b"",
-    progress: Progress,
+    progress: BuildProgress,
 ) -> Plan:
     """Compile `model` for `options`.
 
@@ -54,7 +54,7 @@ def build_plan(
     where no steps are reported (8.5).
 
     Args:
-        library: from `load_tensorrt`.
+        trt: from `load_tensorrt`.
         model: from `load_onnx`, like `info`.
         info: for the sizes that the network takes.
         source: the ONNX file, for messages.
@@ -68,18 +68,18 @@ def build_plan(
         ModelError: TensorRT cannot read the network; the layer is named.
         MachineError: no GPU where one is needed, not enough memory, or TensorRT gave up; its own words are quoted.
     """
-    library.check(options)
-    check_types(library, model, source)
+    trt.check(options)
+    check_types(trt, model, source)
     _check_profile(options.profile, info, source)
     notes: list[str] = []
     if free_memory is not None:
         options = _fitted(model, info, source, options, free_memory, notes)
     start = time.monotonic()
-    build = _Build(library, source, timing_cache, progress)
+    build = _Build(trt, source, timing_cache, progress)
     try:
         data = build.attempt(model, options)
     except (ModelError, MachineError) as error:
-        if options.profile.is_static or _needs_gpu(library, options):
+        if options.profile.is_static or _needs_gpu(trt, options):
             raise
         # Whole sizes are known in a static graph: more of it can be read, and less memory is needed.
         wanted, opt = options.profile, options.profile.opt
@@ -108,7 +108,7 @@ def _fitted(
 ) -> EngineOptions:
     """`options` with a profile that fits into `free` bytes: only the maximum of a dynamic one is changed."""
     profile = options.profile
-    need = footprint(model, profile.max, options.frames)
+    need = engine_memory(model, profile.max, options.frames)
     if need.at(profile.max) <= free:
         return options
     if profile.is_static or need.at(profile.opt) > free:
@@ -121,7 +121,7 @@ def _fitted(
     return dataclasses.replace(options, profile=Profile(profile.min, profile.opt, largest))
 
 
-def _largest_between(need: Footprint, opt: Shape, top: Shape, free: int, multiple_of: int) -> Shape:
+def _largest_between(need: EngineMemory, opt: Shape, top: Shape, free: int, multiple_of: int) -> Shape:
     """A shape that fits into `free` bytes, between `opt`, which does, and `top`: fewer frames, else smaller ones."""
     batch = need.largest_batch(top, free)
     if batch >= opt.batch:
@@ -138,7 +138,7 @@ def _largest_between(need: Footprint, opt: Shape, top: Shape, free: int, multipl
     return opt
 
 
-def _shortage(need: Footprint, shape: Shape, free: int, multiple_of: int) -> str:
+def _shortage(need: EngineMemory, shape: Shape, free: int, multiple_of: int) -> str:
     """Why `shape` cannot be built, and what can."""
     batch, tile = need.largest_batch(shape, free), need.largest_tile(free, multiple_of)
     if batch:
@@ -160,34 +160,34 @@ def _gib(size: int) -> str:
 class _Build:
     """Up to two attempts, with one timing cache."""
 
-    def __init__(self, library: TensorRT, source: Path, timing_cache: bytes, progress: Progress) -> None:
+    def __init__(self, trt: TensorRT, source: Path, timing_cache: bytes, progress: BuildProgress) -> None:
         self.timing_cache = timing_cache
-        self._library = library
+        self._trt = trt
         self._source = source
         self._progress = progress
 
     def attempt(self, model: onnx.ModelProto, options: EngineOptions) -> bytes:
         """The plan; errors are those of `build_plan`."""
-        library = self._library
-        library.take_errors()
+        trt = self._trt
+        trt.take_errors()
         framed = frame_graph(model, options)
-        builder = library.create_builder()
-        network = library.create_network(builder)
-        parser = library.module.OnnxParser(network, library.logger)
+        builder = trt.create_builder()
+        network = trt.create_network(builder)
+        parser = trt.module.OnnxParser(network, trt.logger)
         if not parser.parse(framed.SerializeToString()):
-            raise _parse_error(library, parser, framed, self._source)
-        config = library.configure(builder, options)
-        set_types(library, framed, network, config)
+            raise _parse_error(trt, parser, framed, self._source)
+        config = trt.configure(builder, options)
+        set_types(trt, framed, network, config)
         if not options.profile.is_static:
             self._add_profile(builder, config, options)
         # RTX chooses kernels on the machine that runs the plan: its calls for a timing cache do nothing but warn.
-        with_timing = not library.portable
+        with_timing = not trt.portable
         if with_timing:
             self._use_timing_cache(config)
-        with Watch(library, config, self._progress):
+        with BuildMonitor(trt, config, self._progress):
             plan = builder.build_serialized_network(network, config)
         if plan is None:
-            raise _failure(library, self._source, options)
+            raise _failure(trt, self._source, options)
         if with_timing:
             self.timing_cache = bytes(config.get_timing_cache().serialize())
         return bytes(plan)
@@ -205,36 +205,36 @@ class _Build:
         ranges = builder.create_optimization_profile()
         ranges.set_shape(INPUT, *shapes)
         if config.add_optimization_profile(ranges) < 0:
-            reason = _tidy(self._library.take_reason())
-            raise OptionError(f"{self._source}: {self._library} refuses the profile {profile}: {reason}")
+            reason = _tidy(self._trt.take_reason())
+            raise OptionError(f"{self._source}: {self._trt} refuses the profile {profile}: {reason}")
 
 
-def _needs_gpu(library: TensorRT, options: EngineOptions) -> bool:
+def _needs_gpu(trt: TensorRT, options: EngineOptions) -> bool:
     """Whether a build without a GPU fails for this alone: TensorRT-RTX compiles refittable kernels at once."""
-    return library.portable and options.refit
+    return trt.portable and options.refit
 
 
-def _failure(library: TensorRT, source: Path, options: EngineOptions) -> MachineError:
-    reason = _tidy(library.take_reason())
+def _failure(trt: TensorRT, source: Path, options: EngineOptions) -> MachineError:
+    reason = _tidy(trt.take_reason())
     if "memory" in reason.lower():
         remedy = "a smaller shape or batch needs less"
-    elif _needs_gpu(library, options):
-        remedy = f"{library.name} builds refittable engines only where a GPU is: build there, or without --refit"
+    elif _needs_gpu(trt, options):
+        remedy = f"{trt.name} builds refittable engines only where a GPU is: build there, or without --refit"
     else:
         remedy = "another shape or --optimization may do, or -b openvino without TensorRT"
-    return MachineError(f"{source}: {library} built no engine for {options.profile}: {reason}; {remedy}")
+    return MachineError(f"{source}: {trt} built no engine for {options.profile}: {reason}; {remedy}")
 
 
-def _parse_error(library: TensorRT, parser: Any, framed: onnx.ModelProto, source: Path) -> ModelError:  # noqa: ANN401
+def _parse_error(trt: TensorRT, parser: Any, framed: onnx.ModelProto, source: Path) -> ModelError:  # noqa: ANN401
     """What the parser did not understand, in one line with the layer's name and operator."""
-    where, reason = "the network", _tidy(library.take_reason())
+    where, reason = "the network", _tidy(trt.take_reason())
     if parser.num_errors:
         error = parser.get_error(parser.num_errors - 1)  # those before it are what led to it
         reason = _tidy(error.desc())
         if 0 <= error.node() < len(framed.graph.node):
             node = framed.graph.node[error.node()]
             where = f"layer '{node.name or node.output[0]}' ({node.op_type})"
-    return ModelError(f"{source}: {library} cannot read {where}: {reason}; choose -b openvino or -b ort")
+    return ModelError(f"{source}: {trt} cannot read {where}: {reason}; choose -b openvino or -b ort")
 
 
 def _tidy(text: str) -> str:

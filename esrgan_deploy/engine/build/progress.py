@@ -13,7 +13,7 @@ WHOLE = "Building engine"
 """The name that TensorRT's progress monitor gives to the outermost phase."""
 
 
-class Progress(Protocol):
+class BuildProgress(Protocol):
     """Told how far the build is."""
 
     def __call__(self, phase: str, done: int, total: int) -> None:
@@ -24,7 +24,7 @@ class Progress(Protocol):
         """
 
 
-class Watch:
+class BuildMonitor:
     """Around a build: `progress` is called, and the build stopped at Ctrl-C or when `progress` raises.
 
     A Python exception must not reach TensorRT's C++ code, where it is printed and lost. So what the handlers of SIGINT
@@ -32,14 +32,14 @@ class Watch:
     be stopped, that is when the engine is built. A handler that raises nothing stops nothing.
     """
 
-    def __init__(self, library: TensorRT, config: Any, progress: Progress) -> None:  # noqa: ANN401
+    def __init__(self, trt: TensorRT, config: Any, progress: BuildProgress) -> None:  # noqa: ANN401
         """`config`: of the builder; it keeps the monitor, which must therefore live as long."""
         self._progress = progress
         self._error: BaseException | None = None
         self._lock = threading.Lock()
-        self._monitored = hasattr(library.module, "IProgressMonitor")
+        self._monitored = hasattr(trt.module, "IProgressMonitor")
         if self._monitored:
-            self._monitor = _make_monitor(library.module, self)
+            self._monitor = _make_monitor(trt.module, self)
             config.progress_monitor = self._monitor
 
     def __enter__(self) -> None:
@@ -85,9 +85,9 @@ class Watch:
         self._error = self._error or error
 
 
-def _make_monitor(module: Any, watch: Watch) -> Any:  # noqa: ANN401
+def _make_monitor(module: Any, watch: BuildMonitor) -> Any:  # noqa: ANN401
     class Monitor(module.IProgressMonitor):  # type: ignore[misc]  # a class of an untyped module
-        """TensorRT's own names for what `Watch` is told."""
+        """TensorRT's own names for what `BuildMonitor` is told."""
 
         def __init__(self) -> None:
             module.IProgressMonitor.__init__(self)

@@ -11,7 +11,7 @@ from esrgan_deploy.cuda import Driver, dlpack
 from esrgan_deploy.cuda.arrays import LEGACY, DeviceArray, DeviceFrames
 from esrgan_deploy.cuda.pool import Block, Pool
 from esrgan_deploy.engine.options import Shape
-from esrgan_deploy.engine.run.host_streams import Lanes, check_finite
+from esrgan_deploy.engine.run.host_streams import HostStreams, check_finite
 from esrgan_deploy.errors import OptionError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class _Run:
             context.enqueue(frames_in, frames_out, self.means + index * self.mean_step, stream)
 
 
-class DeviceLane:
+class DeviceStream:
     """Runs of one execution context, one after the other on whatever stream the caller names.
 
     The driver's context must be active, and calls must not overlap.
@@ -69,7 +69,7 @@ class DeviceLane:
         self._closed = False
 
     def run(
-        self, lanes: Lanes, source: DeviceArray, target: DeviceArray | None, shape: Shape, stream: int
+        self, streams: HostStreams, source: DeviceArray, target: DeviceArray | None, shape: Shape, stream: int
     ) -> DeviceFrames:
         """Enqueue `source` on `stream`, in batches of `shape`, and return without waiting.
 
@@ -77,7 +77,7 @@ class DeviceLane:
             OptionError: the frames do not fit the engine, or `target` does not fit the frames.
             MachineError: no memory for the result, or TensorRT failed.
         """
-        run = self._prepare(lanes.engine, source, target, shape, stream)
+        run = self._prepare(streams.engine, source, target, shape, stream)
         # Given the default stream, TensorRT would wait for the whole device.
         work = self._stream if stream == LEGACY else stream
         for array in filter(None, (source, target)):
@@ -87,7 +87,7 @@ class DeviceLane:
             self._order(work, stream)
         self._driver.wait(work, self._done)  # of the call before: it used the same context, perhaps elsewhere
         try:
-            run.enqueue(lanes.device_context(), work)
+            run.enqueue(streams.device_context(), work)
         finally:
             self._driver.record(self._done, work)
         if work != stream:

@@ -47,11 +47,11 @@ class Sizes:
 class Engine:
     """A deserialised plan. The driver's context must be active for every call."""
 
-    def __init__(self, library: TensorRT, driver: Driver, file: EngineFile, *, contexts: int, batches: int) -> None:
+    def __init__(self, trt: TensorRT, driver: Driver, file: EngineFile, *, contexts: int, batches: int) -> None:
         """Load `file`.
 
         Args:
-            library: TensorRT.
+            trt: TensorRT.
             driver: the GPU.
             file: what to load; its bytes are verified before TensorRT sees them.
             contexts: how many execution contexts there will be.
@@ -66,13 +66,13 @@ class Engine:
         self.profile = options.profile
         self.frames = options.frames
         self.sizes = Sizes(info.scale, np.dtype(options.frames).itemsize)
-        self._library = library
+        self._trt = trt
         self._driver = driver
         plan = file.read()
         buffers = batches * self.sizes.all(self.profile.max)
         self._check_room({"the weights": len(plan), "frames": buffers})
-        self._runtime = library.create_runtime()
-        library.take_errors()
+        self._runtime = trt.create_runtime()
+        trt.take_errors()
         self.raw: Any = self._runtime.deserialize_cuda_engine(plan)
         if self.raw is None:
             raise self._refusal("cannot be loaded")
@@ -86,21 +86,21 @@ class Engine:
             MachineError: there is not enough memory for its activations, or this TensorRT allows one only.
         """
         self._check_room({"activations": activation_bytes(self.raw)})
-        self._library.take_errors()
+        self._trt.take_errors()
         raw = self.raw.create_execution_context()
         if raw is None:
-            raise MachineError(f"{self.file.path}: no execution context: {self._library.take_reason()}; {LESS_MEMORY}")
+            raise MachineError(f"{self.file.path}: no execution context: {self._trt.take_reason()}; {LESS_MEMORY}")
         # TensorRT 8.5 lets one context only use a dynamic profile; where it does not, profile 0 is what a context has.
         if raw.active_optimization_profile != 0:
             try:
                 raw.set_optimization_profile_async(0, stream)
             except RuntimeError as error:  # the bindings raise it where C++ returns false
                 raise MachineError(
-                    f"{self.file.path}: {self._library} runs an engine of several shapes in one context only: "
+                    f"{self.file.path}: {self._trt} runs an engine of several shapes in one context only: "
                     "use one stream, or build it for one shape"
                 ) from error
             self._driver.synchronize_stream(stream)
-        return Context(self, raw, self._library)
+        return Context(self, raw, self._trt)
 
     def close(self) -> None:
         """Give the engine back; its contexts must have been closed."""
@@ -127,19 +127,19 @@ class Engine:
             )
 
     def _refusal(self, what: str) -> ModelError | MachineError:
-        reason = self._library.take_reason()
+        reason = self._trt.take_reason()
         if "memory" in reason.lower():
             return MachineError(f"{self.file.path}: {what}: {reason}; {LESS_MEMORY}")
-        return ModelError(f"{self.file.path}: {what} by {self._library}: {reason}; build it again with esrgan-engine")
+        return ModelError(f"{self.file.path}: {what} by {self._trt}: {reason}; build it again with esrgan-engine")
 
 
 class Context:
     """One execution context: what one batch needs while it is computed."""
 
-    def __init__(self, engine: Engine, raw: Any, library: TensorRT) -> None:  # noqa: ANN401  # TensorRT has no types
+    def __init__(self, engine: Engine, raw: Any, trt: TensorRT) -> None:  # noqa: ANN401  # TensorRT has no types
         self._engine = engine
         self._raw: Any = raw
-        self._library = library
+        self._trt = trt
         self._shape: Shape | None = None
 
     def set_shape(self, shape: Shape) -> bool:
@@ -153,9 +153,9 @@ class Context:
             return False
         path, channels = self._engine.file.path, CHANNELS[self._engine.frames]
         self._shape = None
-        self._library.take_errors()
+        self._trt.take_errors()
         if not self._raw.set_input_shape(INPUT, (shape.batch, shape.height, shape.width, channels)):
-            raise MachineError(f"{path}: cannot run {shape}: {self._library.take_reason()}")
+            raise MachineError(f"{path}: cannot run {shape}: {self._trt.take_reason()}")
         scale = self._engine.sizes.scale
         expected = (shape.batch, shape.height * scale, shape.width * scale, channels)
         given = tuple(self._raw.get_tensor_shape(OUTPUT))
@@ -170,13 +170,13 @@ class Context:
         Raises:
             MachineError: TensorRT cannot; the message has its reason.
         """
-        self._library.take_errors()
+        self._trt.take_errors()
         addresses = {INPUT: frames_in, OUTPUT: frames_out, MEAN: mean}
         done = all(self._raw.set_tensor_address(name, address) for name, address in addresses.items())
         if not done or not self._raw.execute_async_v3(stream):
             raise MachineError(
-                f"{self._engine.file.path}: {self._library} failed on a batch of {self._shape}: "
-                f"{self._library.take_reason()}; {LESS_MEMORY}"
+                f"{self._engine.file.path}: {self._trt} failed on a batch of {self._shape}: "
+                f"{self._trt.take_reason()}; {LESS_MEMORY}"
             )
 
     def close(self) -> None:

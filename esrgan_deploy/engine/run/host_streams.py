@@ -1,13 +1,13 @@
-"""Host frames through an engine: staged, copied in, computed, copied out, with several batches on their way at once.
+"""Upscale frames that are in host memory: copy them to the GPU, run the engine, copy the results back.
 
-One lane is an execution context with three streams. Each batch passes through them, and while one is computed the next
-is copied in and the one before is copied out:
+A `HostStream` is an execution context with three CUDA streams. Every batch passes through all three, so that while one
+batch is computed the next one is copied in and the one before is copied out:
 
     copy in    |  1  |  2  |  3  |
     compute          |  1  |  2  |  3  |
     copy out               |  1  |  2  |  3  |
 
-Only events order the three; the host waits for nothing but the end of a batch, which frees its slot.
+Events order the three streams. The host waits only for the end of a batch, after which its buffers are free again.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
     from esrgan_deploy.engine.adapter import TensorRT
     from esrgan_deploy.engine.store.sidecar import EngineFile
 
-SLOTS = 3
-"""Batches on their way in one lane: one for each of the three streams."""
+IN_FLIGHT = 3
+"""Batches at work in one `HostStream`: one for each of its three CUDA streams."""
 _LOG = logging.getLogger(__name__)
 
 
-class Slot:
-    """Buffers and events of one batch on its way; used again when its `done` was waited for."""
+class BatchBuffers:
+    """The memory and events that one batch needs; the next batch may use them after `done` was waited for."""
 
     def __init__(self, driver: Driver, sizes: Sizes, largest: Shape, stack: ExitStack) -> None:
-        """Allocate for batches up to `largest`; `stack` frees."""
+        """Allocate for batches up to `largest`; closing `stack` frees everything."""
 
         def device(nbytes: int) -> int:
             address = driver.allocate(nbytes)
@@ -63,7 +63,7 @@ class Slot:
         for event in (self.uploaded, self.computed, self.done):
             stack.callback(driver.destroy_event, event)
         self.destination: Block | None = None
-        """Keeps the pinned memory alive that the batch is copied out to."""
+        """The pinned memory that the result is copied to, which must live until then."""
 
     def stage(self, frames: Frames, shape: Shape) -> None:
         """Copy `frames` to pinned memory, and fill up to `shape` with copies of the last row, column and frame."""
@@ -75,49 +75,49 @@ class Slot:
         staged[count:] = staged[count - 1]
 
 
-class Lane:
-    """One execution context and its streams."""
+class HostStream:
+    """One execution context with its three CUDA streams and the buffers of the batches in flight."""
 
     def __init__(self, driver: Driver, engine: Engine, stack: ExitStack) -> None:
-        """`stack` gives all of it back."""
+        """Create everything; closing `stack` gives it back."""
         self._driver = driver
         self._sizes = engine.sizes
-        self._streams = [driver.create_stream() for _ in range(3)]
-        for stream in self._streams:
+        self._cuda_streams = [driver.create_stream() for _ in range(3)]
+        for stream in self._cuda_streams:
             stack.callback(driver.destroy_stream, stream)
-        self.copy_in, self.compute, self.copy_out = self._streams
-        self.slots = [Slot(driver, engine.sizes, engine.profile.max, stack) for _ in range(SLOTS)]
+        self.copy_in, self.compute, self.copy_out = self._cuda_streams
+        self.buffers = [BatchBuffers(driver, engine.sizes, engine.profile.max, stack) for _ in range(IN_FLIGHT)]
         self._context = engine.create_context(self.compute)
         stack.callback(self._context.close)
-        self._graphs: dict[Slot, Graph] = {}
+        self._graphs: dict[BatchBuffers, Graph] = {}
         self._warm = False
         self._capturing = driver.has_graphs
         stack.callback(self.forget_graphs)
         stack.callback(self._settle)
 
-    def enqueue(self, slot: Slot, frames: Frames, shape: Shape, destination: Block, offset: int) -> None:
-        """Start `frames`, at most `shape.batch` and none larger than `shape`; `slot` belongs to nobody else.
+    def enqueue(self, buffers: BatchBuffers, frames: Frames, shape: Shape, destination: Block, offset: int) -> None:
+        """Start a batch of at most `shape.batch` frames, none larger than `shape`; no other batch may use `buffers`.
 
-        As many enlarged frames, of `shape`, are in `destination` from `offset` on when `slot.done` happens.
+        When the event `buffers.done` has happened, the enlarged frames lie in `destination`, from byte `offset` on.
         """
         driver, sizes = self._driver, self._sizes
         if self._context.set_shape(shape):
             self.forget_graphs()  # they are of another shape
-        slot.stage(frames, shape)
-        driver.copy_in(slot.frames_in, slot.staging.address, sizes.frames_in(shape), self.copy_in)
-        driver.record(slot.uploaded, self.copy_in)
-        driver.wait(self.compute, slot.uploaded)
-        self._run(slot)
-        driver.record(slot.computed, self.compute)
-        driver.wait(self.copy_out, slot.computed)
+        buffers.stage(frames, shape)
+        driver.copy_in(buffers.frames_in, buffers.staging.address, sizes.frames_in(shape), self.copy_in)
+        driver.record(buffers.uploaded, self.copy_in)
+        driver.wait(self.compute, buffers.uploaded)
+        self._run(buffers)
+        driver.record(buffers.computed, self.compute)
+        driver.wait(self.copy_out, buffers.computed)
         nbytes = sizes.frames_out(shape) // shape.batch * len(frames)
-        slot.destination = destination
-        driver.copy_out(destination.address + offset, slot.frames_out, nbytes, self.copy_out)
-        driver.copy_out(slot.mean_on_host.address, slot.mean, sizes.mean(shape), self.copy_out)
-        driver.record(slot.done, self.copy_out)
+        buffers.destination = destination
+        driver.copy_out(destination.address + offset, buffers.frames_out, nbytes, self.copy_out)
+        driver.copy_out(buffers.mean_on_host.address, buffers.mean, sizes.mean(shape), self.copy_out)
+        driver.record(buffers.done, self.copy_out)
 
     def forget_graphs(self) -> None:
-        """Capture anew: after another shape or other weights, what was recorded is no longer what should be run."""
+        """Drop the CUDA graphs: after a change of shape or weights they would replay the old ones."""
         if self._graphs:
             self._settle()
         while self._graphs:
@@ -125,30 +125,30 @@ class Lane:
         self._warm = False
 
     def _settle(self) -> None:
-        """Wait until nothing is on its way, where the device still works; if not, that was reported already."""
-        for stream in self._streams:
+        """Wait for the work in all three streams. A device that failed is ignored: its error was raised before."""
+        for stream in self._cuda_streams:
             with contextlib.suppress(MachineError):
                 self._driver.synchronize_stream(stream)
 
-    def _run(self, slot: Slot) -> None:
-        # TensorRT settles what depends on the shape in its first run, which therefore is no part of a graph.
-        if self._warm and self._capturing and slot not in self._graphs:
-            self._capture(slot)
-        if slot in self._graphs:
-            self._driver.launch(self._graphs[slot], self.compute)
+    def _run(self, buffers: BatchBuffers) -> None:
+        # TensorRT prepares itself for a new shape in the first run, so only later runs are captured.
+        if self._warm and self._capturing and buffers not in self._graphs:
+            self._capture(buffers)
+        if buffers in self._graphs:
+            self._driver.launch(self._graphs[buffers], self.compute)
         else:
-            self._context.enqueue(slot.frames_in, slot.frames_out, slot.mean, self.compute)
+            self._context.enqueue(buffers.frames_in, buffers.frames_out, buffers.mean, self.compute)
             self._warm = True
 
-    def _capture(self, slot: Slot) -> None:
-        """Record the run with the buffers of `slot`; if that cannot be done, never try again."""
+    def _capture(self, buffers: BatchBuffers) -> None:
+        """Record the run with these buffers as a CUDA graph; after a failure no further attempt is made."""
         graph: Graph = None
         try:
-            # A GPU array of somebody's that were freed in the middle would end the capture.
+            # If the collector freed a GPU array of the caller in the middle, CUDA would end the capture.
             with _no_garbage_collection():
                 self._driver.begin_capture(self.compute)
                 try:
-                    self._context.enqueue(slot.frames_in, slot.frames_out, slot.mean, self.compute)
+                    self._context.enqueue(buffers.frames_in, buffers.frames_out, buffers.mean, self.compute)
                 finally:
                     graph = self._driver.end_capture(self.compute)
         except MachineError as error:
@@ -157,14 +157,14 @@ class Lane:
                 self._driver.destroy_graph(graph)
             _LOG.info("no CUDA graphs, every batch is launched layer by layer: %s", error)
         else:
-            self._graphs[slot] = graph
+            self._graphs[buffers] = graph
 
 
-class Lanes:
-    """A loaded engine that takes host frames, in one or several lanes."""
+class HostStreams:
+    """A loaded engine with one or several `HostStream`s, which compute batches side by side."""
 
-    def __init__(self, library: TensorRT, driver: Driver, file: EngineFile, lanes: int) -> None:
-        """Load `file` and allocate everything that batches need on their way.
+    def __init__(self, trt: TensorRT, driver: Driver, file: EngineFile, streams: int) -> None:
+        """Load `file` and allocate everything that its batches need.
 
         Raises:
             ModelError: the file is damaged, or TensorRT refuses it.
@@ -172,85 +172,85 @@ class Lanes:
         """
         self._driver = driver
         self._stack = ExitStack()
-        self._owners: dict[Slot, Lane] = {}
+        self._owners: dict[BatchBuffers, HostStream] = {}
         self._device_context: Context | None = None
         self._failure: BaseException | None = None
         with ExitStack() as on_failure:
             on_failure.callback(self.close)
-            self.engine = Engine(library, driver, file, contexts=lanes, batches=lanes * SLOTS)
+            self.engine = Engine(trt, driver, file, contexts=streams, batches=streams * IN_FLIGHT)
             self._stack.callback(self.engine.close)
-            self._lanes = [Lane(driver, self.engine, self._stack) for _ in range(lanes)]
+            self._streams = [HostStream(driver, self.engine, self._stack) for _ in range(streams)]
             on_failure.pop_all()
-        # In turn: neighbouring batches go to different lanes.
-        self._owners = {lane.slots[index]: lane for index in range(SLOTS) for lane in self._lanes}
-        self._free: SimpleQueue[Slot] = SimpleQueue()
-        for slot in self._owners:
-            self._free.put(slot)
+        # Ordered so that successive batches go to different streams.
+        self._owners = {stream.buffers[index]: stream for index in range(IN_FLIGHT) for stream in self._streams}
+        self._free: SimpleQueue[BatchBuffers] = SimpleQueue()
+        for buffers in self._owners:
+            self._free.put(buffers)
 
-    def start(self, frames: Frames, shape: Shape, destination: Block, offset: int) -> Slot:
-        """Wait for a free slot and start `frames` in it, see `Lane.enqueue`. Then `finish` must be called.
+    def start(self, frames: Frames, shape: Shape, destination: Block, offset: int) -> BatchBuffers:
+        """Wait until buffers are free and start `frames`, see `HostStream.enqueue`; the caller must then call `finish`.
 
         Raises:
             MachineError: the device failed, now or before.
         """
-        slot = self._free.get()
+        buffers = self._free.get()
         try:
             self._check_sound()
-            self._owners[slot].enqueue(slot, frames, shape, destination, offset)
+            self._owners[buffers].enqueue(buffers, frames, shape, destination, offset)
         except BaseException as error:
             self._fail(error)
-            self._free.put(slot)
+            self._free.put(buffers)
             raise
-        return slot
+        return buffers
 
-    def finish(self, slot: Slot, count: int) -> None:
-        """Wait for a batch of `count` frames, and free its slot in any case.
+    def finish(self, buffers: BatchBuffers, count: int) -> None:
+        """Wait for a batch of `count` frames, and free its buffers whatever happens.
 
         Raises:
-            MachineError: the device failed, or the network gave something else than finite numbers.
+            MachineError: the device failed, or the output holds NaN or infinite values.
         """
         try:
-            self._driver.synchronize(slot.done)
-            slot.destination = None
+            self._driver.synchronize(buffers.done)
+            buffers.destination = None
         except BaseException as error:
             self._fail(error)
             raise
         else:
-            check_finite(slot.mean_on_host.array((count,), np.float32), self.engine)
+            check_finite(buffers.mean_on_host.array((count,), np.float32), self.engine)
         finally:
-            self._free.put(slot)
+            self._free.put(buffers)
 
     def device_context(self) -> Context:
-        """A context of its own for frames that are on the device already; made when first asked for.
+        """The execution context for frames that are on the GPU already, created at the first call.
 
         Raises:
             MachineError: there is not enough memory for it, or the device failed before.
         """
         self._check_sound()
         if self._device_context is None:
-            self._device_context = self.engine.create_context(self._lanes[0].compute)
+            self._device_context = self.engine.create_context(self._streams[0].compute)
             self._stack.callback(self._device_context.close)
         return self._device_context
 
     def drain(self) -> None:
-        """Wait until nothing is on its way; meanwhile somebody must call `finish`, and nobody `start`."""
-        slots = [self._free.get() for _ in self._owners]
-        for slot in slots:
-            self._free.put(slot)
+        """Wait for all batches. Another thread must call `finish` meanwhile, and none may call `start`."""
+        all_buffers = [self._free.get() for _ in self._owners]
+        for buffers in all_buffers:
+            self._free.put(buffers)
 
     def forget_graphs(self) -> None:
-        """After the weights have changed; nothing may be on its way."""
-        for lane in self._lanes:
-            lane.forget_graphs()
+        """Call this after the weights have changed; no batch may be at work."""
+        for stream in self._streams:
+            stream.forget_graphs()
 
     def close(self) -> None:
-        """Give everything back; after a failure, wait for what is still on its way."""
+        """Give everything back; after a failure, wait for batches that are still at work."""
         self._stack.close()
-        for slot in self._owners:
-            slot.destination = None
+        for buffers in self._owners:
+            buffers.destination = None
 
     def _fail(self, error: BaseException) -> None:
-        # Some work of that batch may be on its way, in a slot that counts as free: nothing can be trusted any more.
+        # Part of that batch may still be at work in buffers that count as free, so no further batch is accepted.
         self._failure = self._failure or error
 
     def _check_sound(self) -> None:
@@ -259,10 +259,10 @@ class Lanes:
 
 
 def check_finite(means: Frames, engine: Engine) -> None:
-    """Refuse what a network made that overflowed; `means` has one value for each frame.
+    """Make sure that the network did not overflow; `means` holds the mean of each frame.
 
     Raises:
-        MachineError: names the remedy.
+        MachineError: a mean is NaN or infinite.
     """
     if np.isfinite(means).all():
         return
@@ -275,7 +275,7 @@ def check_finite(means: Frames, engine: Engine) -> None:
 
 @contextlib.contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Put cyclic garbage collection off until the end of the block, in all threads."""
+    """Switch cyclic garbage collection off in all threads until the end of the block."""
     enabled = gc.isenabled()
     gc.disable()
     try:

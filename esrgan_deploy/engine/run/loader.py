@@ -10,8 +10,8 @@ from esrgan_deploy.alpha import Endpoints, read_endpoints
 from esrgan_deploy.cuda import Driver
 from esrgan_deploy.cuda.pool import Pool
 from esrgan_deploy.engine.options import Shape
-from esrgan_deploy.engine.run.device_stream import DeviceLane
-from esrgan_deploy.engine.run.host_streams import Lanes
+from esrgan_deploy.engine.run.device_stream import DeviceStream
+from esrgan_deploy.engine.run.host_streams import HostStreams
 from esrgan_deploy.engine.run.refit import refit
 from esrgan_deploy.engine.run.source import EngineSource, nearest_batch
 from esrgan_deploy.errors import MachineError, ModelError
@@ -25,46 +25,46 @@ class Loader:
     """Loads engines of `source` as they are needed.
 
     The driver's context must be active, and calls must not overlap. Batches that are on their way must be finished by
-    another thread, see `Lanes.drain`.
+    another thread, see `HostStreams.drain`.
     """
 
     def __init__(
-        self, library: TensorRT, driver: Driver, source: EngineSource, pool: Pool, *, lanes: int, device: int
+        self, trt: TensorRT, driver: Driver, source: EngineSource, pool: Pool, *, streams: int, device: int
     ) -> None:
-        """`lanes`: batches that are computed side by side; `device`: number of the GPU."""
-        self._library = library
+        """`streams`: batches that are computed side by side; `device`: number of the GPU."""
+        self._trt = trt
         self._driver = driver
         self._source = source
         self._pool = pool
-        self._count = lanes
+        self._count = streams
         self._device = device
-        self._lanes: Lanes | None = None
-        self._device_lane: DeviceLane | None = None
+        self._host_streams: HostStreams | None = None
+        self._device_stream: DeviceStream | None = None
         self._picked_for = Shape(1, 1, 1)
         self._alpha: float | None = None
         self._endpoints: Endpoints | None = None
 
-    def lanes_for(self, wanted: Shape, frames: FrameType) -> tuple[Lanes, Shape]:
+    def streams_for(self, wanted: Shape, frames: FrameType) -> tuple[HostStreams, Shape]:
         """A loaded engine for frames of this size and type, and the shape of the batches that it runs.
 
         Where the one that is loaded does not take them, its work is finished, and another is loaded or built.
 
         Raises:
-            EsrganError: what `EngineSource.pick` and `Lanes` raise.
+            EsrganError: what `EngineSource.pick` and `HostStreams` raise.
         """
-        if self._lanes is None or not self._source.still_fits(
-            self._lanes.engine.file, self._picked_for, wanted, frames
+        if self._host_streams is None or not self._source.still_fits(
+            self._host_streams.engine.file, self._picked_for, wanted, frames
         ):
             self._unload()
-            self._lanes = self._load(wanted, frames)
+            self._host_streams = self._load(wanted, frames)
             self._picked_for = wanted
-        return self._lanes, nearest_batch(self._lanes.engine.profile, wanted)
+        return self._host_streams, nearest_batch(self._host_streams.engine.profile, wanted)
 
-    def device_lane(self) -> DeviceLane:
+    def device_stream(self) -> DeviceStream:
         """For frames that are on the device already; made when first asked for."""
-        if self._device_lane is None:
-            self._device_lane = DeviceLane(self._driver, self._pool, self._device)
-        return self._device_lane
+        if self._device_stream is None:
+            self._device_stream = DeviceStream(self._driver, self._pool, self._device)
+        return self._device_stream
 
     def set_alpha(self, alpha: float) -> None:
         """Finish what is on its way, and exchange the weights of this engine and of all that are loaded later.
@@ -73,11 +73,11 @@ class Loader:
             EsrganError: the weights of both endpoints cannot be used; then alpha stays what it was.
         """
         before, self._alpha = self._alpha, alpha
-        if self._lanes is None:
+        if self._host_streams is None:
             return
         self._drain()
         try:
-            self._refit(self._lanes)
+            self._refit(self._host_streams)
         except BaseException:
             self._alpha = before
             self._unload()  # some of its weights may be the new ones
@@ -88,53 +88,53 @@ class Loader:
         try:
             self._unload()
         finally:
-            if self._device_lane is not None:
-                self._device_lane.close()
+            if self._device_stream is not None:
+                self._device_stream.close()
 
-    def _load(self, wanted: Shape, frames: FrameType) -> Lanes:
+    def _load(self, wanted: Shape, frames: FrameType) -> HostStreams:
         engine = self._source.pick(wanted, frames)
         try:
-            lanes = Lanes(self._library, self._driver, engine, self._count)
+            streams = HostStreams(self._trt, self._driver, engine, self._count)
         except ModelError as refusal:
             engine = self._source.replace(engine, wanted, refusal)
-            lanes = Lanes(self._library, self._driver, engine, self._count)
+            streams = HostStreams(self._trt, self._driver, engine, self._count)
         if self._alpha is not None:
             try:
-                self._refit(lanes)
+                self._refit(streams)
             except BaseException:
-                lanes.close()
+                streams.close()
                 raise
-        return lanes
+        return streams
 
-    def _refit(self, lanes: Lanes) -> None:
-        file = lanes.engine.file
+    def _refit(self, streams: HostStreams) -> None:
+        file = streams.engine.file
         if self._endpoints is None:
             endpoints = read_endpoints(file.endpoints)
             endpoints.check_belongs(self._source.info, file.endpoints, self._source.path)
             self._endpoints = endpoints
         assert self._alpha is not None
         weights, constants = self._endpoints.graph_weights(self._alpha), self._endpoints.graph_constants()
-        pairs = lanes.engine.frames == "uint16"
-        for name, value in frame_constants(lanes.engine.frames, byte_pairs=pairs).items():
+        pairs = streams.engine.frames == "uint16"
+        for name, value in frame_constants(streams.engine.frames, byte_pairs=pairs).items():
             constants[name] = np.array([value], np.float32)
         try:
-            refit(self._library, lanes.engine.raw, weights, constants)
+            refit(self._trt, streams.engine.raw, weights, constants)
         except (MachineError, ModelError) as error:
             raise type(error)(f"{file.path}: {error}") from error
-        lanes.forget_graphs()
+        streams.forget_graphs()
 
     def _drain(self) -> None:
-        if self._lanes is not None:
-            self._lanes.drain()
-        if self._device_lane is not None:
-            self._device_lane.drain()
+        if self._host_streams is not None:
+            self._host_streams.drain()
+        if self._device_stream is not None:
+            self._device_stream.drain()
 
     def _unload(self) -> None:
-        if self._lanes is None:
+        if self._host_streams is None:
             return
         try:
             self._drain()
         finally:
-            lanes, self._lanes = self._lanes, None
-            lanes.close()
+            streams, self._host_streams = self._host_streams, None
+            streams.close()
             self._pool.trim()

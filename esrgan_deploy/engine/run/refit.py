@@ -21,7 +21,7 @@ REBUILD = "build the engine again, with refit"
 
 
 def refit(
-    library: TensorRT,
+    trt: TensorRT,
     engine: Any,  # noqa: ANN401  # TensorRT has no types
     weights: Mapping[str, npt.NDArray[Any]],
     constants: Mapping[str, npt.NDArray[Any]] | None = None,
@@ -33,7 +33,7 @@ def refit(
     says, can the engine hold some weights of each kind.
 
     Args:
-        library: that the engine was deserialised by.
+        trt: that the engine was deserialised by.
         engine: built with refit; nothing may be executing on it.
         weights: all weights of the network by initialiser, in the graph's types and shapes: `Endpoints.graph_weights`.
             TensorRT wants the types that the network had when it was built, which are those of the graph in every
@@ -47,43 +47,43 @@ def refit(
     """
     if not engine.refittable:
         raise ModelError(f"the engine was built without refit, so that its alpha is fixed; {REBUILD}")
-    library.take_errors()
-    refitter = library.module.Refitter(engine, library.logger)
+    trt.take_errors()
+    refitter = trt.module.Refitter(engine, trt.logger)
     # TensorRT reads from these arrays during the refit, and does not keep them alive.
-    held = _give(library, refitter, weights)
+    held = _give(trt, refitter, weights)
     missing = set(refitter.get_missing_weights())
-    held += _give(library, refitter, {name: values for name, values in (constants or {}).items() if name in missing})
+    held += _give(trt, refitter, {name: values for name, values in (constants or {}).items() if name in missing})
     missing = set(refitter.get_missing_weights())
     if missing:
         raise ModelError(f"the engine also wants {_some(missing)}, which its endpoints do not hold; {REBUILD}")
     if not refitter.refit_cuda_engine():
-        raise MachineError(f"{library} failed to exchange weights: {library.take_reason()}; load the engine again")
+        raise MachineError(f"{trt} failed to exchange weights: {trt.take_reason()}; load the engine again")
     del held
 
 
-def _give(library: TensorRT, refitter: Any, weights: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:  # noqa: ANN401
+def _give(trt: TensorRT, refitter: Any, weights: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:  # noqa: ANN401
     """Tell `refitter` where the new values lie; the arrays that are returned must outlive the refit."""
     held = []
     refused = []
     for name, values in weights.items():
         held.append(np.ravel(values))
-        if not refitter.set_named_weights(name, _viewed(library, held[-1])):
+        if not refitter.set_named_weights(name, _viewed(trt, held[-1])):
             refused.append(name)
     if refused:
-        raise ModelError(f"the engine does not take {_some(refused)}: {library.take_reason()}; {REBUILD}")
+        raise ModelError(f"the engine does not take {_some(refused)}: {trt.take_reason()}; {REBUILD}")
     return held
 
 
-def _viewed(library: TensorRT, array: npt.NDArray[Any]) -> Any:  # noqa: ANN401
+def _viewed(trt: TensorRT, array: npt.NDArray[Any]) -> Any:  # noqa: ANN401
     """TensorRT's view of `array`, which is contiguous; nothing is copied."""
-    data_type = getattr(library.module.DataType, DATA_TYPES[array.dtype.name], None)
+    data_type = getattr(trt.module.DataType, DATA_TYPES[array.dtype.name], None)
     if data_type is None:
-        raise MachineError(f"{library} does not know {array.dtype.name}; export the model as fp16, or use version 10")
+        raise MachineError(f"{trt} does not know {array.dtype.name}; export the model as fp16, or use version 10")
     try:
         # By address, since numpy's bfloat16 is foreign to the bindings.
-        return library.module.Weights(data_type, array.ctypes.data, array.size)
+        return trt.module.Weights(data_type, array.ctypes.data, array.size)
     except TypeError:
-        return library.module.Weights(array)  # all that 8.5 takes
+        return trt.module.Weights(array)  # all that 8.5 takes
 
 
 def _some(names: list[str] | set[str]) -> str:

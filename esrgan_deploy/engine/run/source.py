@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from esrgan_deploy.alpha import endpoints_path
 from esrgan_deploy.cuda import Driver
-from esrgan_deploy.engine.build.memory import footprint
+from esrgan_deploy.engine.build.memory import engine_memory
 from esrgan_deploy.engine.options import EngineOptions, Profile, Shape, default_profile
 from esrgan_deploy.engine.store.cache import EngineCache
 from esrgan_deploy.engine.store.sidecar import EngineFile, check_machine, open_engine, this_machine
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import onnx
 
     from esrgan_deploy.engine.adapter import TensorRT
-    from esrgan_deploy.engine.build.progress import Progress
+    from esrgan_deploy.engine.build.progress import BuildProgress
 
 _LOG = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class EngineSource(ABC):
 class OneEngine(EngineSource):
     """An engine file of the user's."""
 
-    def __init__(self, path: Path, library: TensorRT, driver: Driver) -> None:
+    def __init__(self, path: Path, trt: TensorRT, driver: Driver) -> None:
         """Open `path`.
 
         Raises:
@@ -66,7 +66,7 @@ class OneEngine(EngineSource):
         """
         self.path = path
         self._engine = open_engine(path)
-        check_machine(self._engine, this_machine(library, driver.facts))
+        check_machine(self._engine, this_machine(trt, driver.facts))
         sidecar = self._engine.sidecar
         self.info = dataclasses.replace(sidecar.info, file_sha256=sidecar.model_sha256)
         self.refittable = sidecar.options.refit
@@ -99,11 +99,11 @@ class CachedEngines(EngineSource):
     def __init__(
         self,
         path: Path,
-        library: TensorRT,
+        trt: TensorRT,
         driver: Driver,
         cache: EngineCache,
         settings: EngineOptions,
-        progress: Progress,
+        progress: BuildProgress,
     ) -> None:
         """Read `path`. The profile and the type of frames in `settings` are of no account.
 
@@ -119,7 +119,7 @@ class CachedEngines(EngineSource):
                 f"{path}: setting alpha needs {endpoints_path(path).name} beside the model; export both with "
                 "esrgan-export --refit"
             )
-        self._library = library
+        self._trt = trt
         self._driver = driver
         self._cache = cache
         self._settings = settings
@@ -130,7 +130,7 @@ class CachedEngines(EngineSource):
         """See `EngineSource.pick`."""
         sha256 = self.info.file_sha256 or ""
         facts, refit = self._driver.facts, self._settings.refit
-        found = self._cache.find(self._library, facts, sha256, wanted, frames, refit)
+        found = self._cache.find(self._trt, facts, sha256, wanted, frames, refit)
         return found or self._get(wanted, frames)
 
     def still_fits(self, engine: EngineFile, picked_for: Shape, wanted: Shape, frames: FrameType) -> bool:
@@ -149,7 +149,7 @@ class CachedEngines(EngineSource):
         """What fits into half of the free memory: the rest is for frames on their way, and for what TensorRT tries."""
         trial = default_profile(self.info).opt
         free, _ = self._driver.memory()
-        return footprint(model, trial, "uint16").largest_tile(free // 2, self.info.multiple_of) ** 2
+        return engine_memory(model, trial, "uint16").largest_tile(free // 2, self.info.multiple_of) ** 2
 
     def _get(self, wanted: Shape, frames: FrameType) -> EngineFile:
         self._progress(f"{self.path}: no engine for {frames} {wanted} yet; it is built now, once", 0, 0)
@@ -157,7 +157,7 @@ class CachedEngines(EngineSource):
         options = dataclasses.replace(self._settings, profile=profile, frames=frames)
         free, _ = self._driver.memory()
         return self._cache.get(
-            self._library, self._driver.facts, self.path, options, free_memory=free, progress=self._progress
+            self._trt, self._driver.facts, self.path, options, free_memory=free, progress=self._progress
         )
 
 

@@ -10,7 +10,7 @@ from queue import SimpleQueue
 from typing import TypeAlias
 
 from esrgan_deploy.cuda import Driver
-from esrgan_deploy.engine.run.host_streams import Lanes, Slot
+from esrgan_deploy.engine.run.host_streams import BatchBuffers, HostStreams
 from esrgan_deploy.errors import MachineError
 from esrgan_deploy.frame_io import Frames
 
@@ -73,7 +73,7 @@ class Workers:
                 context.close()
 
 
-class Job:
+class BatchTask:
     """What became of one submitted batch; its parts are finished one by one."""
 
     def __init__(self, future: Future[Frames]) -> None:
@@ -81,10 +81,10 @@ class Job:
         self.result: Frames | None = None
         self.error: BaseException | None = None
 
-    def finish(self, lanes: Lanes, slot: Slot, count: int) -> None:
+    def finish(self, streams: HostStreams, buffers: BatchBuffers, count: int) -> None:
         """Wait for a part of it, of `count` frames."""
         try:
-            lanes.finish(slot, count)
+            streams.finish(buffers, count)
         except BaseException as error:
             self.error = self.error or error
 

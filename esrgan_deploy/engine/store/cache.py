@@ -22,7 +22,7 @@ from esrgan_deploy.engine.options import EngineOptions, Shape
 from esrgan_deploy.engine.store import prune
 from esrgan_deploy.engine.store.folder import EngineFolder, Entry, remove_file, user_folder
 from esrgan_deploy.engine.store.sidecar import (
-    FORMAT,
+    SIDECAR_FORMAT,
     EngineFile,
     Machine,
     Sidecar,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from esrgan_deploy.cuda import DeviceFacts
     from esrgan_deploy.engine.adapter import TensorRT
     from esrgan_deploy.engine.build.plan import Plan
-    from esrgan_deploy.engine.build.progress import Progress
+    from esrgan_deploy.engine.build.progress import BuildProgress
     from esrgan_deploy.frame_io import FrameType
     from esrgan_deploy.model import ModelInfo
 
@@ -59,13 +59,13 @@ class EngineCache:
 
     def get(
         self,
-        library: TensorRT,
+        trt: TensorRT,
         facts: DeviceFacts | None,
         model: Path,
         options: EngineOptions,
         *,
         free_memory: int | None = None,
-        progress: Progress,
+        progress: BuildProgress,
     ) -> EngineFile:
         """The engine of an ONNX file for exactly these options, built if it is not there or is damaged.
 
@@ -73,8 +73,8 @@ class EngineCache:
         damaged one, is said through `progress`, as a phase with a total of 0.
 
         Args:
-            library: the TensorRT that is installed.
-            facts: what `esrgan_deploy.cuda.probe` found; None: nothing, which is enough for portable engines.
+            trt: the TensorRT that is installed.
+            facts: what `esrgan_deploy.cuda.gpu` found; None: nothing, which is enough for portable engines.
             model: the ONNX file; for an engine with `refit` the weights of both endpoints lie beside it.
             options: what the engine is for.
             free_memory: bytes on the GPU that the engine may take; None: not known.
@@ -86,9 +86,9 @@ class EngineCache:
             OutputError: the folder cannot be written, or is full.
             MachineError: no GPU, not enough memory, or the build failed.
         """
-        machine = this_machine(library, facts)
+        machine = this_machine(trt, facts)
         model_sha256 = hashlib.sha256(_read(model)).hexdigest()
-        order = _Order(engine_key(model_sha256, machine, options), library, machine, model, model_sha256, options)
+        order = _Order(engine_key(model_sha256, machine, options), trt, machine, model, model_sha256, options)
         engine, _ = self._lookup(order.key)
         if engine is not None:
             return engine
@@ -106,7 +106,7 @@ class EngineCache:
 
     def find(
         self,
-        library: TensorRT,
+        trt: TensorRT,
         facts: DeviceFacts | None,
         model_sha256: str,
         shape: Shape,
@@ -119,7 +119,7 @@ class EngineCache:
             MachineError: no GPU, and a library that builds for one only.
             OutputError: the folder cannot be read.
         """
-        machine = this_machine(library, facts)
+        machine = this_machine(trt, facts)
         fitting = []
         for path in self._files.engine_paths():
             with contextlib.suppress(ModelError):  # a damaged sidecar: `get` will see to it
@@ -172,7 +172,7 @@ class EngineCache:
             faults.append(entry.fault or f"{entry.path}: its sidecar is that of another engine")
         return None, faults
 
-    def _build(self, order: _Order, free_memory: int | None, progress: Progress) -> tuple[Plan, ModelInfo]:
+    def _build(self, order: _Order, free_memory: int | None, progress: BuildProgress) -> tuple[Plan, ModelInfo]:
         from esrgan_deploy.engine.build import timing_cache
         from esrgan_deploy.engine.build.plan import build_plan
         from esrgan_deploy.model import load_onnx
@@ -189,7 +189,7 @@ class EngineCache:
         timings = self._files.timing_path(order.machine)
         before = timing_cache.read(timings)
         plan = build_plan(
-            order.library,
+            order.trt,
             network,
             info,
             order.model,
@@ -251,7 +251,7 @@ class _Order:
     """What is to be built."""
 
     key: str
-    library: TensorRT
+    trt: TensorRT
     machine: Machine
     model: Path
     model_sha256: str
@@ -260,7 +260,7 @@ class _Order:
 
 def engine_key(model_sha256: str, machine: Machine, options: EngineOptions) -> str:
     """SHA-256, in hexadecimal, over everything that decides a plan; `options` are those asked for."""
-    parts = {"format": FORMAT, "model": model_sha256, "machine": asdict(machine), "options": options.to_json()}
+    parts = {"format": SIDECAR_FORMAT, "model": model_sha256, "machine": asdict(machine), "options": options.to_json()}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

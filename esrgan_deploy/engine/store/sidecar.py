@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from esrgan_deploy.cuda import DeviceFacts
     from esrgan_deploy.engine.adapter import TensorRT
 
-FORMAT = 1
+SIDECAR_FORMAT = 1
 """Part of every engine's key. Raise it when the sidecar changes, or the graph that frames enter and leave by."""
 _MAGIC = (b"ftrt", b"vtrt")
 """First bytes of a plan of TensorRT and of TensorRT-RTX."""
@@ -66,18 +66,18 @@ class Machine:
         return ", ".join(filter(None, (gpu, self.driver and f"driver {self.driver}", self.library)))
 
 
-def this_machine(library: TensorRT, facts: DeviceFacts | None) -> Machine:
+def this_machine(trt: TensorRT, facts: DeviceFacts | None) -> Machine:
     """The machine that plans are built for here.
 
     Args:
-        library: the TensorRT that is installed.
-        facts: what `esrgan_deploy.cuda.probe` found; None: nothing, which is enough for portable plans.
+        trt: the TensorRT that is installed.
+        facts: what `esrgan_deploy.cuda.gpu` found; None: nothing, which is enough for portable plans.
 
     Raises:
         MachineError: no GPU, and a library that builds for one only.
     """
-    name = f"{library.name} {library.version}"
-    if library.portable:
+    name = f"{trt.name} {trt.version}"
+    if trt.portable:
         return Machine("any", (0, 0), "", name)
     if facts is None:
         raise MachineError(
@@ -116,7 +116,7 @@ class Sidecar:
     def to_json(self) -> dict[str, Any]:
         """For the file; `from_json` reads it back."""
         return {
-            "format": FORMAT,
+            "format": SIDECAR_FORMAT,
             **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)},
             "info": {**self.info.to_metadata(), "fixed_size": self.info.fixed_size},
             "options": self.options.to_json(),
@@ -132,10 +132,10 @@ class Sidecar:
             ModelError: of another version of this program, or damaged; `source` is named.
         """
         try:
-            if content["format"] != FORMAT:
+            if content["format"] != SIDECAR_FORMAT:
                 raise ModelError(
-                    f"{source}: is of format {content['format']!r}, this version reads {FORMAT}; build the engine "
-                    "again with esrgan-engine"
+                    f"{source}: is of format {content['format']!r}, this version reads {SIDECAR_FORMAT}; "
+                    "build the engine again with esrgan-engine"
                 )
             return cls(
                 key=_text(content["key"]),

@@ -224,19 +224,19 @@ def base_name(args: argparse.Namespace, network: Network) -> str:
 
 def _build_engine(model: Path, refit: bool) -> str:
     """The engine of an export, where a GPU and TensorRT are; elsewhere, why there is none and what to do."""
-    from esrgan_deploy.cuda.probe import probe
-    from esrgan_deploy.engine.local_machine import find_here, free_memory
+    from esrgan_deploy.cuda.gpu import find_gpu
+    from esrgan_deploy.engine.local_machine import find_local_machine, free_memory
     from esrgan_deploy.engine.options import EngineOptions, default_profile
     from esrgan_deploy.engine.store.cache import EngineCache
     from esrgan_deploy.model import load_onnx
 
     try:
-        probe()  # an export is no place for portable engines, which need no GPU
-        library, facts = find_here()
+        find_gpu()  # an export is no place for portable engines, which need no GPU
+        trt, facts = find_local_machine()
         options = EngineOptions(default_profile(load_onnx(model)[1]), refit=refit)
         with BuildProgress() as progress:
             memory = free_memory(facts)
-            return str(EngineCache().get(library, facts, model, options, free_memory=memory, progress=progress).path)
+            return str(EngineCache().get(trt, facts, model, options, free_memory=memory, progress=progress).path)
     except EsrganError as error:
         return f"not built, {error}; the export itself is whole. Where it will run: esrgan-engine {model}"
 

@@ -19,18 +19,18 @@ NEWEST = fake_tensorrt.VERSIONS[-1]
 class FakeMachine:
     def __init__(self, folder, driver, version):
         self.driver = driver
-        self.library = TensorRT(fake_tensorrt.make(version, driver))
+        self.trt = TensorRT(fake_tensorrt.make(version, driver))
         self.cache = EngineCache(folder)
 
     def session(self, model, **options):
-        return TensorRTSession(model, library=self.library, driver=self.driver, cache=self.cache, **options)
+        return TensorRTSession(model, trt=self.trt, driver=self.driver, cache=self.cache, **options)
 
     def engine(self, model, low, best=None, high=None, *, frames="uint8", refit=False):
         """A built engine's path; shapes are (N, H, W)."""
         profile = Profile(Shape(*low), Shape(*(best or low)), Shape(*(high or low)))
         options = EngineOptions(profile, frames, refit=refit)
         with self.driver.active():
-            file = self.cache.get(self.library, self.driver.facts, model, options, progress=lambda *step: None)
+            file = self.cache.get(self.trt, self.driver.facts, model, options, progress=lambda *step: None)
         return file.path
 
 

@@ -261,9 +261,9 @@ def gpu(monkeypatch):
 
     def install(memory):
         facts = dataclasses.replace(FACTS, total_memory=memory)
-        library = TensorRT(make("10.13.3.9", FakeDriver(facts)))
-        monkeypatch.setattr("esrgan_deploy.engine.adapter.load_tensorrt", lambda: library)
-        monkeypatch.setattr("esrgan_deploy.cuda.probe.probe", lambda: facts)
+        trt = TensorRT(make("10.13.3.9", FakeDriver(facts)))
+        monkeypatch.setattr("esrgan_deploy.engine.adapter.load_tensorrt", lambda: trt)
+        monkeypatch.setattr("esrgan_deploy.cuda.gpu.find_gpu", lambda: facts)
         monkeypatch.setattr("esrgan_deploy.cuda.drivers.open_driver", lambda: FakeDriver(facts))
 
     return install

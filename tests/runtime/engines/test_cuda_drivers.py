@@ -93,7 +93,7 @@ class Opened:
 @pytest.fixture
 def layers(monkeypatch):
     """Decide what is installed: `layers({"cuda-python": error or None, "pycuda": ...})`, None meaning that it works."""
-    monkeypatch.setattr(drivers, "probe", lambda device: FACTS)
+    monkeypatch.setattr(drivers, "find_gpu", lambda device: FACTS)
 
     def decide(errors):
         class Module:

@@ -94,9 +94,9 @@ def gpu(request, folder, monkeypatch, rng):
     packages = fake_gpu_packages.Packages(driver, clip)
     for name, module in packages.modules().items():
         monkeypatch.setitem(sys.modules, name, module)
-    library = TensorRT(fake_tensorrt.make(fake_tensorrt.VERSIONS[-1], driver))
+    adapter = TensorRT(fake_tensorrt.make(fake_tensorrt.VERSIONS[-1], driver))
     monkeypatch.setattr(trt, "_open_driver", lambda device: driver)
-    monkeypatch.setattr(trt, "_load_tensorrt", lambda driver: library)
+    monkeypatch.setattr(trt, "_load_tensorrt", lambda driver: adapter)
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     return packages
 

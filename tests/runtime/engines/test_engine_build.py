@@ -14,9 +14,9 @@ from engine_onnx import one_line, write_fp8, write_half, write_quantised
 from esrgan_deploy import MachineError, ModelError, ModelInfo, OptionError, OutputError
 from esrgan_deploy.engine.adapter import TensorRT
 from esrgan_deploy.engine.build import timing_cache
-from esrgan_deploy.engine.build.memory import footprint
+from esrgan_deploy.engine.build.memory import engine_memory
 from esrgan_deploy.engine.build.plan import build_plan
-from esrgan_deploy.engine.build.progress import Watch
+from esrgan_deploy.engine.build.progress import BuildMonitor
 from esrgan_deploy.engine.options import EngineOptions, Profile, Shape
 from esrgan_deploy.model import load_onnx
 from fake_cuda import FACTS, FakeDriver
@@ -28,10 +28,10 @@ DYNAMIC = Profile(Shape(1, 16, 16), Shape(2, 24, 32), Shape(4, 48, 64))
 IN_PLAN = b"frames_in"
 
 
-def build(library, path, options=None, progress=lambda phase, done, total: None, **named):
+def build(trt, path, options=None, progress=lambda phase, done, total: None, **named):
     model, info = load_onnx(path)
     options = options or EngineOptions(STATIC)
-    return build_plan(library, model, info, path, options, **{"free_memory": None, **named}, progress=progress)
+    return build_plan(trt, model, info, path, options, **{"free_memory": None, **named}, progress=progress)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_ctrl_c_within_tensorrts_own_code_waits_for_its_end(rtx, ctrl_c):
     """Raised at once, the exception would pass through C++."""
     done = []
     config = rtx.configure(rtx.create_builder(), EngineOptions(STATIC))
-    with pytest.raises(KeyboardInterrupt), Watch(rtx, config, lambda phase, done, total: None):
+    with pytest.raises(KeyboardInterrupt), BuildMonitor(rtx, config, lambda phase, done, total: None):
         signal.raise_signal(signal.SIGINT)
         done.append(not config.progress_monitor.step_complete("Building engine", 0))
     assert done == [True]
@@ -190,13 +190,13 @@ def test_dynamic_profile_that_cannot_be_built_becomes_static(rtx, static_only):
 def test_dynamic_profile_too_large_for_the_gpu_becomes_static(blur_x2):
     """The builder itself runs out of memory; nobody said beforehand how much there is."""
     facts = dataclasses.replace(FACTS, total_memory=4_000_000)
-    library = TensorRT(make("10.13.3.9", FakeDriver(facts)))
+    trt = TensorRT(make("10.13.3.9", FakeDriver(facts)))
     profile = Profile(Shape(1, 16, 16), Shape(1, 32, 32), Shape(8, 400, 400))
-    plan = build(library, blur_x2, EngineOptions(profile))
+    plan = build(trt, blur_x2, EngineOptions(profile))
     assert plan.options.profile == Profile.fixed(1, 32, 32)
     assert "out of memory" in plan.notes[0]
     with pytest.raises(MachineError) as caught:
-        build(library, blur_x2, EngineOptions(Profile.fixed(8, 400, 400)))
+        build(trt, blur_x2, EngineOptions(Profile.fixed(8, 400, 400)))
     one_line(caught, str(blur_x2), "8x400x400", "out of memory", "smaller shape or batch")
 
 
@@ -236,7 +236,7 @@ def test_network_of_one_size_gets_that_profile_only(rtx, tmp_path):
 
 
 def estimate(model, shape):
-    return footprint(model, shape).at(shape)
+    return engine_memory(model, shape).at(shape)
 
 
 def test_estimate_is_what_lives_at_the_same_time(blur_x2):
@@ -310,17 +310,17 @@ def test_maximum_of_a_dynamic_profile_shrinks_to_what_fits(rtx, blur_x2, top):
 @pytest.mark.parametrize("frame_type", ["uint8", "uint16"])
 @pytest.mark.parametrize("profile", [STATIC, DYNAMIC], ids=["static", "dynamic"])
 def test_every_version_builds(blur_x2, version, frame_type, profile):
-    library = TensorRT(make(version, FakeDriver()))
-    assert str(library) == f"TensorRT {version}"
-    assert library.strongly_typed is (version > "8.9" or version.startswith("1"))
-    assert not library.portable
+    trt = TensorRT(make(version, FakeDriver()))
+    assert str(trt) == f"TensorRT {version}"
+    assert trt.strongly_typed is (version > "8.9" or version.startswith("1"))
+    assert not trt.portable
     seen = []
-    plan = build(library, blur_x2, EngineOptions(profile, frame_type, refit=True), progress=lambda *s: seen.append(s))
+    plan = build(trt, blur_x2, EngineOptions(profile, frame_type, refit=True), progress=lambda *s: seen.append(s))
     assert plan.options.profile == profile
     assert {(done, total) for phase, done, total in seen if phase == "Building engine"} >= {(0, seen[0][2])}
     assert seen[-1][1] == seen[-1][2]
     assert plan.timing_cache
-    again = build(library, blur_x2, timing_cache=plan.timing_cache)
+    again = build(trt, blur_x2, timing_cache=plan.timing_cache)
     assert again.timing_cache == plan.timing_cache
 
 

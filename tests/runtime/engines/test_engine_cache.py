@@ -71,8 +71,8 @@ def test_an_engine_is_built_once_and_says_what_it_is(rtx, blur_x2, tmp_path):
     assert content["model_sha256"] == hashlib.sha256(blur_x2.read_bytes()).hexdigest()
     assert content["info"]["esrgan.scale"] == "2"
     assert content["options"]["profile"] == "1x16x24"
-    library = f"TensorRT-RTX {rtx.version}"
-    assert content["machine"] == {"gpu": "any", "compute_capability": [0, 0], "driver": "", "library": library}
+    version = f"TensorRT-RTX {rtx.version}"
+    assert content["machine"] == {"gpu": "any", "compute_capability": [0, 0], "driver": "", "library": version}
     again, told = get(cache, rtx, blur_x2)
     assert again == engine
     assert told == []

@@ -147,8 +147,8 @@ def test_a_sidecar_with_a_wrong_value_is_read_or_refused_but_nothing_else(sideca
 # Finding one for a shape
 
 
-def find(folder, shape, *, library=FULL, sha256="a" * 64, frames="uint8", refit=False):
-    return EngineCache(folder).find(library, FACTS, sha256, shape, frames, refit)
+def find(folder, shape, *, trt=FULL, sha256="a" * 64, frames="uint8", refit=False):
+    return EngineCache(folder).find(trt, FACTS, sha256, shape, frames, refit)
 
 
 def test_the_engine_for_exactly_this_shape_is_preferred_then_the_nearest_dynamic_one(tmp_path):
@@ -173,7 +173,7 @@ def test_no_engine_is_found_for_what_it_was_not_built_for(tmp_path):
     assert find(tmp_path, shape, sha256="b" * 64) is None
     assert find(tmp_path, shape, frames="uint16") is None
     assert find(tmp_path, shape, refit=True) is None
-    assert find(tmp_path, shape, library=types.SimpleNamespace(name="TensorRT", version="11.4", portable=False)) is None
+    assert find(tmp_path, shape, trt=types.SimpleNamespace(name="TensorRT", version="11.4", portable=False)) is None
     refittable = plant(tmp_path, refit=True)
     assert find(tmp_path, shape, refit=True) == refittable
     endpoints_path(refittable.path).write_bytes(b"other endpoints")

@@ -38,10 +38,10 @@ def quantised_x2(tmp_path):
     return write_quantised(tmp_path / "int8.onnx")
 
 
-def build(library, path, options=None):
+def build(trt, path, options=None):
     model, info = load_onnx(path)
     options = options or EngineOptions(STATIC)
-    return build_plan(library, model, info, path, options, free_memory=None, progress=lambda *_: None)
+    return build_plan(trt, model, info, path, options, free_memory=None, progress=lambda *_: None)
 
 
 # --- settings ---
@@ -78,30 +78,30 @@ def test_bf16_is_refused_where_it_is_unknown(old, tmp_path):
 
 
 def test_without_a_driver_there_is_no_builder():
-    library = TensorRT(make("10.13.3.9"))
+    trt = TensorRT(make("10.13.3.9"))
     with pytest.raises(MachineError) as caught:
-        library.create_builder()
+        trt.create_builder()
     one_line(caught, "TensorRT 10.13.3.9", "error: 35", "nvidia-smi")
     with pytest.raises(MachineError, match="nvidia-smi"):
-        library.create_runtime()
+        trt.create_runtime()
 
 
 # --- types in TensorRT 8.5 ---
 
 
-def parsed_by(library, framed):
+def parsed_by(trt, framed):
     """A configuration and a network as they are before the build, with `set_types` applied."""
-    builder = library.create_builder()
-    network = library.create_network(builder)
-    assert library.module.OnnxParser(network, library.logger).parse(framed.SerializeToString())
-    config = library.configure(builder, EngineOptions(STATIC))
-    set_types(library, framed, network, config)
+    builder = trt.create_builder()
+    network = trt.create_network(builder)
+    assert trt.module.OnnxParser(network, trt.logger).parse(framed.SerializeToString())
+    config = trt.configure(builder, EngineOptions(STATIC))
+    set_types(trt, framed, network, config)
     return config, [network.get_layer(index) for index in range(network.num_layers)]
 
 
-def flags_of(library, config):
+def flags_of(trt, config):
     names = ("FP16", "INT8", "OBEY_PRECISION_CONSTRAINTS", "TF32")
-    return {name for name in names if config.get_flag(getattr(library.module.BuilderFlag, name))}
+    return {name for name in names if config.get_flag(getattr(trt.module.BuilderFlag, name))}
 
 
 @pytest.mark.parametrize("frame_type", ["uint8", "uint16"])
@@ -146,8 +146,8 @@ def test_quantised_network_gets_the_int8_flag(old, quantised_x2):
 @pytest.mark.parametrize("version", ["8.5.3.1", "11.4.0.106"])
 def test_types_suit_every_version(network, version, request):
     """The fake refuses flags in a strongly typed network, and their lack in a weakly typed one, as the real ones do."""
-    library = TensorRT(make(version, FakeDriver()))
-    assert build(library, request.getfixturevalue(network)).data
+    trt = TensorRT(make(version, FakeDriver()))
+    assert build(trt, request.getfixturevalue(network)).data
 
 
 # --- finding TensorRT ---

@@ -79,12 +79,12 @@ def tensorrt():
         yield start
 
 
-def engine_of(library, path, *, refittable=True):
+def engine_of(trt, path, *, refittable=True):
     """Build and load an engine for one frame of `GREY`."""
     model, info = load_onnx(path)
     options = EngineOptions(STATIC, refit=refittable)
-    plan = build_plan(library, model, info, path, options, free_memory=None, progress=lambda *_: None)
-    return library.create_runtime().deserialize_cuda_engine(plan.data)
+    plan = build_plan(trt, model, info, path, options, free_memory=None, progress=lambda *_: None)
+    return trt.create_runtime().deserialize_cuda_engine(plan.data)
 
 
 def weights_in(engine):
@@ -93,11 +93,11 @@ def weights_in(engine):
     return {tensor.name: numpy_helper.to_array(tensor).astype(float) for tensor in tensors}
 
 
-def refused(library, engine, error, *arguments):
+def refused(trt, engine, error, *arguments):
     """The refit raises one line, and the engine keeps its weights."""
     before = weights_in(engine)
     with pytest.raises(error) as caught:
-        refit(library, engine, *arguments)
+        refit(trt, engine, *arguments)
     for name, values in weights_in(engine).items():
         np.testing.assert_array_equal(values, before[name])
     assert "\n" not in str(caught.value)
@@ -107,12 +107,12 @@ def refused(library, engine, error, *arguments):
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_an_engine_takes_the_weights_of_an_export_at_that_alpha(tensorrt, written, version, precision):
-    library = tensorrt(version)
+    trt = tensorrt(version)
     path = written(precision)
-    engine = engine_of(library, path)
+    engine = engine_of(trt, path)
     endpoints = biased_endpoints(precision)
     for alpha in (0.3, 0, 1):
-        refit(library, engine, endpoints.graph_weights(alpha))
+        refit(trt, engine, endpoints.graph_weights(alpha))
         turned = model_at_alpha(load_onnx(path)[0], endpoints, alpha)
         found = weights_in(engine)
         for tensor in turned.graph.initializer:
@@ -122,8 +122,8 @@ def test_an_engine_takes_the_weights_of_an_export_at_that_alpha(tensorrt, writte
 def test_frames_show_the_new_alpha(written):
     driver = FakeDriver()
     with driver.active():
-        library = TensorRT(make("10.13.3.9", driver))
-        engine = engine_of(library, written())
+        trt = TensorRT(make("10.13.3.9", driver))
+        engine = engine_of(trt, written())
         context, stream = engine.create_execution_context(), driver.create_stream()
         addresses = {"frames_in": driver.upload(GREY), "frames_out": driver.allocate(GREY.nbytes)}
         addresses["mean"] = driver.allocate(4)
@@ -131,7 +131,7 @@ def test_frames_show_the_new_alpha(written):
             assert context.set_tensor_address(name, address)
         for alpha in (0.8, 0, 0.25):
             if alpha != 0.8:
-                refit(library, engine, biased_endpoints().graph_weights(alpha))
+                refit(trt, engine, biased_endpoints().graph_weights(alpha))
             assert context.execute_async_v3(stream)
             driver.synchronize_stream(stream)
             shown = driver.download(addresses["frames_out"], GREY.shape, GREY.dtype).astype(int)
@@ -139,46 +139,46 @@ def test_frames_show_the_new_alpha(written):
 
 
 def test_bf16_weights_are_exchanged(tensorrt, written):
-    library = tensorrt("11.4.0.106")
-    engine = engine_of(library, written("bf16"))
-    refit(library, engine, biased_endpoints("bf16").graph_weights(0.3))
+    trt = tensorrt("11.4.0.106")
+    engine = engine_of(trt, written("bf16"))
+    refit(trt, engine, biased_endpoints("bf16").graph_weights(0.3))
     assert weights_in(engine)["kernel"][0, 0, 0, 0] == float(ml_dtypes.bfloat16(0.65))
 
 
 def test_bf16_is_unknown_to_8_5(tensorrt, written):
-    library = tensorrt("8.5.3.1")
-    engine = engine_of(library, written("fp16"))
-    message = refused(library, engine, MachineError, biased_endpoints("bf16").graph_weights(0.3))
+    trt = tensorrt("8.5.3.1")
+    engine = engine_of(trt, written("fp16"))
+    message = refused(trt, engine, MachineError, biased_endpoints("bf16").graph_weights(0.3))
     assert "TensorRT 8.5.3.1 does not know bfloat16" in message
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_an_engine_that_was_built_without_refit_says_so(tensorrt, written, version):
-    library = tensorrt(version)
-    engine = engine_of(library, written(), refittable=False)
-    assert "built without refit" in refused(library, engine, ModelError, biased_endpoints().graph_weights(1))
+    trt = tensorrt(version)
+    engine = engine_of(trt, written(), refittable=False)
+    assert "built without refit" in refused(trt, engine, ModelError, biased_endpoints().graph_weights(1))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_weights_that_do_not_fit_are_refused_with_tensorrts_reason(tensorrt, written, version):
-    library = tensorrt(version)
-    engine = engine_of(library, written("fp16"))
+    trt = tensorrt(version)
+    engine = engine_of(trt, written("fp16"))
     endpoints = biased_endpoints("fp16")
-    message = refused(library, engine, ModelError, {**endpoints.graph_weights(1), "other": BIAS})
+    message = refused(trt, engine, ModelError, {**endpoints.graph_weights(1), "other": BIAS})
     assert "does not take 'other'" in message
     assert "no weights named other" in message
-    message = refused(library, engine, ModelError, biased_endpoints("fp32").graph_weights(1))
+    message = refused(trt, engine, ModelError, biased_endpoints("fp32").graph_weights(1))
     assert "does not take 'bias', 'kernel'" in message
     assert "type HALF expected" in message
-    refused(library, engine, ModelError, {"kernel": np.zeros(5, np.float16), "bias": BIAS.astype(np.float16)})
+    refused(trt, engine, ModelError, {"kernel": np.zeros(5, np.float16), "bias": BIAS.astype(np.float16)})
 
 
 def test_weights_that_an_engine_misses_are_named(tensorrt, written):
-    library = tensorrt("10.13.3.9")
-    engine = engine_of(library, written())
+    trt = tensorrt("10.13.3.9")
+    engine = engine_of(trt, written())
     weights = biased_endpoints().graph_weights(1)
     del weights["bias"]
-    assert "also wants 'bias'" in refused(library, engine, ModelError, weights)
+    assert "also wants 'bias'" in refused(trt, engine, ModelError, weights)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -188,9 +188,9 @@ def test_constants_are_given_where_the_engine_asks_for_them(tensorrt, written, v
         helper.make_node("Conv", ["input", "kernel", "bias"], ["dimmed"]),
         helper.make_node("Mul", ["dimmed", "scale"], ["output"]),
     ]
-    library = tensorrt(version)
+    trt = tensorrt(version)
     path = written("fp32", nodes, scale=np.full((1,), 0.5, np.float32))
-    engine = engine_of(library, path)
+    engine = engine_of(trt, path)
     endpoints = biased_endpoints(constants={"bias": BIAS, "nothing of this engine": np.zeros(2, np.float32)})
     endpoints = dataclasses.replace(
         endpoints,
@@ -198,18 +198,18 @@ def test_constants_are_given_where_the_engine_asks_for_them(tensorrt, written, v
         psnr={"kernel": kernel(0.5)},
         gan={"kernel": kernel(1)},
     )
-    refit(library, engine, endpoints.graph_weights(0), endpoints.graph_constants())
+    refit(trt, engine, endpoints.graph_weights(0), endpoints.graph_constants())
     assert weights_in(engine)["kernel"][0, 0, 0, 0] == 0.5
 
 
 def test_a_refit_that_fails_says_why(tensorrt, written, monkeypatch):
-    library = tensorrt("10.13.3.9")
-    engine = engine_of(library, written())
+    trt = tensorrt("10.13.3.9")
+    engine = engine_of(trt, written())
 
     def fail(refitter):
-        library.logger.log(library.module.ILogger.Severity.ERROR, "out of\nmemory")
+        trt.logger.log(trt.module.ILogger.Severity.ERROR, "out of\nmemory")
         return False
 
-    monkeypatch.setattr(library.module.Refitter, "refit_cuda_engine", fail)
-    message = refused(library, engine, MachineError, biased_endpoints().graph_weights(1))
+    monkeypatch.setattr(trt.module.Refitter, "refit_cuda_engine", fail)
+    message = refused(trt, engine, MachineError, biased_endpoints().graph_weights(1))
     assert "failed to exchange weights: out of memory; load the engine again" in message

@@ -92,7 +92,7 @@ def test_objects_take_no_new_attributes_and_unwritten_ones_say_so():
         trt.api.ICudaEngine()
 
 
-# Refusals that can be compared with a real library: TensorRT-RTX builds without a GPU.
+# Refusals that can be compared with a real TensorRT: TensorRT-RTX builds without a GPU.
 
 
 def refusals(trt):

@@ -40,7 +40,7 @@ def test_the_rows_of_tensorrt(benchmarks, tmp_path, monkeypatch):
     monkeypatch.setattr(part, "SECONDS", 0.05)
     write_networks(tmp_path, check.NAME, check.ALPHA)
     with fake_machine(tmp_path / "engines") as machine:
-        bench = part.Bench(machine.library, machine.driver, tmp_path, machine.cache)
+        bench = part.Bench(machine.trt, machine.driver, tmp_path, machine.cache)
         found = list(part.rows(bench, [(8, 12), (6, 10)]))
     speed = ["build", "engine", "submit", "submit, 2 streams"]
     assert [(row["row"], row["shape"]) for row in found] == [
@@ -63,7 +63,7 @@ def test_what_fails_is_a_row_and_the_others_go_on(benchmarks, tmp_path, monkeypa
     write_networks(tmp_path, check.NAME, check.ALPHA)
     (tmp_path / f"{check.NAME}_a1_fp16.ends.safetensors").unlink()
     with fake_machine(tmp_path / "engines") as machine:
-        bench = part.Bench(machine.library, machine.driver, tmp_path, machine.cache)
+        bench = part.Bench(machine.trt, machine.driver, tmp_path, machine.cache)
         *others, last = part.rows(bench, [(8, 12)])
     assert (last["row"], last["shape"]) == ("failed: refit", "12x8")
     assert "ends.safetensors" in last["error"]
@@ -145,7 +145,7 @@ def test_without_a_gpu_it_says_so(benchmarks, capsys, monkeypatch):
     def none():
         raise MachineError("no NVIDIA driver")
 
-    monkeypatch.setattr(check, "probe", none)
+    monkeypatch.setattr(check, "find_gpu", none)
     monkeypatch.setattr(sys, "argv", ["gpu_check.py"])
     with pytest.raises(SystemExit) as stop:
         check.main()

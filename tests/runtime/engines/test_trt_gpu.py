@@ -36,11 +36,11 @@ def builder():
     """Made before anything else: that it cannot be made is a failure of its own."""
     driver = open_driver()
     try:
-        library = load_tensorrt()
-        if library.portable and driver.facts.compute_capability not in RTX_COMPUTE_CAPABILITIES:
-            pytest.skip(f"{library} does not run on {driver.facts.name}, only full TensorRT does")
+        trt = load_tensorrt()
+        if trt.portable and driver.facts.compute_capability not in RTX_COMPUTE_CAPABILITIES:
+            pytest.skip(f"{trt} does not run on {driver.facts.name}, only full TensorRT does")
         with driver.active():
-            assert library.create_builder() is not None
+            assert trt.create_builder() is not None
     finally:
         driver.close()
 

@@ -11,9 +11,9 @@ import fake_tensorrt
 import gain_pair
 from esrgan_deploy import MachineError, ModelError, OptionError, backends
 from esrgan_deploy.cuda import DeviceFacts
-from esrgan_deploy.engine.build.memory import footprint
+from esrgan_deploy.engine.build.memory import engine_memory
 from esrgan_deploy.engine.options import Shape
-from esrgan_deploy.engine.run.host_streams import SLOTS
+from esrgan_deploy.engine.run.host_streams import IN_FLIGHT
 from esrgan_deploy.engine.store.sidecar import open_engine
 from esrgan_deploy.model import load_onnx
 from esrgan_deploy.models import BUNDLED
@@ -159,7 +159,7 @@ class OutOfMemory(FakeDriver):
         return super().allocate_pinned(nbytes)
 
 
-@pytest.mark.parametrize("left", range(2 * SLOTS))
+@pytest.mark.parametrize("left", range(2 * IN_FLIGHT))
 def test_too_little_pinned_memory_at_load_leaves_nothing_behind(cache, unshuffle_x2, rng, left):
     with fake_machine(cache, driver=OutOfMemory()) as machine, machine.session(unshuffle_x2) as session:
         machine.driver.left = left
@@ -267,7 +267,7 @@ def test_what_fits_into_half_of_the_memory_needs_no_tiles(cache):
         side = math.isqrt(session.largest_untiled)
         room = machine.driver.facts.total_memory // 2
         shapes = {size: Shape(1, size, size) for size in (side, side + 2)}
-        need = {size: footprint(model, shape, "uint16").at(shape) for size, shape in shapes.items()}
+        need = {size: engine_memory(model, shape, "uint16").at(shape) for size, shape in shapes.items()}
     assert session.largest_untiled == side**2
     assert need[side] <= room < need[side + 2]
 
@@ -290,10 +290,10 @@ def test_an_engine_takes_no_larger_frames_than_it_was_built_for(cache, unshuffle
     ],
 )
 def test_auto_is_tensorrt_where_it_is_installed_beside_a_gpu(monkeypatch, name, installed, gpu, chosen):
-    def probe():
+    def find_gpu():
         if not gpu:
             raise MachineError("no driver")
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name if installed and name == "tensorrt" else None)
-    monkeypatch.setattr("esrgan_deploy.cuda.probe.probe", probe)
+    monkeypatch.setattr("esrgan_deploy.cuda.gpu.find_gpu", find_gpu)
     assert backends._prefers_tensorrt(Path(name)) == chosen

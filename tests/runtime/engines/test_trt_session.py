@@ -16,7 +16,7 @@ from esrgan_deploy import MachineError, ModelInfo, open_session
 from esrgan_deploy.cuda.pool import Pool
 from esrgan_deploy.engine.build.graph import frame_graph
 from esrgan_deploy.engine.options import EngineOptions, Profile
-from esrgan_deploy.engine.run.host_streams import SLOTS
+from esrgan_deploy.engine.run.host_streams import IN_FLIGHT
 from esrgan_deploy.model import load_onnx
 from esrgan_deploy.models import BUNDLED
 from fake_cuda import FakeDriver
@@ -238,9 +238,9 @@ def test_each_slot_is_captured_once_after_a_warm_up(cache, unshuffle_x2, rng):
         for future in futures:
             future.result()
         counters = machine.driver.counters
-        assert counters.captures == 2 * SLOTS
+        assert counters.captures == 2 * IN_FLIGHT
         assert counters.executions == 30
-        assert counters.launches == 30 - 2  # one warm-up in each lane
+        assert counters.launches == 30 - 2  # one warm-up in each stream
 
 
 def test_a_driver_without_graphs_launches_none(cache, unshuffle_x2, rng):

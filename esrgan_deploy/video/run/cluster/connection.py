@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from esrgan_deploy.backends.names import ON_GPU
+from esrgan_deploy.backends.names import GPU_BACKENDS
 from esrgan_deploy.errors import BackendMissingError, MachineError, OptionError
 
 REACH_S = 5.0
@@ -85,7 +85,7 @@ def demand(backend: str, threads: int | None) -> Demand:
     """
     nodes = _nodes()
     has_gpus = any(node.get("GPU", 0) >= 1 for node in nodes)
-    if backend in ON_GPU or (backend == "auto" and has_gpus):
+    if backend in GPU_BACKENDS or (backend == "auto" and has_gpus):
         wanted = Demand(cpus=1, gpus=1)
     else:
         cpus = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from esrgan_deploy.backends.names import ON_GPU
+from esrgan_deploy.backends.names import GPU_BACKENDS
 from esrgan_deploy.errors import MachineError, MediaError, ModelError, OptionError
 from esrgan_deploy.tile_reuse import Counts
 from esrgan_deploy.video.output.checkpoint import Checkpoint, open_checkpoint
@@ -114,7 +114,7 @@ class _Crew:
         self._model = worker.Stored(_put(_bytes_of(recipe.model))) if recipe.model else None
         self._equip(demand(recipe.backend, recipe.threads))
         self.identity = self._ask()
-        if self.demand.gpus and self.identity["backend"] not in ON_GPU:  # "auto", and the GPU is of no use to it
+        if self.demand.gpus and self.identity["backend"] not in GPU_BACKENDS:  # "auto", and the GPU is of no use to it
             self._equip(demand(self.identity["backend"], recipe.threads))
 
     def _equip(self, wanted: Demand) -> None:

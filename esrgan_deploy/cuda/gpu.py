@@ -32,7 +32,7 @@ _REMEDIES = {
 """By CUresult; what else `cuInit` returns is explained best by nvidia-smi."""
 
 
-def probe(device: int = 0) -> DeviceFacts:
+def find_gpu(device: int = 0) -> DeviceFacts:
     """What GPU number `device` and its driver are, as CUDA counts devices.
 
     Raises:

@@ -10,7 +10,7 @@ import pytest
 
 from esrgan_deploy import MachineError
 from esrgan_deploy.cuda import DeviceFacts
-from esrgan_deploy.cuda.probe import check_driver, cuda_version, probe, required_cuda
+from esrgan_deploy.cuda.gpu import check_driver, cuda_version, find_gpu, required_cuda
 from stub_driver import compile_driver, driver_is_installed
 
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="the stand-in for the driver is compiled with gcc")
@@ -18,7 +18,7 @@ needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="the stand-in
 
 @pytest.fixture
 def driver(tmp_path):
-    """Returns a function that makes a driver, then gives what `probe` of a device says of it."""
+    """Returns a function that makes a driver, then gives what `find_gpu` of a device says of it."""
 
     def ask(device=0, **settings):
         compile_driver(tmp_path, **settings)
@@ -30,9 +30,9 @@ def driver(tmp_path):
 def run_probe(folder, device=0):
     program = f"""
 from esrgan_deploy import EsrganError
-from esrgan_deploy.cuda.probe import probe
+from esrgan_deploy.cuda.gpu import find_gpu
 try:
-    print(probe({device}))
+    print(find_gpu({device}))
 except EsrganError as error:
     print(type(error).__name__, error)
 """
@@ -120,5 +120,5 @@ def test_the_driver_here_says_what_nvidia_smi_says():
     query = "--query-gpu=name,compute_cap,driver_version"
     answer = subprocess.run(["nvidia-smi", query, "--format=csv,noheader"], capture_output=True, text=True, check=True)
     name, capability, version = answer.stdout.splitlines()[0].split(", ")
-    facts = probe()
+    facts = find_gpu()
     assert (facts.name, "{}.{}".format(*facts.compute_capability), facts.driver) == (name, capability, version)
