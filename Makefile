@@ -1,4 +1,4 @@
-# The lines that .ci/run runs. Everything is installed into .venv, nothing outside the repository.
+# The lines that .ci/run and .github/workflows/ci.yml run. Everything is installed into .venv, nothing outside the repository.
 PYTHON ?= python3
 PYTHON310 ?= python3.10
 BIN := .venv/bin
@@ -33,9 +33,9 @@ test-runtime-3.10: .venv-3.10/done  ## the runtime on the Python of Ubuntu 22.04
 	.venv-3.10/bin/python -m pytest tests/runtime/engines -m "not slow"
 
 lint: .venv/dev.done
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/mypy
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
+	$(BIN)/python -m mypy
 	$(BIN)/lint-imports
 
 format: .venv/dev.done

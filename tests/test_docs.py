@@ -36,7 +36,9 @@ COMMANDS = {
 
 
 def blocks(page, language):
-    return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
+    return re.findall(
+        rf"^```{language}\n(.*?)^```$", (ROOT / page).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+    )
 
 
 def commands(page):
@@ -151,9 +153,9 @@ def test_the_page_of_benchmarks(tmp_path, monkeypatch, capsys):
     assert "45000 frames" in said
     assert "Against before.json" in said
     for page, option in {"pixels.html": "frame", "s.html": "threads"}.items():
-        assert f">{option}</text>" in Path(page).read_text()
-    measured = json.loads(Path("after.json").read_text())
-    explained = (ROOT / "docs/benchmarks.md").read_text().split("## The JSON")[1]
+        assert f">{option}</text>" in Path(page).read_text(encoding="utf-8")
+    measured = json.loads(Path("after.json").read_text(encoding="utf-8"))
+    explained = (ROOT / "docs/benchmarks.md").read_text(encoding="utf-8").split("## The JSON")[1]
     assert {*measured, *measured["results"][0]} <= set(re.findall(r"`(\w+)`", explained))
 
 
@@ -180,15 +182,19 @@ def read_frames(name):
     "page", ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
 )
 def test_links_and_named_files_exist(page):
-    text = (ROOT / page).read_text()
+    text = (ROOT / page).read_text(encoding="utf-8")
     for link in re.findall(r"\]\(([^)#:]+)\)", text):
         assert ((ROOT / page).parent / link).exists(), link
     for target in re.findall(r"`?make ([a-z0-9.-]+)`?", text):
-        assert re.search(rf"^{re.escape(target)}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE), target
+        assert re.search(
+            rf"^{re.escape(target)}:", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE
+        ), target
 
 
 def test_layout_of_the_contributing_page_is_the_real_one():
-    layout = re.search(r"^## Layout\n\n```\n(.*?)^```$", (ROOT / "CONTRIBUTING.md").read_text(), re.M | re.S).group(1)
+    layout = re.search(
+        r"^## Layout\n\n```\n(.*?)^```$", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.M | re.S
+    ).group(1)
     base = ROOT
     for line in layout.splitlines():
         names = re.match(r"\s*((?:[\w./]+ )*[\w./]+)", line).group(1).split()

@@ -38,9 +38,10 @@ def installed(wheel, tmp_path_factory):
     """The folder of scripts of an environment that holds the wheel and its base dependencies."""
     folder = tmp_path_factory.mktemp("alone")
     venv.create(folder, with_pip=True)
-    pip = [folder / "bin" / "python", "-m", "pip", "install", "--disable-pip-version-check", "-q", wheel]
+    scripts = folder / ("Scripts" if sys.platform == "win32" else "bin")
+    pip = [scripts / "python", "-m", "pip", "install", "--disable-pip-version-check", "-q", wheel]
     subprocess.run(pip, check=True, capture_output=True)
-    return folder / "bin"
+    return scripts
 
 
 def run(*command, **options):

@@ -13,7 +13,7 @@ from esrgan_train import cli
 from esrgan_train.recipe.recipe import load_recipe
 
 TESTS = Path(__file__).parent.parent
-PAGE = (TESTS.parent / "docs" / "training.md").read_text()
+PAGE = (TESTS.parent / "docs" / "training.md").read_text(encoding="utf-8")
 TRAPS = re.split(r"^\d+\. ", PAGE.split("## What naive code gets wrong")[1], flags=re.MULTILINE)[1:]
 
 
@@ -56,4 +56,6 @@ def test_each_of_the_twenty_three_traps_has_tests_that_exist():
         tests = re.findall(r"- `(\S+)::(\w+)`", trap)
         assert tests, number
         for file, name in tests:
-            assert re.search(rf"^def {name}\(", (TESTS / file).read_text(), re.MULTILINE), f"{number}: {file}::{name}"
+            assert re.search(rf"^def {name}\(", (TESTS / file).read_text(encoding="utf-8"), re.MULTILINE), (
+                f"{number}: {file}::{name}"
+            )

@@ -32,7 +32,7 @@ SIZE = (18, 32)
 
 
 def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
 
 
 def program(*words):
@@ -154,7 +154,7 @@ def real_codec(folder):
 def test_the_stand_in_decoder_has_the_parameters_of_the_real_one(tmp_path):
     source = real_codec(tmp_path).read("PyNvVideoCodec/decoders/ThreadedDecoder.py").decode()
     (real,) = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
-    ours = ast.parse(Path(fake_gpu_packages.__file__).read_text())
+    ours = ast.parse(Path(fake_gpu_packages.__file__).read_text(encoding="utf-8"))
     (stand_in,) = (node for node in ours.body if isinstance(node, ast.ClassDef) and node.name == "Decoder")
     methods = {node.name: node.args for node in real.body if isinstance(node, ast.FunctionDef)}
     for node in stand_in.body:
@@ -257,7 +257,9 @@ def test_the_server_is_told_what_a_file_for_batches_is(tmp_path):
 
 def test_the_server_is_told_what_an_engine_is():
     _, _, engine = configurations()
-    (shape,) = re.findall(r"esrgan-engine model\.onnx --shape (\d+)x(\d+) --batch (\d+)", PAGE.read_text())
+    (shape,) = re.findall(
+        r"esrgan-engine model\.onnx --shape (\d+)x(\d+) --batch (\d+)", PAGE.read_text(encoding="utf-8")
+    )
     width, height, batch = map(int, shape)
     framed = frame_graph(onnx.load(BUNDLED), EngineOptions(Profile.fixed(batch, height, width)))
     framed = onnx.shape_inference.infer_shapes(framed, data_prop=True)

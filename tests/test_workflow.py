@@ -1,0 +1,35 @@
+"""The workflow for other systems runs what the Makefile runs."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+yaml = pytest.importorskip("yaml")
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def job():
+    text = (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)["jobs"]["test"]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_windows_runs_the_lines_of_the_makefile(job):
+    (step,) = (step for step in job["steps"] if step.get("name") == "Lint and test (Windows)")
+    targets = ["lint", "test-rest", "test-engines", "test-train"]
+    dry_run = ["make", "-n", "-o", ".venv/dev.done", *targets]
+    made = subprocess.run(dry_run, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert step["run"].splitlines() == made.replace(".venv/bin/", "").splitlines()
+
+
+def test_every_python_that_the_package_names_is_tested_on_three_systems(job):
+    matrix = job["strategy"]["matrix"]
+    named = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert named
+    assert set(named) <= set(matrix["python"])
+    assert matrix["system"] == ["ubuntu-latest", "windows-latest", "macos-latest"]
