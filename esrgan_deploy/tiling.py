@@ -237,6 +237,6 @@ def _fade(left: Pixels, right: Pixels, axis: int) -> Pixels:
     """Linear transition along `axis`; equal inputs come out unchanged, integers are rounded."""
     steps = left.shape[axis]
     weight = (np.arange(steps, dtype=np.float32) + 0.5) / max(steps, 1)
-    weight = np.expand_dims(weight, [k for k in range(left.ndim) if k != axis])
+    weight = np.expand_dims(weight, tuple(k for k in range(left.ndim) if k != axis))
     mixed = left + weight * (right.astype(np.float32) - left)
     return np.rint(mixed).astype(left.dtype) if np.issubdtype(left.dtype, np.integer) else mixed.astype(left.dtype)

@@ -235,7 +235,8 @@ class _Work:
         if self._kind != kind:
             self._submit_waiting()  # a batch has one shape and type
             self._kind, self._last = kind, None
-            self._upscaler.session.prepare((self._upscaler.batch, *cut[0].shape[:2]), frame_type)
+            height, width = cut[0].shape[:2]
+            self._upscaler.session.prepare((self._upscaler.batch, height, width), frame_type)
         known = self._last.tiles if self._last else [None] * len(cut)
         tiles = [
             result if result and result.holds_for(tile) else self._new_tile(tile, alone=len(cut) == 1)

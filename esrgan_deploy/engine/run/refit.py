@@ -63,7 +63,7 @@ def refit(
 
 def _give(trt: TensorRT, refitter: Any, weights: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:  # noqa: ANN401
     """Tell `refitter` where the new values lie; the arrays that are returned must outlive the refit."""
-    held = []
+    held: list[npt.NDArray[Any]] = []
     refused = []
     for name, values in weights.items():
         held.append(np.ravel(values))

@@ -228,6 +228,7 @@ def _to_pipe(codings: Iterable[FrameToEncode], pipe: BinaryIO, settings: Encoder
     try:
         with av.open(pipe, "w", format=_Y4M, container_options=unofficial) as container:
             stream = container.add_stream("rawvideo", rate=settings.frame_rate)
+            assert isinstance(stream, VideoStream)
             # The header states the time base as the rate, so times are the numbers of the frames.
             counting = replace(settings, time_base=1 / settings.frame_rate)
             configure(stream.codec_context, counting)
