@@ -42,7 +42,7 @@ def count_flops(model: onnx.ModelProto, height: int, width: int) -> int | None:
     total = 0
     for node in flat.graph.node:
         if node.op_type in COUNTED:
-            macs = _multiply_accumulates(node, shapes)
+            macs = multiply_accumulates(node, shapes)
             if macs is None:
                 return None
             total += 2 * macs
@@ -78,26 +78,19 @@ def infer_shapes(model: onnx.ModelProto, height: int, width: int) -> Shapes:
     """
     import onnx
 
-    graph = model.graph
-    weights: Shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    source = next(value for value in graph.input if value.name not in weights)
-    dims = source.type.tensor_type.shape.dim
+    shapes: Shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    dims = _image(model).type.tensor_type.shape.dim
     declared = "x".join(str(dim.dim_value or dim.dim_param or "?") for dim in dims)
-    for dim, size in ((dims[0], 1), (dims[2], height), (dims[3], width)):
-        if dim.dim_value not in (0, size):
-            raise ModelError(
-                f"its input is fixed to {declared} (NCHW) and cannot take a {width}x{height} image; "
-                "give that size, or export the model with symbolic height and width"
-            )
-        dim.dim_value = size
-    # What the exporter wrote for symbolic sizes must not stand in the way of the sizes of this image.
-    del graph.value_info[:]
-    graph.output[0].type.tensor_type.ClearField("shape")
+    set_image_size(model, height, width)
+    if (dims[0].dim_value, dims[2].dim_value, dims[3].dim_value) != (1, height, width):
+        raise ModelError(
+            f"its input is fixed to {declared} (NCHW) and cannot take a {width}x{height} image; "
+            "give that size, or export the model with symbolic height and width"
+        )
     try:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     except Exception as error:  # onnx raises its own InferenceError, ValueError or RuntimeError by version
         raise ModelError(f"shape inference failed for a {width}x{height} image: {error}") from error
-    shapes = weights
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
         tensor = value.type.tensor_type
         if tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim):
@@ -105,7 +98,25 @@ def infer_shapes(model: onnx.ModelProto, height: int, width: int) -> Shapes:
     return shapes
 
 
-def _multiply_accumulates(node: onnx.NodeProto, shapes: Shapes) -> int | None:
+def set_image_size(model: onnx.ModelProto, height: int, width: int) -> None:
+    """Set every dimension of the input that is symbolic, for one RGB image of this size.
+
+    Shapes that the file states elsewhere are removed: exporters write symbolic ones, which would contradict this size.
+    """
+    for dim, size in zip(_image(model).type.tensor_type.shape.dim, (1, 3, height, width), strict=True):
+        dim.dim_value = dim.dim_value or size
+    del model.graph.value_info[:]
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+
+
+def _image(model: onnx.ModelProto) -> onnx.ValueInfoProto:
+    """The input that is an image: old files list their weights as inputs too."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    image: onnx.ValueInfoProto = next(value for value in model.graph.input if value.name not in weights)
+    return image
+
+
+def multiply_accumulates(node: onnx.NodeProto, shapes: Shapes) -> int | None:
     """Of one node of a `COUNTED` type; None if a shape that it takes is unknown."""
     first, second, result = (shapes.get(name) for name in (node.input[0], node.input[1], node.output[0]))
     if first is None or second is None or result is None:

@@ -7,6 +7,7 @@ from math import prod
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from esrgan_deploy.flops import set_image_size, standard_graph
 from esrgan_deploy.frame_io import attach_frame_io
 from esrgan_deploy.system.machine import free_mib, ram_mib
 
@@ -27,9 +28,8 @@ MOST_PIXELS = 1_100_000
 """No tile has more: half a frame of full HD with its context. There is little overhead left to save, and memory is not
 free: the first run in fresh memory takes a third longer for the compact network, so a picture is done sooner in tiles
 that use the same memory again."""
-_SIDE = 64
-_LARGE = 256
-"""Values of a constant that shapes may depend on, at most; all others are weights."""
+SIDE = 64
+"""Rows and columns of the image for which memory is counted; the memory of a pixel is the same for all sizes."""
 
 
 def largest_tile(model: onnx.ModelProto, backend: str, streams: int = 1) -> int | None:
@@ -60,7 +60,11 @@ def bytes_per_pixel(model: onnx.ModelProto) -> float | None:
     """
     import onnx
 
-    framed = attach_frame_io(_without_weights(model), "uint8")
+    light = standard_graph(model)
+    if light is None:
+        return None
+    set_image_size(light, SIDE, SIDE)
+    framed = attach_frame_io(light, "uint8")
     try:
         graph = onnx.shape_inference.infer_shapes(framed, data_prop=True).graph
     except Exception:  # onnx raises its own InferenceError, ValueError or RuntimeError by version
@@ -106,33 +110,3 @@ def value_bytes(value: onnx.ValueInfoProto) -> int:
         return 0
     itemsize = int(helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize)
     return itemsize * prod(int(dim.dim_value) for dim in tensor.shape.dim)
-
-
-def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A small model with the same shapes: weights are inputs without a value, and the image has a size.
-
-    Shape inference copies a model several times, which takes seconds with the weights of a large one.
-    """
-    import onnx
-    from onnx import helper
-
-    large = [tensor for tensor in model.graph.initializer if prod(tensor.dims) > _LARGE]
-    names = {tensor.name for tensor in large}
-    inputs = [value for value in model.graph.input if value.name not in {t.name for t in model.graph.initializer}]
-    image = onnx.ValueInfoProto()
-    image.CopyFrom(inputs[0])
-    for dim, size in zip(image.type.tensor_type.shape.dim, (1, 3, _SIDE, _SIDE), strict=True):
-        dim.dim_value = dim.dim_value or size
-    output = helper.make_tensor_value_info(
-        model.graph.output[0].name, model.graph.output[0].type.tensor_type.elem_type, None
-    )
-    graph = helper.make_graph(
-        list(model.graph.node),
-        "shapes",
-        [image, *(helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in large)],
-        [output],
-        [tensor for tensor in model.graph.initializer if tensor.name not in names],
-    )
-    return helper.make_model(
-        graph, opset_imports=list(model.opset_import), functions=list(model.functions), ir_version=model.ir_version
-    )

@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def measure_sleeping(folder: Path) -> list[dict[str, Any]]:
-    """Efficiency and overhead for each number of workers, in one cluster for each number."""
+    """Efficiency and overhead by number of workers; each number has a cluster of its own."""
     print(
         f"{'workers':>8} {'segments':>9} {'ideal s':>8} {'work s':>8} {'efficiency':>11} {'chain s':>9} "
         f"{'orchestration':>14}"

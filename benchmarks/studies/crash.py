@@ -83,7 +83,7 @@ def kill_once(folder: Path, after_s: float, expected: str) -> dict[str, float | 
 
 
 def run(target: Path, *, resume: bool) -> None:
-    """A run that nobody kills."""
+    """A run to its end."""
     subprocess.run(command(target, resume=resume), check=True, stdout=subprocess.DEVNULL)
 
 

@@ -40,8 +40,8 @@ TARGETS = {
     "submit over engine alone, uint8 host frames": 0.95,
     "PSNR of the engine to fp32, least photo": 50.0,
 }
-TESTS = HERE.parent / "tests"
-TENSORRT_TESTS = ("runtime/engines/test_trt_gpu.py", "runtime/engines/test_cuda_probe.py")
+TESTS = HERE.parents[1] / "tests"
+TENSORRT_TESTS = ("runtime/engines/test_trt_gpu.py", "runtime/engines/test_find_gpu.py")
 """Named, since what other files import need not be installed beside TensorRT: then pytest would run no test at all."""
 OTHER_TESTS = ("runtime/engines/test_ort_gpu.py", "export/test_network_session.py")
 MOST = {"refit over build": 0.1, "host copies of run_device": 0.0}
@@ -55,7 +55,7 @@ class Part:
     name: str
     command: list[str]
     limit_s: float
-    """It is stopped after so many seconds, or when all minutes are over."""
+    """It is stopped after so many seconds, or earlier when the time for all parts is over."""
     seconds: float = 0.0
     outcome: str = "not run: no time was left"
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -78,7 +78,7 @@ def main() -> None:
         sys.exit(f"gpu_check: {error}")
     deadline = time.monotonic() + 60 * MINUTES
     with tempfile.TemporaryDirectory() as folder:
-        parts = plan(args.networks, args.tensorrt_python, Path(folder))
+        parts = all_parts(args.networks, args.tensorrt_python, Path(folder))
         for part in parts:
             left = deadline - time.monotonic()
             if left > 1:
@@ -92,8 +92,8 @@ def main() -> None:
     sys.exit(any(part.outcome != "done" for part in parts))
 
 
-def plan(networks: Path | None, tensorrt: str, folder: Path) -> list[Part]:
-    """All parts in their order: what others compare with comes first."""
+def all_parts(networks: Path | None, tensorrt: str, folder: Path) -> list[Part]:
+    """All parts in their order: the references that others are compared with come first."""
     own, parts = sys.executable, []
     if networks is None:
         networks = folder / "networks"
@@ -115,7 +115,7 @@ def plan(networks: Path | None, tensorrt: str, folder: Path) -> list[Part]:
 def execute(part: Part, limit_s: float) -> None:
     """Run one part; its lines of JSON become rows, also those that it printed before it was stopped."""
     start = time.monotonic()
-    with tempfile.TemporaryFile("w+") as output, watched_clocks(part):
+    with tempfile.TemporaryFile("w+") as output, clocks_recorded(part):
         process = subprocess.Popen(part.command, stdout=output, stderr=subprocess.STDOUT, text=True)
         try:
             code = process.wait(limit_s)
@@ -132,19 +132,19 @@ def execute(part: Part, limit_s: float) -> None:
 
 
 @contextmanager
-def watched_clocks(part: Part) -> Iterator[None]:
-    """Fill in the clock and the power of the block; they stay None where there is no nvidia-smi."""
+def clocks_recorded(part: Part) -> Iterator[None]:
+    """Record the GPU's clock and power while the block runs; they stay None where there is no nvidia-smi."""
     query = ["nvidia-smi", "--query-gpu=clocks.sm,power.draw", "--format=csv,noheader,nounits", "--loop-ms=500"]
     if shutil.which("nvidia-smi") is None:
         yield
         return
     with tempfile.TemporaryFile("w+") as output:
-        watch = subprocess.Popen(query, stdout=output, stderr=subprocess.DEVNULL)
+        monitor = subprocess.Popen(query, stdout=output, stderr=subprocess.DEVNULL)
         try:
             yield
         finally:
-            watch.terminate()
-            watch.wait()
+            monitor.terminate()
+            monitor.wait()
         output.seek(0)
         samples = [line.split(", ") for line in output if re.fullmatch(r"[\d.]+, [\d.]+\n", line)]
     if samples:

@@ -8,8 +8,8 @@ seeded random ones; `networks.json` says which. The partner for the refit is the
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from importlib import util
 from pathlib import Path
 
@@ -42,7 +42,9 @@ CONFIG: dict[str, int | str] = {
 
 def main() -> None:
     """Write all files of one folder."""
-    folder = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where the networks are written")
+    folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     network, weights = rrdbnet23()
     psnr, gan = (

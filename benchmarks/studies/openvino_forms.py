@@ -1,7 +1,7 @@
-"""The forms in which OpenVINO gets a network (backends/ov.py), each beside the network without it.
+"""What backends/ov_graph.py changes in a network for OpenVINO: the speed with each change beside that without it.
 
-`widened`: the last convolution two by two pixels at a time (backends/last_convolution.py). `unsigned`: the activations
-of INT8 as uint8 (backends/unsigned.py). All run the same frames in turns. What counts is the median of the ratios
+`widened`: the last convolution two by two pixels at a time (`widen_last_convolution`). `unsigned`: the activations
+of INT8 as uint8 (`unsigned_activations`). All run the same frames in turns. What counts is the median of the ratios
 within a round.
 """
 
@@ -24,7 +24,7 @@ from esrgan_deploy.models import BUNDLED
 from side_by_side import interleaved, ratio, save
 
 FORMS = {"widened": "widen_last_convolution", "unsigned": "unsigned_activations"}
-"""Names, and the functions of backends/ov.py."""
+"""Each change, and the function that makes it."""
 SIZES = ((128, 96), (320, 180), (256, 256))
 
 
@@ -64,7 +64,7 @@ def compare(model: Path, width: int, height: int, rounds: int) -> dict[str, Any]
 
 
 def opened(model: Path, *, without: str | None) -> Session:
-    """A session on the network in all forms, but for one, whatever this processor has."""
+    """A session with all changes except one, also where the processor lacks what they are for."""
     with ExitStack() as stack:
         stack.enter_context(patch.object(ov, "features", lambda: {"avx512f", "avx512_vnni"}))
         if without:

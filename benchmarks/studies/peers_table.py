@@ -14,7 +14,7 @@ from side_by_side import ratio
 
 FULL_FIDELITY_DB = 45.0
 NO_SLOWER = 0.98
-"""Of two contenders that call the same library, either may be two per cent ahead."""
+"""How much slower still counts as equal: two contenders that call the same library differ by up to 2 % by chance."""
 INT8_TARGETS_DB = {"rrdbnet": {"mean": 40.0, "worst": 34.0}, "compact": {"mean": 42.0}}
 COLUMNS = {
     **{"contender": "", "computes in": "", "s/frame": ".3f", "GFLOPS": ".0f", "cores": ".1f", "RSS MiB": ".0f"},

@@ -24,7 +24,7 @@ SHAPES = ((128, 128), (256, 256), (640, 360), (1280, 720), (1920, 1080), (3840, 
 SMALL = 128
 SMALL_RUNS = 15
 LONG_S = 20.0
-"""What takes longer is not done twice."""
+"""A picture that takes longer is upscaled once only."""
 COST_TARGET = 1.1
 MEMORY_TARGET = 1.1
 

@@ -60,7 +60,7 @@ def export_real(name: str, folder: Path) -> Path:
 def save(script: str, figures: Mapping[str, Any], name: str | None = None) -> None:
     """Write results/NAME.json (that of the script, unless given): the machine, the command, and `figures`."""
     RESULTS.mkdir(exist_ok=True)
-    # Where the models and photos lay is nobody's business.
+    # Only the names of models and photos, not the folders that they were in.
     arguments = [Path(argument).name if "/" in argument else argument for argument in sys.argv[1:]]
-    command = shlex.join(["python", f"benchmarks/{script}.py", *arguments])
+    command = shlex.join(["python", f"benchmarks/studies/{script}.py", *arguments])
     write_json(RESULTS / f"{name or script}.json", {**provenance(command), **figures})

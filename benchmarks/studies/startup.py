@@ -1,6 +1,6 @@
 """How long a user waits before anything happens: the import, and `--help` of every command.
 
-Each line is a fresh interpreter; `python -c pass` and `import numpy` stand beside them, as what nobody can undercut.
+Each line is a fresh interpreter; `python -c pass` and `import numpy` stand beside them as lower bounds.
 """
 
 from __future__ import annotations

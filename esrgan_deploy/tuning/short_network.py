@@ -6,12 +6,11 @@ After one it does not: what a run costs beside its blocks is as large as the dif
 
 from __future__ import annotations
 
-from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from esrgan_deploy.flops import infer_shapes, standard_graph
+from esrgan_deploy.flops import infer_shapes, multiply_accumulates, standard_graph
 
 if TYPE_CHECKING:
     import onnx
@@ -88,10 +87,10 @@ def _cut(model: onnx.ModelProto) -> str | None:
     for node in model.graph.node:
         if node.op_type != "Conv":
             continue
-        result, weights = shapes.get(node.output[0]), shapes.get(node.input[1])
-        if result is None or weights is None:
+        macs = multiply_accumulates(node, shapes)
+        if macs is None:
             return None
-        total += 2 * prod(result) * prod(weights[1:])
-        if total >= ENOUGH and result[1] >= 3:
+        total += 2 * macs
+        if total >= ENOUGH and shapes[node.output[0]][1] >= 3:
             return str(node.output[0])
     return None

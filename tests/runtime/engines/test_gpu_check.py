@@ -34,6 +34,12 @@ def write_networks(folder, name, alpha):
     np.savez(folder / "references.npz", one=reference.astype(np.float32))
 
 
+def test_the_tests_that_it_runs_are_there(benchmarks):
+    check, _ = benchmarks
+    for name in (*check.TENSORRT_TESTS, *check.OTHER_TESTS):
+        assert (check.TESTS / name).is_file(), name
+
+
 def test_the_rows_of_tensorrt(benchmarks, tmp_path, monkeypatch):
     check, part = benchmarks
     monkeypatch.setattr(part, "WARM_UP_S", 0.02)
