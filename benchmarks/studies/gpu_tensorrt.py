@@ -2,7 +2,7 @@
 
     python benchmarks/studies/gpu_tensorrt.py FOLDER WxH ...
 
-It needs TensorRT and cuda-python or PyCUDA, and no torch. Every row is a line of JSON, printed as soon as it is
+It needs TensorRT and cuda-python, and no torch. Every row is a line of JSON, printed as soon as it is
 measured; speed comes first, at every shape, and the rest at the first one.
 """
 
@@ -23,8 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from esrgan_deploy.backends.trt import TensorRTSession
-from esrgan_deploy.cuda import Driver, Event
-from esrgan_deploy.cuda.drivers import open_driver
+from esrgan_deploy.cuda.driver import Driver, Event, open_driver
 from esrgan_deploy.engine.adapter import TensorRT, load_tensorrt
 from esrgan_deploy.engine.options import EngineOptions, Profile
 from esrgan_deploy.engine.run.execution import Engine, activation_bytes
@@ -75,7 +74,7 @@ def main() -> None:
     args = parser.parse_args()
     shapes = [tuple(map(int, shape.split("x"))) for shape in args.shapes]
     driver, trt = open_driver(), load_tensorrt()
-    about = {"version": str(trt), "cuda": driver.name}
+    about = {"version": str(trt), "cuda": "cuda-python"}
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(trt, driver, args.folder, EngineCache(Path(folder)))
         for row in rows(bench, [(height, width) for width, height in shapes]):
@@ -148,12 +147,11 @@ def engine_alone_ms(bench: Bench, file: EngineFile, frame: Pixels) -> tuple[list
 
         run()  # settles what depends on the shape
         driver.synchronize_stream(stream)
-        if driver.has_graphs:
-            driver.begin_capture(stream)
-            run()
-            graph = driver.end_capture(stream)
-            stack.callback(driver.destroy_graph, graph)
-        times = stream_ms(driver, stream, (lambda: driver.launch(graph, stream)) if driver.has_graphs else run, events)
+        driver.begin_capture(stream)
+        run()
+        graph = driver.end_capture(stream)
+        stack.callback(driver.destroy_graph, graph)
+        times = stream_ms(driver, stream, lambda: driver.launch(graph, stream), events)
         return times, activation_bytes(engine.raw)
 
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from esrgan_deploy.cuda import DeviceFacts
+from esrgan_deploy.cuda.gpu import DeviceFacts
 from esrgan_deploy.errors import OutputError
 from esrgan_deploy.system.locks import locked
 

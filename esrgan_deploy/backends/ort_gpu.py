@@ -22,8 +22,7 @@ from esrgan_deploy.alpha import load_at_alpha
 from esrgan_deploy.backends import ort_engines, ort_libraries
 from esrgan_deploy.backends.ort import check_installed, first_line
 from esrgan_deploy.backends.session import ThreadedSession
-from esrgan_deploy.cuda import DeviceFacts
-from esrgan_deploy.cuda.gpu import check_driver, find_gpu
+from esrgan_deploy.cuda.gpu import DeviceFacts, check_driver, find_gpu
 from esrgan_deploy.engine.store.folder import user_folder
 from esrgan_deploy.errors import BackendMissingError, EsrganError, MachineError, ModelError
 from esrgan_deploy.frame_io import Frames, FrameType, attach_frame_io, frame_type_of

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from esrgan_deploy.alpha import check_alpha, info_at_alpha
 from esrgan_deploy.backends.names import ENGINE_SUFFIXES
 from esrgan_deploy.backends.session import Session, check_batch
-from esrgan_deploy.cuda import Driver
 from esrgan_deploy.cuda.arrays import DeviceFrames, device_array, stream_handle
+from esrgan_deploy.cuda.driver import Driver
 from esrgan_deploy.cuda.pool import Pool
 from esrgan_deploy.engine.options import EngineOptions, Profile, Shape
 from esrgan_deploy.engine.run.host_streams import HostStreams
@@ -267,7 +267,7 @@ def _open_source(
 
 
 def _open_driver(device: int) -> Driver:
-    from esrgan_deploy.cuda.drivers import open_driver
+    from esrgan_deploy.cuda.driver import open_driver
 
     return open_driver(device=device)
 

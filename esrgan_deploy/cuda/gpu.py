@@ -13,8 +13,8 @@ import ctypes
 import importlib.metadata
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from esrgan_deploy.cuda import DeviceFacts
 from esrgan_deploy.errors import MachineError
 
 _CUDA = ("libcuda.so.1", "/usr/lib/wsl/lib/libcuda.so.1")
@@ -30,6 +30,22 @@ _REMEDIES = {
     804: "the CUDA compatibility package does not know this GPU; take its folder out of LD_LIBRARY_PATH",
 }
 """By CUresult; what else `cuInit` returns is explained best by nvidia-smi."""
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """One GPU and its driver, as an engine depends on them."""
+
+    name: str
+    """For instance "NVIDIA H200"."""
+    compute_capability: tuple[int, int]
+    """(9, 0) for sm_90."""
+    driver: str
+    """The driver's own version, for instance "580.159.03"."""
+    cuda: int
+    """The newest CUDA that the driver runs, as CUDA counts: 13000 for 13.0."""
+    total_memory: int
+    """Bytes."""
 
 
 def find_gpu(device: int = 0) -> DeviceFacts:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from esrgan_deploy.cuda import Driver
+from esrgan_deploy.cuda.driver import Driver
 from esrgan_deploy.errors import MachineError
 
 Place = int | None

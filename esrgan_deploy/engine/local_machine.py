@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from esrgan_deploy.errors import BackendMissingError, MachineError
 
 if TYPE_CHECKING:
-    from esrgan_deploy.cuda import DeviceFacts
+    from esrgan_deploy.cuda.gpu import DeviceFacts
     from esrgan_deploy.engine.adapter import TensorRT
 
 
@@ -36,7 +36,7 @@ def free_memory(facts: DeviceFacts | None) -> int | None:
     """Free bytes on the GPU; None: no GPU is needed, or nothing is installed that could ask."""
     if facts is None:
         return None
-    from esrgan_deploy.cuda.drivers import open_driver
+    from esrgan_deploy.cuda.driver import open_driver
 
     try:
         driver = open_driver()

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from esrgan_deploy.cuda import Driver, dlpack
+from esrgan_deploy.cuda import dlpack
 from esrgan_deploy.cuda.arrays import LEGACY, DeviceArray, DeviceFrames
+from esrgan_deploy.cuda.driver import Driver
 from esrgan_deploy.cuda.pool import Block, Pool
 from esrgan_deploy.engine.options import Shape
 from esrgan_deploy.engine.run.host_streams import HostStreams, check_finite

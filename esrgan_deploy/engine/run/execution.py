@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from esrgan_deploy.cuda import Driver
+from esrgan_deploy.cuda.driver import Driver
 from esrgan_deploy.engine.build.graph import CHANNELS, INPUT, MEAN, OUTPUT
 from esrgan_deploy.engine.options import Shape
 from esrgan_deploy.errors import MachineError, ModelError

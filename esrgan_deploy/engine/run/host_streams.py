@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from esrgan_deploy.cuda import Driver, Graph
+from esrgan_deploy.cuda.driver import Driver, Graph
 from esrgan_deploy.cuda.pool import Block
 from esrgan_deploy.engine.options import Shape
 from esrgan_deploy.engine.run.execution import Context, Engine, Sizes
@@ -91,7 +91,7 @@ class HostStream:
         stack.callback(self._context.close)
         self._graphs: dict[BatchBuffers, Graph] = {}
         self._warm = False
-        self._capturing = driver.has_graphs
+        self._capturing = True
         stack.callback(self.forget_graphs)
         stack.callback(self._settle)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from esrgan_deploy.alpha import Endpoints, read_endpoints
-from esrgan_deploy.cuda import Driver
+from esrgan_deploy.cuda.driver import Driver
 from esrgan_deploy.cuda.pool import Pool
 from esrgan_deploy.engine.options import Shape
 from esrgan_deploy.engine.run.device_stream import DeviceStream

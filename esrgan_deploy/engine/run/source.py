@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esrgan_deploy.alpha import endpoints_path
-from esrgan_deploy.cuda import Driver
+from esrgan_deploy.cuda.driver import Driver
 from esrgan_deploy.engine.build.memory import engine_memory
 from esrgan_deploy.engine.options import EngineOptions, Profile, Shape, default_profile
 from esrgan_deploy.engine.store.cache import EngineCache

@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 from queue import SimpleQueue
 from typing import TypeAlias
 
-from esrgan_deploy.cuda import Driver
+from esrgan_deploy.cuda.driver import Driver
 from esrgan_deploy.engine.run.host_streams import BatchBuffers, HostStreams
 from esrgan_deploy.errors import MachineError
 from esrgan_deploy.frame_io import Frames

@@ -35,7 +35,7 @@ from esrgan_deploy.system.files import replacing
 from esrgan_deploy.system.locks import locked
 
 if TYPE_CHECKING:
-    from esrgan_deploy.cuda import DeviceFacts
+    from esrgan_deploy.cuda.gpu import DeviceFacts
     from esrgan_deploy.engine.adapter import TensorRT
     from esrgan_deploy.engine.build.plan import Plan
     from esrgan_deploy.engine.build.progress import BuildProgress

@@ -24,7 +24,7 @@ from esrgan_deploy.model import ModelInfo
 from esrgan_deploy.system.files import replacing
 
 if TYPE_CHECKING:
-    from esrgan_deploy.cuda import DeviceFacts
+    from esrgan_deploy.cuda.gpu import DeviceFacts
     from esrgan_deploy.engine.adapter import TensorRT
 
 SIDECAR_FORMAT = 1

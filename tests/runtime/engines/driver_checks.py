@@ -1,6 +1,6 @@
-"""What every driver layer does, as functions of an open driver; and a script that runs them on a stand-in libcuda.
+"""What `Driver` does, as functions of an open one; and a script that runs them on a stand-in for libcuda.
 
-    LD_LIBRARY_PATH=folder-of-the-stub python driver_checks.py cuda-python
+    LD_LIBRARY_PATH=folder-of-the-stub python driver_checks.py
 
 prints {check: traceback, or nothing} as JSON. A process has one libcuda, hence a script.
 """
@@ -149,9 +149,6 @@ def check_timed_events_tell_the_time_between_them(driver):
 
 def check_graphs_replay_what_was_captured(driver):
     stream, there, (host, content) = driver.create_stream(), driver.allocate(8), pinned(driver, 16)
-    if not driver.has_graphs:
-        assert "graph" in str(raised(driver.begin_capture, stream))
-        return free(driver, device=[there], host=[host], streams=[stream])
     content[:] = 1
     driver.begin_capture(stream)
     driver.copy_in(there, host, 8, stream)
@@ -164,12 +161,10 @@ def check_graphs_replay_what_was_captured(driver):
         driver.launch(graph, stream)
         driver.synchronize_stream(stream)
         assert (content[8:] == value).all()
-    return free(driver, device=[there], host=[host], streams=[stream], graphs=[graph])
+    free(driver, device=[there], host=[host], streams=[stream], graphs=[graph])
 
 
 def check_a_broken_capture_leaves_the_stream_usable(driver):
-    if not driver.has_graphs:
-        return None
     stream, there, (host, content) = driver.create_stream(), driver.allocate(8), pinned(driver, 16)
     for breaking in (lambda: driver.allocate(8), lambda: driver.synchronize_stream(stream)):
         driver.begin_capture(stream)
@@ -181,7 +176,7 @@ def check_a_broken_capture_leaves_the_stream_usable(driver):
     driver.copy_out(host + 8, there, 8, stream)
     driver.synchronize_stream(stream)
     assert (content == 3).all()
-    return free(driver, device=[there], host=[host], streams=[stream])
+    free(driver, device=[there], host=[host], streams=[stream])
 
 
 def stub_check_wrong_handles_are_named(driver):
@@ -215,7 +210,7 @@ def stub_check_streams_do_not_block_and_events_do_not_spin(driver):
 
 
 def stub_check_a_callers_stream_takes_part(driver):
-    """A stream that the driver layer did not make: only its number is known."""
+    """A stream that `Driver` did not make: only its number is known."""
     foreign = ctypes.c_void_p()
     assert libcuda().cuStreamCreate(ctypes.byref(foreign), 1) == 0
     own, event, done = driver.create_stream(), driver.create_event(), driver.create_event()
@@ -245,8 +240,76 @@ def stub_check_waiting_releases_the_gil(driver):
     free(driver, streams=[stream], events=[event])
 
 
+def context_check_a_context_that_the_program_made_is_used(open_driver):
+    """As `pycuda.autoinit` makes one: the program's memory is ours, ours is the program's, in every thread."""
+    context = create_context()
+    driver = open_driver()
+    assert libcuda().stub_primary() == 0, "a primary context was made that nobody needs"
+    ours = in_thread(driver, lambda: driver.allocate(8))
+    assert libcuda().cuMemFree_v2(ctypes.c_void_p(ours)) == 0
+    theirs = ctypes.c_void_p()
+    assert libcuda().cuMemAlloc_v2(ctypes.byref(theirs), ctypes.c_size_t(8)) == 0
+    in_thread(driver, lambda: driver.free(theirs.value))
+    in_thread(driver, driver.close, active=False)
+    assert current_context() == context, "the program's context is no longer current"
+    libcuda().cuCtxPopCurrent_v2(None)
+
+
+def context_check_it_is_used_beside_an_active_primary_context(open_driver):
+    """Where another library, torch for instance, works in the primary one."""
+    retain_primary()
+    context = create_context()
+    driver = open_driver()
+    assert in_thread(driver, current_context) == context
+    driver.close()
+    assert libcuda().stub_primary() == 1, "the other library's primary context was given back"
+    libcuda().cuCtxPopCurrent_v2(None)
+    libcuda().cuDevicePrimaryCtxRelease_v2(0)
+
+
+def context_check_a_current_primary_context_is_kept_alive(open_driver):
+    """As `pycuda.autoprimaryctx` makes it current: the driver still works when the program has let go of it."""
+    primary = retain_primary()
+    libcuda().cuCtxPushCurrent_v2(ctypes.c_void_p(primary))
+    driver = open_driver()
+    assert libcuda().stub_primary() == 2
+    libcuda().cuCtxPopCurrent_v2(None)
+    libcuda().cuDevicePrimaryCtxRelease_v2(0)
+    assert in_thread(driver, current_context) == primary
+    driver.close()
+
+
+def context_check_a_context_on_another_gpu_is_left_alone(open_driver):
+    context = create_context(device=1)
+    driver = open_driver()
+    assert libcuda().stub_primary() == 1
+    assert in_thread(driver, current_context) not in (None, context)
+    driver.close()
+    libcuda().cuCtxPopCurrent_v2(None)
+
+
+def create_context(device=0):
+    """The address of a context that was made, and made current, without `Driver`."""
+    context = ctypes.c_void_p()
+    assert libcuda().cuCtxCreate_v2(ctypes.byref(context), 0, device) == 0
+    return context.value
+
+
+def retain_primary():
+    context = ctypes.c_void_p()
+    assert libcuda().cuDevicePrimaryCtxRetain(ctypes.byref(context), 0) == 0
+    return context.value
+
+
+def current_context():
+    context = ctypes.c_void_p()
+    assert libcuda().cuCtxGetCurrent(ctypes.byref(context)) == 0
+    return context.value
+
+
 CHECKS = {name: value for name, value in globals().items() if name.startswith("check_")}
 STUB_CHECKS = {name: value for name, value in globals().items() if name.startswith("stub_check_")}
+CONTEXT_CHECKS = {name: value for name, value in globals().items() if name.startswith("context_check_")}
 
 
 def raised(function, *arguments):
@@ -285,21 +348,27 @@ def libcuda():
     return ctypes.CDLL("libcuda.so.1")
 
 
-def run_on_stub(layer):
+def run_on_stub():
     """All checks, each with a driver of its own, after which nothing may be left; {check: traceback or nothing}."""
-    from esrgan_deploy.cuda.drivers import open_driver
+    from esrgan_deploy.cuda.driver import open_driver
+
+    def with_driver(check, close_in_thread):
+        driver = open_driver()
+        assert libcuda().stub_primary() == 1, "the primary context is not retained once"
+        with driver.active():
+            check(driver)
+        if close_in_thread:
+            in_thread(driver, driver.close, active=False)
+        else:
+            driver.close()
 
     results = {}
-    for number, (name, check) in enumerate({**CHECKS, **STUB_CHECKS}.items()):
+    for number, (name, check) in enumerate({**CHECKS, **STUB_CHECKS, **CONTEXT_CHECKS}.items()):
         try:
-            driver = open_driver(layer)
-            assert libcuda().stub_primary() == 1, "the primary context is not retained once"
-            with driver.active():
-                check(driver)
-            if number % 2:
-                in_thread(driver, driver.close, active=False)
+            if name in CONTEXT_CHECKS:
+                check(open_driver)
             else:
-                driver.close()
+                with_driver(check, number % 2)
             left = [libcuda().stub_live(kind) for kind in range(len(LIVE))]
             assert not any(left), dict(zip(LIVE, left, strict=True))
             assert libcuda().stub_primary() == 0, "the primary context is kept"
@@ -311,4 +380,4 @@ def run_on_stub(layer):
 
 
 if __name__ == "__main__":
-    json.dump(run_on_stub(sys.argv[1]), sys.stdout)
+    json.dump(run_on_stub(), sys.stdout)

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esrgan_deploy.cuda import DeviceFacts, Driver
+from esrgan_deploy.cuda.driver import Driver
+from esrgan_deploy.cuda.gpu import DeviceFacts
 from esrgan_deploy.errors import MachineError
 from fake_cuda_memory import CudaBug, Memory
 from fake_cuda_scheduler import Capture, Event, Graph, Operation, Scheduler, Stream
@@ -46,15 +47,13 @@ class Counters:
 class FakeDriver(Driver):
     """See the module. `counters` and, after `close`, `leaked` tell what happened."""
 
-    name = "fake"
-
     def __init__(self, facts=FACTS, *, graphs=True, seed=0, eagerness=0.3, detect_races=True):
         """`eagerness`: how probably work that nobody waits for is executed meanwhile.
 
         `detect_races`: raise `CudaBug` at the second of two accesses that nothing orders; else let data go wrong.
         """
         self.facts = facts
-        self.has_graphs = graphs
+        self._has_graphs = graphs
         self.counters = Counters()
         self.leaked: dict[str, int] = {}
         self._memory = Memory(facts.total_memory, random.Random(seed))
@@ -196,7 +195,7 @@ class FakeDriver(Driver):
 
     def begin_capture(self, stream):
         with self._call():
-            if not self.has_graphs:
+            if not self._has_graphs:
                 raise MachineError("the fake driver cannot capture graphs")
             owner = self._stream(stream)
             self._require(owner.capture is None, "the stream is captured already")

@@ -207,8 +207,8 @@ class Packages:
             to_gpu=lambda array: GPUArray(self, self.driver.upload(array), array.shape, array.dtype),
             empty=lambda shape, dtype: self.new(GPUArray, shape, dtype, 77),
         )
-        driver, context = module("pycuda.driver", Stream=self.new_stream), module("pycuda.autoprimaryctx")
-        package = module("pycuda", gpuarray=gpuarray, driver=driver, autoprimaryctx=context, __path__=[])
+        driver, context = module("pycuda.driver", Stream=self.new_stream), module("pycuda.autoinit")
+        package = module("pycuda", gpuarray=gpuarray, driver=driver, autoinit=context, __path__=[])
         return {f"pycuda.{m.__name__[7:]}": m for m in (gpuarray, driver, context)} | {"pycuda": package}
 
     def _codec(self):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from esrgan_deploy import ModelInfo
 from esrgan_deploy.alpha import endpoints_path
-from esrgan_deploy.cuda import DeviceFacts
+from esrgan_deploy.cuda.gpu import DeviceFacts
 from esrgan_deploy.engine.options import EngineOptions, Profile, Shape
 from esrgan_deploy.engine.store.cache import engine_key
 from esrgan_deploy.engine.store.folder import EngineFolder

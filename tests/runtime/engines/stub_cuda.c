@@ -1,9 +1,9 @@
-/* A libcuda.so.1 without a GPU: enough of the driver API for cuda.bindings and PyCUDA to run the driver layers on.
+/* A libcuda.so.1 without a GPU: enough of the driver API for cuda.bindings to run `Driver` on.
  *
  * Device memory is host memory. Work given to a stream is queued and done when somebody waits for it, in the order of
  * the stream and behind the events that it waits for, so that results are not there too early. Handles are checked;
- * what was given back or never made is CUDA_ERROR_INVALID_HANDLE or _VALUE, calls without a current context are
- * CUDA_ERROR_INVALID_CONTEXT. stub_* functions let the tests look inside.
+ * what was given back, never made, or made in another context is CUDA_ERROR_INVALID_HANDLE or _VALUE, calls without a
+ * current context are CUDA_ERROR_INVALID_CONTEXT. stub_* functions let the tests look inside.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -31,6 +31,7 @@ typedef struct Operation {
 } Operation;
 struct Object {
     int kind, flags, dead, capturing, broken;
+    void *context;
     void *memory;
     size_t nbytes;
     Operation queue[MANY]; /* of streams and graphs */
@@ -42,23 +43,28 @@ struct Object {
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static Object *objects[MANY], legacy = {.kind = STREAM};
-static int count, live[KINDS], primary, held;
+static int count, live[KINDS], held;
+static struct Context primary;
 static size_t used;
 static long tickets;
 static double now; /* the stub's clock: a millisecond for every operation */
 static __thread int context_depth;
+static __thread struct Context { int device, count; } *contexts[16]; /* the current one is the last */
 static __thread Object *capture;
 
 int stub_live(int kind) { return live[kind]; }
-int stub_primary(void) { return primary; }
+int stub_primary(void) { return primary.count; }
 int stub_depth(void) { return context_depth; }
 int stub_flags(Object *object) { return object->flags; }
 void stub_hold(int on) { held = on; }
+
+static void *current(void) { return context_depth ? contexts[context_depth - 1] : NULL; }
 
 static Object *make(int kind, int flags) {
     Object *object = calloc(1, sizeof *object);
     object->kind = kind;
     object->flags = flags;
+    object->context = current();
     live[kind]++;
     return objects[count++] = object;
 }
@@ -66,14 +72,15 @@ static Object *make(int kind, int flags) {
 static Object *find(int kind, void *handle) {
     if (kind == STREAM && (handle == NULL || handle == (void *)1 || handle == (void *)2)) return &legacy;
     for (int i = 0; i < count; i++)
-        if (objects[i] == handle && objects[i]->kind == kind && !objects[i]->dead) return objects[i];
+        if (objects[i] == handle && objects[i]->kind == kind && !objects[i]->dead && objects[i]->context == current())
+            return objects[i];
     return NULL;
 }
 
 static Object *find_memory(int kind, void *address, size_t nbytes) {
     for (int i = 0; i < count; i++) {
         Object *o = objects[i];
-        if (o->kind == kind && !o->dead && (char *)address >= (char *)o->memory &&
+        if (o->kind == kind && !o->dead && o->context == current() && (char *)address >= (char *)o->memory &&
             (char *)address + nbytes <= (char *)o->memory + o->nbytes)
             return o;
     }
@@ -151,16 +158,36 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
     *value = attribute == 75 ? 8 : attribute == 76 ? 6 : 0;
     return device;
 }
-int cuDevicePrimaryCtxRetain(void **context, int device) { primary++; *context = &primary; return device; }
-int cuDevicePrimaryCtxRelease_v2(int device) { return device || primary-- <= 0 ? INVALID_CONTEXT : OK; }
+int cuDevicePrimaryCtxRetain(void **context, int device) { primary.count++; *context = &primary; return device; }
+int cuDevicePrimaryCtxRelease_v2(int device) { return device || primary.count-- <= 0 ? INVALID_CONTEXT : OK; }
 int cuDevicePrimaryCtxRelease(int device) { return cuDevicePrimaryCtxRelease_v2(device); }
-int cuCtxPushCurrent_v2(void *context) { context_depth++; return context == &primary ? OK : INVALID_CONTEXT; }
-int cuCtxPopCurrent_v2(void **context) {
-    if (context) *context = &primary;
-    return context_depth-- > 0 ? OK : INVALID_CONTEXT;
+int cuDevicePrimaryCtxGetState(int device, unsigned *flags, int *active) {
+    *flags = 0;
+    *active = primary.count > 0;
+    return device;
 }
-int cuCtxGetDevice(int *device) { *device = 0; return context_depth ? OK : INVALID_CONTEXT; }
-int cuCtxGetCurrent(void **context) { *context = context_depth ? &primary : NULL; return OK; }
+int cuCtxPushCurrent_v2(struct Context *context) {
+    if (!context || context_depth == 16 || (context == &primary && !primary.count)) return INVALID_CONTEXT;
+    contexts[context_depth++] = context;
+    return OK;
+}
+int cuCtxPopCurrent_v2(void **context) {
+    if (!context_depth) return INVALID_CONTEXT;
+    if (context) *context = current();
+    context_depth--;
+    return OK;
+}
+int cuCtxGetDevice(int *device) {
+    *device = context_depth ? contexts[context_depth - 1]->device : -1;
+    return context_depth ? OK : INVALID_CONTEXT;
+}
+int cuCtxGetCurrent(void **context) { *context = current(); return OK; }
+/* Contexts may be on a second device, which cuDeviceGet does not know. They are never freed, like their objects. */
+int cuCtxCreate_v2(struct Context **context, unsigned flags, int device) {
+    *context = calloc(1, sizeof **context);
+    (*context)->device = device;
+    return flags ? INVALID_VALUE : cuCtxPushCurrent_v2(*context);
+}
 
 static const struct { int error; const char *name, *text; } errors[] = {
     {INVALID_VALUE, "CUDA_ERROR_INVALID_VALUE", "invalid argument"},

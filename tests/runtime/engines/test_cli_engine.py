@@ -264,7 +264,7 @@ def gpu(monkeypatch):
         trt = TensorRT(make("10.13.3.9", FakeDriver(facts)))
         monkeypatch.setattr("esrgan_deploy.engine.adapter.load_tensorrt", lambda: trt)
         monkeypatch.setattr("esrgan_deploy.cuda.gpu.find_gpu", lambda: facts)
-        monkeypatch.setattr("esrgan_deploy.cuda.drivers.open_driver", lambda: FakeDriver(facts))
+        monkeypatch.setattr("esrgan_deploy.cuda.driver.open_driver", lambda: FakeDriver(facts))
 
     return install
 

@@ -133,7 +133,7 @@ def test_no_program_of_the_page_is_left_out():
     assert imports == [
         ["av"],
         ["PyNvVideoCodec", "torch"],
-        ["numpy", "pycuda.autoprimaryctx", "pycuda.driver"],
+        ["numpy", "pycuda.autoinit", "pycuda.driver"],
         ["cupy"],
         ["torch"],
     ]

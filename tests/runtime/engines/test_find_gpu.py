@@ -9,8 +9,7 @@ import sys
 import pytest
 
 from esrgan_deploy import MachineError
-from esrgan_deploy.cuda import DeviceFacts
-from esrgan_deploy.cuda.gpu import check_driver, cuda_version, find_gpu, required_cuda
+from esrgan_deploy.cuda.gpu import DeviceFacts, check_driver, cuda_version, find_gpu, required_cuda
 from stub_driver import compile_driver, driver_is_installed
 
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="the stand-in for the driver is compiled with gcc")

@@ -23,7 +23,7 @@ from esrgan_deploy.backends.ort import OrtSession
 from esrgan_deploy.backends.ort_engines import EngineFolder, machine_key, network_key
 from esrgan_deploy.backends.ort_gpu import KEPT_SHAPES, OrtGpuSession, tensorrt_options
 from esrgan_deploy.backends.ort_libraries import needed
-from esrgan_deploy.cuda import DeviceFacts
+from esrgan_deploy.cuda.gpu import DeviceFacts
 from esrgan_deploy.models import BUNDLED
 from gain_pair import GREY, expected, write_model
 from tiny_onnx import blur_x2_in_numpy, write_onnx

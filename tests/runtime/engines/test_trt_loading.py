@@ -10,7 +10,7 @@ import pytest
 import fake_tensorrt
 import gain_pair
 from esrgan_deploy import MachineError, ModelError, OptionError, backends
-from esrgan_deploy.cuda import DeviceFacts
+from esrgan_deploy.cuda.gpu import DeviceFacts
 from esrgan_deploy.engine.build.memory import engine_memory
 from esrgan_deploy.engine.options import Shape
 from esrgan_deploy.engine.run.host_streams import IN_FLIGHT
