@@ -13,11 +13,11 @@ from esrgan_bench.report import REPORT_FORMAT
 from esrgan_deploy.errors import OptionError
 from esrgan_deploy.system.machine import machine_facts
 
-AXES = ("model", "backend", "precision", "width", "height", "batch", "streams", "threads")
+KEYS = ("model", "backend", "precision", "width", "height", "batch", "streams", "threads")
 """What two results must have in common to be compared."""
 MACHINE = ("cpu", "cpu_features", "cores", "cores_usable")
 LEAST_CHANGE = 0.05
-"""Nobody cares for less, and the machine's clocks alone may do it between two runs."""
+"""Smaller changes are called the same: clocks alone may differ by so much between two runs of one machine."""
 STANDARD_ERRORS = 3.0
 SIGMA_OF_MAD = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
@@ -36,7 +36,7 @@ class Change(NamedTuple):
     ratio: float
     """The median time now over that of then."""
     noise: float
-    """By so much, as a share of the time, the ratio may be off 1 without meaning anything."""
+    """How far from 1 the ratio may be by chance."""
 
     @property
     def verdict(self) -> str:
@@ -69,7 +69,7 @@ def read_older(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         found, machine = content["format"], content["machine"]
         if found == REPORT_FORMAT:
-            compare(content, content)  # takes all that the comparison will take
+            compare(content, content)  # fails where a key is missing
     except OSError as error:
         raise OptionError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
@@ -85,17 +85,17 @@ def read_older(path: Path) -> dict[str, Any]:
 
 
 def compare(older: Mapping[str, Any], newer: Mapping[str, Any]) -> Comparison:
-    """Match results by `AXES`; both are what `report.to_json` returns."""
+    """Match results by `KEYS`; both are what `report.to_json` returns."""
     then = {_key(result): result for result in older["results"]}
     now = {_key(result): result for result in newer["results"]}
-    others = [f"only then: {_name(result)}" for key, result in then.items() if key not in now]
+    others = [f"only in the older file: {_name(result)}" for key, result in then.items() if key not in now]
     changes = []
     for key, result in now.items():
         before = then.get(key)
         if before is None:
-            others.append(f"only now: {_name(result)}")
+            others.append(f"not in the older file: {_name(result)}")
         elif before["flops_per_frame"] != result["flops_per_frame"]:
-            others.append(f"another network under the same name, not compared: {_name(result)}")
+            others.append(f"not compared, the name is the same but not the network: {_name(result)}")
         else:
             changes.append(_change(before, result))
     return Comparison(changes, [*others, *_circumstances(older, newer)])
@@ -106,7 +106,7 @@ def report_lines(comparison: Comparison, path: Path) -> list[str]:
     lines = [f"Against {path} ({RULE}):"]
     lines += [f"  {c.verdict:6} {c.ratio:5.2f}x the time (noise {c.noise:.0%})  {c.name}" for c in comparison.changes]
     lines += [f"  {line}" for line in comparison.others]
-    return [*lines, f"{len(comparison.slower)} of {len(comparison.changes)} slower than then."]
+    return [*lines, f"{len(comparison.slower)} of {len(comparison.changes)} slower than before."]
 
 
 def _check_machine(path: Path, then: Mapping[str, Any]) -> None:
@@ -139,24 +139,24 @@ def _circumstances(older: Mapping[str, Any], newer: Mapping[str, Any]) -> Iterat
     """What else has changed: files, versions, the machine's own speed."""
     for name, sha256 in newer["models"].items():
         if older["models"].get(name, sha256) != sha256:
-            yield f"{name} is another file than then"
+            yield f"{name}: the file has changed"
     packages_then, packages_now = (content["machine"].get("packages", {}) for content in (older, newer))
     for name in sorted({*packages_then, *packages_now}):
         versions = [packages.get(name, "none") for packages in (packages_then, packages_now)]
         if versions[0] != versions[1]:
-            yield f"{name} was {versions[0]} then, is {versions[1]} now"
+            yield f"{name} was {versions[0]}, is {versions[1]} now"
     peaks_then = _peaks(older)
     for key, gflops in _peaks(newer).items():
         change = gflops / peaks_then.get(key, gflops)
         if abs(change - 1) > LEAST_CHANGE:
             yield (
-                f"the peak of {' in '.join(key)} is {change:.2f}x that of then: "
+                f"the peak of {' in '.join(key)} is {change:.2f}x of what it was: "
                 f"the machine itself, or the library, is {'faster' if change > 1 else 'slower or busier'}"
             )
 
 
 def _key(result: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(result[axis] for axis in AXES)
+    return tuple(result[key] for key in KEYS)
 
 
 def _peaks(content: Mapping[str, Any]) -> dict[tuple[str, str], float]:

@@ -28,10 +28,10 @@ from esrgan_deploy.upscaler import Upscaler
 
 SMALLEST_PROBE = 32
 PROBE_S = 1.0
-"""No larger probe is tried if a round of it is expected to take longer."""
+"""A larger probe is tried only while a round of it is expected to take less than this."""
 ROUNDS = 3
 PEAK_S = 0.1
-"""The peak is that of matrices that are multiplied within this time: a few per cent too low."""
+"""Longest run of the matrix product: shorter than in a benchmark, so the peak is a few per cent too low."""
 LEGEND = """\
 By the network alone, tiled like esrgan-upscale does. The peak is a large matrix product through the same backend.
 Seen with OpenVINO on an Intel CPU: in fp32 70% of it or more for RRDBNet and 55% for the compact network, in int8 60%
@@ -55,7 +55,7 @@ class Expectation:
     tiles: int
     """Of each frame."""
     seconds_per_pixel: float
-    """Of time, for each input pixel that is computed, `config.streams` batches being under way at any time."""
+    """For each input pixel that is computed, while `config.streams` batches run at the same time."""
     share_of_peak: float | None
     """GFLOPS over those of a large matrix product through the same backend; None: one of the two is not known."""
 
@@ -80,7 +80,7 @@ def expect(sweep: Sweep, note: Callable[[str], None]) -> Iterator[list[Expectati
 
     Args:
         sweep: what to probe; shapes are those of whole frames, which are tiled as `Upscaler` does by itself.
-        note: told in a line what makes the answer worse than usual.
+        note: called with a line of text about what may disturb the measurement.
 
     Raises:
         EsrganError: see `list_configurations` and `open_session`; OptionError for a shape that a model is not made for.

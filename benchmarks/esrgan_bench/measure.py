@@ -1,4 +1,4 @@
-"""Measure cases: warm-up, then runs until both a number of them and a stretch of time are reached."""
+"""Measure cases: a warm-up, then at least LEAST_RUNS runs and at least LEAST_SECONDS seconds."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Measurement:
     scale: int
     model_sha256: str | None
     rss_before_mib: float
-    """Memory of this process before the model was loaded; the interpreter and remains of earlier cases."""
+    """Memory of this process before the model was loaded: the interpreter, and what earlier cases left behind."""
     rss_mib: float = 0.0
     """Memory with the model loaded, after its last run."""
     rss_peak_mib: float = 0.0
@@ -106,8 +106,8 @@ class Benchmark:
         """Measure case after case, each in a session of its own, and yield each when it is finished.
 
         Args:
-            note: told in a line of other programs at work, of each case that is left out, since its session turned out
-                to be that of another, and of a peak that cannot be measured.
+            note: called with a line of text about other programs at work, about each case that is left out because
+                another one came to the same session, and about a peak that cannot be measured.
 
         Raises:
             EsrganError: what `open_session` or a run raises. Measurements made until then are kept.
@@ -132,7 +132,7 @@ class Benchmark:
                 self.measurements.append(measurement)
                 self._time(measurement, session)
             # After the network, so that the matrices are no part of its memory.
-            self._compare_with_machine(measurement, note)
+            self._measure_machine(measurement, note)
             yield measurement
         self.complete = True
 
@@ -164,8 +164,8 @@ class Benchmark:
                 measurement.rounds.append(timed)
                 measurement.joules = meter.joules() - joules_before if meter.joules else None
 
-    def _compare_with_machine(self, measurement: Measurement, note: Callable[[str], None]) -> None:
-        """Measure what the machine could do in this precision, unless that is known."""
+    def _measure_machine(self, measurement: Measurement, note: Callable[[str], None]) -> None:
+        """Measure the peak of this backend and precision, and the memory's bandwidth, unless they are known."""
         measurement.peak = self.peaks.of(measurement.backend, measurement.precision, note)
         if self.bandwidth_gb_s is None and measurement.backend not in GPU_BACKENDS:
             self.bandwidth_gb_s = copy_bandwidth_gb_s()

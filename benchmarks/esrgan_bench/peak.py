@@ -40,7 +40,7 @@ class Peak:
     side: int
     """The product is (side, side) times (side, side)."""
     chain: int
-    """So many products in a row."""
+    """Number of products in a row."""
     gflops: float
 
 
@@ -53,7 +53,7 @@ class Peaks:
         self._known: dict[tuple[str, str], Peak | None] = {}
 
     def of(self, backend: str, precision: str, note: Callable[[str], None]) -> Peak | None:
-        """The peak; None: not known, and `note` was told why if there is a reason."""
+        """The peak; None where it cannot be measured, and then `note` is called with the reason."""
         key = (backend, precision)
         if key not in self._known:
             try:
