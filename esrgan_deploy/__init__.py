@@ -23,6 +23,7 @@ from esrgan_deploy.errors import (
 )
 from esrgan_deploy.model import ModelInfo
 from esrgan_deploy.upscaler import Upscaler
+from esrgan_deploy.version import __version__ as __version__
 
 __all__ = [
     "BACKENDS",
@@ -39,5 +40,3 @@ __all__ = [
     "Upscaler",
     "open_session",
 ]
-
-__version__ = "0.1.0"

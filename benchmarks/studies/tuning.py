@@ -24,6 +24,7 @@ from esrgan_deploy.model import load_onnx
 from esrgan_deploy.models import BUNDLED
 from esrgan_deploy.tuning import LIMIT_S, Candidate, Choice, tune
 from esrgan_deploy.tuning.candidates import candidates
+from esrgan_deploy.tuning.run_settings import fastest_tile
 from side_by_side import export_real, interleaved, ratio, save
 
 NETWORK = "REALESRGAN_X4PLUS_UP4X"
@@ -88,7 +89,7 @@ def chosen_of(choice: Choice, model: Path, height: int, width: int) -> Setting:
     best = choice.best
     session = open_session(model, best.backend, precision=best.precision, threads=best.threads, streams=best.streams)
     with Upscaler(session) as upscaler:
-        return best, choice.tile_for(upscaler, height, width)
+        return best, fastest_tile(choice, upscaler, height, width)
 
 
 @contextlib.contextmanager

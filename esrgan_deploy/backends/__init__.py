@@ -1,4 +1,4 @@
-"""Backends that run a network. `open_session` is the one door to all of them."""
+"""The backends that run a network; `open_session` opens any of them."""
 
 from __future__ import annotations
 
@@ -35,18 +35,19 @@ def open_session(
         model: an ONNX file, or a TensorRT engine with its sidecar. None only with "reference", which then enlarges four
             times.
         backend: "tensorrt", "openvino", "ort", "ort-cuda", "ort-tensorrt", "reference", or "auto": tensorrt where it is
-            installed and a GPU is there, else ort-cuda where onnxruntime-gpu is installed and works, else what
-            `esrgan_deploy.tuning` has found to be the fastest on this CPU, else openvino where it has code for this
-            CPU, else ort. Nothing is timed here.
+            installed and there is a GPU, else ort-cuda where onnxruntime-gpu is installed and works, else what an
+            earlier tuning found to be the fastest on this CPU, else openvino where it has code for this CPU, else ort.
+            Nothing is timed here.
         precision: "auto": full fidelity; "fp32", "bf16": what openvino computes in, see `OpenVinoSession`; "int8": the
-            INT8 artefact that lies beside the model, see `int8_beside`. With "auto" as the backend that may still be
-            the model itself, where it was timed and is faster here.
-        threads: CPU threads; None: one for each core that affinity and the container's quota leave, or what was found.
+            INT8 artefact that lies beside the model, see `int8_beside`. With backend "auto" it is the model itself if
+            tuning found that faster on this machine.
+        threads: CPU threads; None: what tuning found, or one for each core that affinity and the container's quota
+            leave.
         streams: frames that openvino computes at the same time, for clips; the other backends compute one batch at a
-            time. `TensorRTSession` itself takes several, for frames that are too small to fill a GPU.
+            time. Only `TensorRTSession` itself takes several, for frames that are too small to fill a GPU.
         cache: folder where openvino keeps compiled models, and tensorrt and ort-tensorrt their engines.
-        refit: let tensorrt build engines that `Session.set_alpha` can change; the other backends need not know.
-        progress: told of engines that tensorrt builds, which takes minutes; None: nobody is.
+        refit: let tensorrt build engines that `Session.set_alpha` can change; the other backends always can.
+        progress: called while tensorrt builds engines, which takes minutes.
         allow_cpu_fallback: where there is no usable GPU, give an "ort" session instead of "ort-cuda" or "ort-tensorrt".
 
     Raises:
@@ -93,14 +94,14 @@ def open_session(
 
 
 def gpu_comes_first(path: Path) -> bool:
-    """Whether "auto" means a GPU for this file, so that no choice among CPU backends matters."""
+    """Whether "auto" runs this file on a GPU, so that the choice among CPU backends does not matter."""
     from esrgan_deploy.backends.ort import installed
 
     return _prefers_tensorrt(path) or (installed("onnxruntime-gpu") and _gpu_works())
 
 
 def _prefers_tensorrt(path: Path) -> bool:
-    """Whether "auto" means TensorRT: for engines, and wherever it is installed beside a GPU."""
+    """Whether "auto" takes TensorRT: for engines, and wherever it is installed and there is a GPU."""
     from importlib.util import find_spec
 
     return path.suffix in ENGINE_SUFFIXES or (find_spec("tensorrt") is not None and _gpu_works())
@@ -117,17 +118,17 @@ def _gpu_works() -> bool:
 
 
 def _open_best(path: Path, precision: CpuPrecision, threads: int | None, streams: int, cache: Path | None) -> Session:
-    """The fastest of the others that is installed and works; only a missing device or package moves on to the next."""
+    """Open the fastest backend but TensorRT that works here. Only a missing GPU or package is passed over."""
     from esrgan_deploy.backends.ort import check_installed, installed
     from esrgan_deploy.backends.ort_gpu import OrtGpuSession
-    from esrgan_deploy.tuning.saved_choices import recall
+    from esrgan_deploy.backends.saved_choices import recall
 
     if installed("onnxruntime-gpu"):
-        check_installed("ort-cuda")  # beside the CPU package it would silently lose the GPU
+        check_installed("ort-cuda")  # raises if the CPU package is installed as well, which hides the GPU
         try:
             return OrtGpuSession(at_precision(path, precision), "ort-cuda")
         except MachineError:
-            pass  # no usable GPU: the CPU backends are the answer that "auto" asks for
+            pass  # no usable GPU: "auto" goes on with the CPU
     backend = "openvino" if precision == "bf16" else untuned_backend()  # the others have no bf16
     choice = recall(path, precision)
     if choice:

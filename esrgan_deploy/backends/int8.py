@@ -1,4 +1,4 @@
-"""The INT8 artefact of a network: which file it is, and that it really is of the same network."""
+"""Find the INT8 artefact of a network, and make sure that it belongs to the same network."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def int8_path(model: Path) -> Path:
 
 
 def int8_beside(model: Path) -> Path:
-    """The INT8 artefact that lies beside `model`; a model that is one itself is simply taken.
+    """The INT8 artefact that lies beside `model`, or `model` if that is INT8 itself.
 
     Raises:
         OptionError: there is none.
-        ModelError: what lies there is damaged, or of another network.
+        ModelError: the file is damaged, or belongs to another network.
     """
     info = load_onnx(model)[1]
     if info.precision == "int8":
@@ -33,11 +33,11 @@ def int8_beside(model: Path) -> Path:
         raise OptionError(f"--precision int8: {model} needs {path.name} beside it, which is missing; {REMEDY}")
     found = load_onnx(path)[1]
     if found.precision != "int8":
-        raise ModelError(f"{path}: is {found.precision}, in spite of its name; {REMEDY}")
+        raise ModelError(f"{path}: is {found.precision}, though its name says int8; {REMEDY}")
     for name in ("scale", "alpha", "psnr_sha256", "gan_sha256"):
         ours, theirs = getattr(info, name), getattr(found, name)
         if ours != theirs:
-            raise ModelError(f"{path}: has {name} {theirs}, and {model} has {ours}: another network; {REMEDY}")
+            raise ModelError(f"{path}: has {name} {theirs}, {model} has {ours}: another network; {REMEDY}")
     return path
 
 

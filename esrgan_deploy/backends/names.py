@@ -1,4 +1,4 @@
-"""The names that backends and precisions go by, and which backend is the likely one on this CPU."""
+"""Names of backends and precisions, and which CPU backend to take without tuning."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from esrgan_deploy.system.cpu import openvino_runs_here
 BACKENDS = ("auto", "tensorrt", "openvino", "ort", "ort-cuda", "ort-tensorrt", "reference")
 GPU_BACKENDS = ("tensorrt", "ort-cuda", "ort-tensorrt")
 ENGINE_SUFFIXES = (".engine", ".plan")
-"""Of files that TensorRT runs as they are."""
+"""Files that TensorRT runs as they are."""
 CpuPrecision = Literal["auto", "fp32", "bf16", "int8"]
 
 
 def untuned_backend() -> str:
-    """The CPU backend that is most likely the fastest here.
+    """The CPU backend that is most likely the fastest on this machine.
 
     Raises:
         BackendMissingError: none is installed.

@@ -5,28 +5,28 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
+from esrgan_deploy.backends.choice import Candidate
 from esrgan_deploy.backends.int8 import int8_beside
 from esrgan_deploy.backends.names import CpuPrecision, untuned_backend
 from esrgan_deploy.backends.ov import cpu_has_bf16
 from esrgan_deploy.errors import OptionError
 from esrgan_deploy.model import ModelInfo
 from esrgan_deploy.system.cpu import default_threads, openvino_runs_here, usable_threads
-from esrgan_deploy.tuning.choice import Candidate
 
 STREAMS = (1, 2)
-"""Batches at a time. `Upscaler.map` has three on their way: more than two streams would wait for it."""
+"""Batches computed at a time. `Upscaler.map` keeps three in flight, too few for more than two streams."""
 PACKAGES = {"openvino": "openvino", "ort": "onnxruntime"}
 
 
 def candidates(model: Path, info: ModelInfo, quality: CpuPrecision) -> list[Candidate]:
-    """What is worth timing, by promise: the first one is what runs where nothing was timed.
+    """List what to time, the most promising first; without any timing the first one is what runs.
 
-    How many frames go to a session together is no question on a CPU: sessions compute them one after the other.
+    The size of a batch is not varied: on a CPU, sessions compute frames one after the other.
 
     Args:
         model: an ONNX file.
         info: of that file.
-        quality: "auto": full fidelity, fp32 or bf16; "fp32", "bf16": that alone; "int8": everything.
+        quality: "auto": full fidelity, fp32 or bf16; "fp32", "bf16": that alone; "int8": all of them.
 
     Raises:
         OptionError: bf16 is asked of a CPU without it, or there is no INT8 artefact.
@@ -34,19 +34,21 @@ def candidates(model: Path, info: ModelInfo, quality: CpuPrecision) -> list[Cand
     """
     precisions = _precisions(model, info, quality)
     present = [untuned_backend()]
-    if openvino_runs_here():  # elsewhere it may run the excerpt, and fail in the network
+    if openvino_runs_here():  # elsewhere it may run the short network, and fail in the long one
         present += [name for name in ("openvino", "ort") if name != present[0] and find_spec(PACKAGES[name])]
+    # One thread for each core first: two threads on a core speed some networks up and slow others down.
+    thread_counts = dict.fromkeys((default_threads(), usable_threads()))
     found = [
         Candidate(backend, precision, threads, streams)
         for backend in present
         for precision in precisions
         if backend == "openvino" or (precision != "bf16" and info.precision != "bf16")
-        for threads in _threads()
+        for threads in thread_counts
         for streams in STREAMS
         if streams <= (threads if backend == "openvino" else 1)
     ]
     if not found:
-        raise OptionError(f"{model}: {quality} is computed by openvino alone: pip install 'esrgan-deploy[cpu]'")
+        raise OptionError(f"{model}: only openvino computes in {quality}; pip install 'esrgan-deploy[cpu]'")
     return found
 
 
@@ -59,11 +61,6 @@ def _precisions(model: Path, info: ModelInfo, quality: CpuPrecision) -> list[Cpu
         return [quality]
     full: list[CpuPrecision] = ["bf16", "fp32"] if cpu_has_bf16() else ["fp32"]
     if quality == "int8":
-        int8_beside(model)  # says so where there is none
+        int8_beside(model)  # raises if there is no INT8 artefact
         return ["int8", *full]
     return full
-
-
-def _threads() -> list[int]:
-    """One for each core first: two that share a core help some networks, and hinder others."""
-    return list(dict.fromkeys((default_threads(), usable_threads())))

@@ -1,4 +1,4 @@
-"""Find the fastest way to run a network here, and remember it."""
+"""Find the fastest way to run a network on this machine, and save it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from esrgan_deploy.backends import gpu_comes_first
+from esrgan_deploy.backends.choice import Choice
 from esrgan_deploy.backends.int8 import int8_beside
-from esrgan_deploy.backends.names import ENGINE_SUFFIXES, CpuPrecision
+from esrgan_deploy.backends.names import CpuPrecision
+from esrgan_deploy.backends.saved_choices import remember
 from esrgan_deploy.errors import OptionError, OutputError
 from esrgan_deploy.model import load_onnx
 from esrgan_deploy.system.cpu import shortcomings
 from esrgan_deploy.tuning.candidates import candidates
-from esrgan_deploy.tuning.choice import Choice
 from esrgan_deploy.tuning.halving import SuccessiveHalving
-from esrgan_deploy.tuning.saved_choices import remember
 from esrgan_deploy.tuning.short_network import any_size, shorten
 
 if TYPE_CHECKING:
@@ -26,58 +26,58 @@ if TYPE_CHECKING:
     from esrgan_deploy.engine.build.progress import BuildProgress
 
 LIMIT_S = 20.0
-"""A tuning takes no longer."""
+"""A tuning takes no longer than this."""
 SPENT_S = 13.0
-"""Nothing new is begun after this; what is under way may take as long again on a slow machine."""
+"""No run is begun after this; the run at work then may take as long again on a slow machine."""
 PHASE = "Tuning"
 
 
 def tune(model: Path, precision: CpuPrecision = "auto", progress: BuildProgress | None = None) -> Choice:
-    """Time the ways to run `model` on this CPU, on noise, and remember the fastest for this machine and model.
+    """Time the ways to run `model` on this CPU, on noise, and save the fastest for this machine and model.
 
-    Where the answer cannot be written down, its remarks say so.
+    If it cannot be saved, the remarks of the choice say so.
 
     Args:
         model: an ONNX file.
         precision: the quality that has to be kept; see `candidates`.
-        progress: told of the steps, as it is of an engine that is built; None: nobody is.
+        progress: called for each step, as for an engine that is built.
 
     Raises:
-        OptionError: what runs the model is no CPU backend, or see `candidates`.
+        OptionError: the model runs on the GPU here, or see `candidates`.
         BackendMissingError: neither OpenVINO nor ONNX Runtime is installed.
         ModelError: the file, or its INT8 artefact, is damaged or of another kind.
         MachineError: no backend can run it here.
     """
     start = perf_counter()
-    if model.suffix in ENGINE_SUFFIXES or gpu_comes_first(model):
+    if gpu_comes_first(model):
         raise OptionError(f"{model}: runs on the GPU here, and there is nothing to tune; see esrgan-engine --help")
     graph, info = load_onnx(model)
     contenders = candidates(model, info, precision)
     with tempfile.TemporaryDirectory(prefix="esrgan-tune-") as name:
         folder = Path(name)
-        short = _written(folder / "float.onnx", graph)
+        short = _write_short(folder / "float.onnx", graph)
         int8 = short if info.precision == "int8" else None
         if precision == "int8" and int8 is None:
-            int8 = _written(folder / "int8.onnx", load_onnx(int8_beside(model))[0])
+            int8 = _write_short(folder / "int8.onnx", load_onnx(int8_beside(model))[0])
 
         def told(done: int, total: int) -> None:
             if progress:
                 progress(PHASE, done, total)
 
-        with SuccessiveHalving(short, int8, start + SPENT_S, told) as contest:
-            timings, best = contest.decide(contenders)
-            tiles = [] if info.fixed_size else contest.curve(best, best.session.largest_untiled)
+        with SuccessiveHalving(short, int8, start + SPENT_S, told) as halving:
+            timings, best = halving.decide(contenders)
+            tiles = [] if info.fixed_size else halving.curve(best, best.session.largest_untiled)
     remarks = shortcomings()
     if precision == "int8" and timings[0].candidate.precision != "int8":
         remarks.insert(0, "int8 is slower here")
     choice = Choice(tuple(timings), tuple(tiles), tuple(remarks), perf_counter() - start)
     try:
         remember(model, precision, choice)
-    except OutputError as error:  # a container whose home cannot be written can still work
+    except OutputError as error:  # for instance in a container whose home folder is read-only
         return replace(choice, remarks=(*choice.remarks, f"not remembered: {error}"))
     return choice
 
 
-def _written(path: Path, graph: onnx.ModelProto) -> Path:
+def _write_short(path: Path, graph: onnx.ModelProto) -> Path:
     path.write_bytes(shorten(any_size(graph)).SerializeToString())
     return path

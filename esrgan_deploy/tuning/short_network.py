@@ -1,7 +1,7 @@
-"""A short network that takes the time of a long one, in proportion: what is compared on it takes seconds.
+"""Cut a short network off a long one, so that candidates can be compared on it within seconds.
 
-RRDBNet computes the same block 23 times, and which backend, precision or tile is the fastest shows after three of them.
-After one it does not: what a run costs beside its blocks is as large as the difference, and weights stay in the caches.
+RRDBNet computes the same block 23 times, and three blocks show which backend, precision or tile is the fastest. One
+block is too short: the fixed cost of a run is then as large as the differences, and the weights stay in the caches.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ if TYPE_CHECKING:
     import onnx
 
 SIDE = 64
-"""Input pixels for which shapes and operations are reckoned; their ratios are the same for all."""
-ENOUGH = 4e6 * SIDE * SIDE
-"""Operations. RRDBNet takes as many for nearly three of its blocks, networks made for speed fewer for all layers."""
+"""Height and width, in input pixels, for which operations are counted; any size would do."""
+SHORT_FLOPS = 4e6 * SIDE * SIDE
+"""Operations of the short network: nearly three blocks of RRDBNet; networks made for speed need fewer in all."""
 
 
 def shorten(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The first part of a network, up to the tensor before which `ENOUGH` is computed; a small network itself.
+    """Keep the first part of a network, up to the convolution with which `SHORT_FLOPS` are reached.
 
-    The first three channels of that tensor are the output, so that it is a network from pictures to pictures, though
-    of no use. Where the graph does not tell what it computes, it is left as it is.
+    The first three channels of that convolution's result become the output, so that the short network still makes
+    pictures of pictures, though useless ones. A network with fewer operations, or one whose operations cannot be
+    counted, is returned as it is.
     """
     import onnx.inliner
     from onnx import helper, numpy_helper
@@ -65,7 +66,7 @@ def _keep_what_leads_to(name: str, model: onnx.ModelProto) -> None:
 
 
 def any_size(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy that takes pictures of any size, if the network does: convolutions do not know the size they are for."""
+    """A copy whose input has symbolic height and width; convolutions work at any size."""
     free = type(model)()
     free.CopyFrom(model)
     weights = {tensor.name for tensor in free.graph.initializer}
@@ -78,9 +79,9 @@ def any_size(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _cut(model: onnx.ModelProto) -> str | None:
-    """The result of the first convolution with which `ENOUGH` is computed; None: there is none, or no telling.
+    """The result of the first convolution with which `SHORT_FLOPS` are reached; None: not reached, or not countable.
 
-    `model` is from `standard_graph`, and changed.
+    `model` is from `standard_graph`; it is changed.
     """
     shapes = infer_shapes(model, SIDE, SIDE)
     total = 0
@@ -91,6 +92,6 @@ def _cut(model: onnx.ModelProto) -> str | None:
         if macs is None:
             return None
         total += 2 * macs
-        if total >= ENOUGH and shapes[node.output[0]][1] >= 3:
+        if total >= SHORT_FLOPS and shapes[node.output[0]][1] >= 3:
             return str(node.output[0])
     return None

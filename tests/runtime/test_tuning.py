@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from clips import write_clip
 from esrgan_deploy import ModelError, ModelInfo, OptionError, Upscaler, open_session, tiling
+from esrgan_deploy.backends import saved_choices
 from esrgan_deploy.backends.int8 import int8_path
 from esrgan_deploy.backends.reference import ReferenceSession
 from esrgan_deploy.cli import upscale
@@ -33,7 +34,6 @@ from esrgan_deploy.tuning import (
     halving,
     recall,
     run_settings,
-    saved_choices,
     search,
     short_network,
 )
@@ -117,7 +117,7 @@ def test_without_an_artefact_the_error_says_how_to_make_it(tmp_path):
         (write_int8, {"alpha": 0.5}, "alpha 0.5"),
         (write_int8, {"psnr_sha256": "c" * 64}, "psnr_sha256 c"),
         (write_int8, {"gan_sha256": "c" * 64}, "gan_sha256 c"),
-        (write_float, {}, "is fp32, in spite of its name"),
+        (write_float, {}, "is fp32, though its name says int8"),
     ],
 )
 def test_an_artefact_of_another_network_is_refused(pair, write, about, words):
@@ -163,7 +163,7 @@ def test_bf16_is_refused_where_the_processor_has_none(pair, monkeypatch):
         kinds(pair, "bf16")
 
 
-# --- the excerpt ---------------------------------------------------------------------------------------------------
+# --- the short network----------------------------------------------------------------------------------------------
 
 
 def computed(model, name, image):
@@ -175,10 +175,10 @@ def computed(model, name, image):
 
 
 @pytest.mark.parametrize("write", [write_float, write_int8])
-def test_an_excerpt_computes_the_beginning_of_the_network(tmp_path, rng, monkeypatch, write):
+def test_a_short_network_computes_the_beginning_of_the_network(tmp_path, rng, monkeypatch, write):
     model = onnx.load(write(tmp_path / "m.onnx", layers=6))
     conv = 2 * 9 * CHANNELS * CHANNELS * short_network.SIDE**2
-    monkeypatch.setattr(short_network, "ENOUGH", 2.5 * conv)
+    monkeypatch.setattr(short_network, "SHORT_FLOPS", 2.5 * conv)
     part = short_network.shorten(model)
     assert 2.5 * conv <= count_flops(part, short_network.SIDE, short_network.SIDE) < 3.5 * conv
     assert part.metadata_props == model.metadata_props
@@ -189,12 +189,12 @@ def test_an_excerpt_computes_the_beginning_of_the_network(tmp_path, rng, monkeyp
     np.testing.assert_array_equal(computed(part, "excerpt/output", image), computed(model, "c3", image)[:, :3])
 
 
-def test_a_small_network_is_its_own_excerpt(tmp_path):
+def test_a_small_network_stays_whole(tmp_path):
     model = onnx.load(write_float(tmp_path / "m.onnx"))
     assert short_network.shorten(model) == model
 
 
-# --- the contest ---------------------------------------------------------------------------------------------------
+# --- successive halving --------------------------------------------------------------------------------------------
 
 
 def hold(monkeypatch, took, names, broken=()):
@@ -227,7 +227,7 @@ def test_the_fastest_wins(costs):
     with pytest.MonkeyPatch.context() as patch:
         by_candidate = dict(zip(FIELD, costs, strict=False))
         timings, best = hold(patch, lambda candidate, _: by_candidate[candidate], list(by_candidate))
-    assert by_candidate[best.candidate] <= halving.WORTH * min(costs)
+    assert by_candidate[best.candidate] <= halving.NOISE * min(costs)
     assert timings[0].candidate == best.candidate
     assert {t.candidate for t in timings} == set(by_candidate)
     for found in timings:
@@ -297,7 +297,7 @@ def test_the_tile_is_the_one_that_costs_least(height, width, slopes):
     session = ReferenceSession(ModelInfo(scale=2, overlap=8))
     session.any_shape, session.largest_untiled = False, 1 << 20
     tiles = list(zip((48, 96, 192), slopes, strict=True))
-    found = choice_of(OV, tiles=tiles).tile_for(Upscaler(session), height, width)
+    found = run_settings.fastest_tile(choice_of(OV, tiles=tiles), Upscaler(session), height, width)
 
     def cost(plan):
         area = plan.rows.tile * plan.columns.tile
@@ -307,14 +307,14 @@ def test_the_tile_is_the_one_that_costs_least(height, width, slopes):
     costs = {side: cost(tiling.square_tiles(height, width, side, 8)) for side, _ in tiles if side < max(height, width)}
     least = min(costs.values(), default=np.inf)
     assert found is None or costs[found] == pytest.approx(least)
-    assert (found is None) == (least * halving.WORTH >= whole)
+    assert (found is None) == (least * halving.NOISE >= whole)
 
 
 def test_tiles_that_there_is_no_memory_for_are_not_taken():
     session = ReferenceSession(ModelInfo(scale=2, overlap=8))
     session.largest_untiled = 100 * 100
     choice = choice_of(OV, tiles=[(48, 1.0), (96, 5.0), (192, 0.01)])
-    assert choice.tile_for(Upscaler(session, tile=None), 400, 400) in (None, 48, 96)
+    assert run_settings.fastest_tile(choice, Upscaler(session, tile=None), 400, 400) in (None, 48, 96)
 
 
 # --- the memory ----------------------------------------------------------------------------------------------------
@@ -334,7 +334,7 @@ def test_what_was_chosen_is_remembered(pair, cache):
     "content",
     [b"", b"{", b"[]", b"null", b'{"question": 1}', b"\xff\xfe", "CUT", "NO TIMINGS", "OTHER QUESTION", "WORDS"],
 )
-def test_a_damaged_memory_is_as_good_as_none_and_written_anew(pair, cache, content):
+def test_a_damaged_file_counts_as_missing_and_is_written_anew(pair, cache, content):
     path = saved_choices.remember(pair, "auto", choice_of(OV))
     whole = json.loads(path.read_text())
     if content == "CUT":

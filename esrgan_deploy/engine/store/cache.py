@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from esrgan_deploy import __version__
 from esrgan_deploy.alpha import endpoints_path
 from esrgan_deploy.engine.options import EngineOptions, Shape
 from esrgan_deploy.engine.store import prune
@@ -33,6 +32,7 @@ from esrgan_deploy.engine.store.sidecar import (
 from esrgan_deploy.errors import ModelError, OptionError, OutputError
 from esrgan_deploy.system.files import replacing
 from esrgan_deploy.system.locks import locked
+from esrgan_deploy.version import __version__
 
 if TYPE_CHECKING:
     from esrgan_deploy.cuda.gpu import DeviceFacts

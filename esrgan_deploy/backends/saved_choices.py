@@ -1,6 +1,7 @@
-"""What was chosen before: one small file for each machine, model and quality. One that is damaged is as good as none.
+"""Choices of earlier tunings: one small JSON file for each machine, model and quality.
 
-A file is found by everything that may change the choice, and says it in full, so that nothing rests on its name alone.
+The file's name is a hash over everything that the choice depends on. The file repeats that in full and is used only if
+it agrees, so that a wrong name cannot mislead. A damaged file counts as missing.
 """
 
 from __future__ import annotations
@@ -11,23 +12,23 @@ import json
 from pathlib import Path
 from typing import Any
 
+from esrgan_deploy.backends.choice import Choice
 from esrgan_deploy.backends.int8 import int8_path
 from esrgan_deploy.backends.names import CpuPrecision
 from esrgan_deploy.engine.store.folder import user_folder
 from esrgan_deploy.errors import OutputError
 from esrgan_deploy.system.cpu import facts
 from esrgan_deploy.system.files import replacing
-from esrgan_deploy.tuning.choice import Choice
 
 CHOICE_FORMAT = 1
 _KEY_DIGITS = 16
 
 
 def recall(model: Path, quality: CpuPrecision) -> Choice | None:
-    """What was chosen for this model on this machine, if that was ever tuned."""
+    """The choice that was saved for this model on this machine; None if there is none."""
     with contextlib.suppress(OSError, OutputError, KeyError, TypeError, ValueError, AttributeError):
         folder = user_folder("tuning")
-        if not folder.is_dir():  # most often; then the model need not be read for its hash
+        if not folder.is_dir():  # the usual case, in which the model need not be read for its hash
             return None
         question = _question(model, quality)
         content = json.loads(_path(folder, question).read_text(encoding="utf-8"))
@@ -37,7 +38,7 @@ def recall(model: Path, quality: CpuPrecision) -> Choice | None:
 
 
 def remember(model: Path, quality: CpuPrecision, choice: Choice) -> Path:
-    """Write down what was chosen, and return where.
+    """Save a choice, and return the file's path.
 
     Raises:
         OutputError: it cannot be written.
@@ -57,7 +58,7 @@ def remember(model: Path, quality: CpuPrecision, choice: Choice) -> Path:
 
 
 def _question(model: Path, quality: CpuPrecision) -> dict[str, Any]:
-    """Everything that the choice follows from."""
+    """Everything that the choice depends on."""
     int8 = int8_path(model)
     question = {
         "format": CHOICE_FORMAT,
