@@ -38,8 +38,8 @@ from esrgan_deploy.models import BUNDLED
 from esrgan_deploy.upscaler import Upscaler
 from esrgan_deploy.video import VideoOptions, upscale_video
 from esrgan_deploy.video.run.cluster import UpscalerSpec, upscale_on_ray
-from esrgan_deploy.video.run.cluster.run import _Work
-from esrgan_deploy.video.run.cluster.worker import Finished
+from esrgan_deploy.video.run.cluster.run import _Driver
+from esrgan_deploy.video.run.cluster.worker import FinishedSegment
 from esrgan_deploy.video.source.segments import Segment
 from side_by_side import interleaved, save
 
@@ -65,7 +65,7 @@ class SleepingSession(ReferenceSession):
 
 
 @dataclass(frozen=True)
-class SleepingRecipe(UpscalerSpec):
+class SleepingSpec(UpscalerSpec):
     """Makes an Upscaler that sleeps."""
 
     def open(self) -> Upscaler:
@@ -104,7 +104,7 @@ def measure_workers(workers: int, folder: Path) -> dict[str, Any]:
     segments = ROUNDS_OF_SEGMENTS * workers
     clip = make_clip(segments * SEGMENT_FRAMES, folder / "tiny.mp4")
     run = partial(
-        upscale_on_ray, recipe=SleepingRecipe(None, threads=1), options=VideoOptions(segment_frames=SEGMENT_FRAMES)
+        upscale_on_ray, spec=SleepingSpec(None, threads=1), options=VideoOptions(segment_frames=SEGMENT_FRAMES)
     )
     ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
@@ -162,9 +162,9 @@ def arrive(folder: Path, workers: int) -> None:
 class Seen:
     """What the driver of a run went through."""
 
-    results: list[Finished]
+    results: list[FinishedSegment]
     seconds: float = 0.0
-    """From the first segment that is handed out to the last one in the journal."""
+    """From the first segment that is submitted to the last one in the checkpoint."""
     driver_s: float = 0.0
     """Of these, those in which the driver was writing what came back."""
 
@@ -173,20 +173,20 @@ class Seen:
 def observed() -> Iterator[Seen]:
     """Watch the run in this process."""
     seen = Seen([])
-    run, take = _Work.run, _Work._take
+    run, take = _Driver.run, _Driver._take
 
-    def timed_run(self: _Work, segments: Sequence[Segment]) -> None:
+    def timed_run(self: _Driver, segments: Sequence[Segment]) -> None:
         begin = time.perf_counter()
         run(self, segments)
         seen.seconds = time.perf_counter() - begin
 
-    def timed_take(self: _Work, segment: Segment, result: Any) -> None:  # noqa: ANN401
+    def timed_take(self: _Driver, segment: Segment, result: Any) -> None:  # noqa: ANN401
         begin = time.perf_counter()
         take(self, segment, result)
         seen.driver_s += time.perf_counter() - begin
         seen.results.append(result)
 
-    with patch.object(_Work, "run", timed_run), patch.object(_Work, "_take", timed_take):
+    with patch.object(_Driver, "run", timed_run), patch.object(_Driver, "_take", timed_take):
         yield seen
 
 

@@ -277,7 +277,7 @@ def _upscale_on_ray(source: Path, target: Path, model: Path | None, args: argpar
             f"--ray sends the model's file alone; export it with --alpha {args.alpha:g}, and leave it out here"
         )
     settings = _asked(args)
-    recipe = UpscalerSpec(
+    spec = UpscalerSpec(
         model=at_precision(model, settings.precision) if model else None,  # one file travels
         backend=settings.backend,
         precision="auto" if settings.precision == "int8" else settings.precision,
@@ -289,7 +289,7 @@ def _upscale_on_ray(source: Path, target: Path, model: Path | None, args: argpar
         summary = upscale_on_ray(
             source,
             target,
-            recipe,
+            spec,
             _options(args),
             address=None if args.ray == "local" else args.ray,
             resume=args.resume,

@@ -1,4 +1,4 @@
-"""What a clip is: its picture, colours, depth, time base, and what else it carries.
+"""What a clip is: its frames, colours, depth, time base, and what else it carries.
 
 Numbers for matrix, primaries and transfer are the code points of ITU-T H.273, which FFmpeg uses as well.
 """
@@ -16,11 +16,14 @@ from av import VideoFormat
 
 DEPTHS = (8, 10, 12)
 """Bits per sample that encoders take."""
-
-
+SUBSAMPLINGS: Mapping[tuple[int, int], str] = MappingProxyType({(2, 2): "420", (2, 1): "422", (1, 1): "444"})
+"""Luma columns and lines for each chroma sample -> the usual name, which is also the one in FFmpeg's formats."""
+LIMITED_RANGE, FULL_RANGE = 1, 2
+"""`AVColorRange`."""
 RGB, BT709, UNSPECIFIED, BT601 = 0, 1, 2, 6
-
-
+"""H.273 MatrixCoefficients."""
+BT2020_PRIMARIES = 9
+"""H.273 ColourPrimaries."""
 WEIGHTS: Mapping[int, tuple[float, float]] = MappingProxyType(
     {
         BT709: (0.2126, 0.0722),
@@ -32,21 +35,8 @@ WEIGHTS: Mapping[int, tuple[float, float]] = MappingProxyType(
     }
 )
 """H.273 matrix -> weights of red and blue in luma, from table 4 of H.273."""
-
-
 MATRICES = (RGB, UNSPECIFIED, *WEIGHTS)
 """The matrices that can be converted."""
-
-
-BT2020_PRIMARIES = 9
-
-
-LIMITED_RANGE, FULL_RANGE = 1, 2
-"""`AVColorRange`."""
-
-
-SUBSAMPLINGS: Mapping[tuple[int, int], str] = MappingProxyType({(2, 2): "420", (2, 1): "422", (1, 1): "444"})
-"""Luma columns and lines for each chroma sample -> the usual name, which is also the one in FFmpeg's formats."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +53,10 @@ class Colour:
     """H.273 TransferCharacteristics."""
 
     def resolved(self, width: int, height: int) -> Colour:
-        """With a matrix where the clip states none: BT.709 for high definition, BT.601 below, as players assume.
+        """With a matrix where the clip states none: BT.709 for high definition, BT.601 below, the rule of mpv.
 
-        The rule is mpv's. It depends on the size, and upscaling changes the size, so the output has to state the matrix
-        that the input left open. RGB gets one as well, and the usual range, since it is encoded as YUV.
+        Players guess by the size, which upscaling changes, so the output has to state the matrix that the input left
+        open. RGB gets one as well, and limited range, since it is encoded as YUV.
         """
         if self.matrix not in (UNSPECIFIED, RGB):
             return self
@@ -76,7 +66,7 @@ class Colour:
 
 @dataclass(frozen=True)
 class Samples:
-    """What the samples of a pixel format are, however they are laid out in memory."""
+    """What the samples of a pixel format are, whatever their layout in memory."""
 
     family: Literal["rgb", "grey", "yuv"]
     bits: int
@@ -88,7 +78,7 @@ class Samples:
 
     @property
     def subsampling(self) -> str:
-        """One of "420", "422" and "444"; other ratios, such as 4:1:1, are resampled to the last."""
+        """One of "420", "422" and "444"; other ratios, such as 4:1:1, are resampled to "444"."""
         return SUBSAMPLINGS.get((self.columns, self.lines), "444")
 
     @property
@@ -101,8 +91,8 @@ class Samples:
 
 
 def samples_of(pixel_format: str) -> Samples:
-    """What a pixel format of FFmpeg holds; a palette counts as RGB, its alpha as nothing."""
-    # The components of a format have the size of its chroma only if asked with a size.
+    """What a pixel format of FFmpeg holds; a palette counts as RGB, alpha is left out."""
+    # PyAV computes the size of chroma planes only for a format that has a size.
     layout = VideoFormat(pixel_format, 16, 16)
     components = [component for component in layout.components if not component.is_alpha]
     bits = max(component.bits for component in components)
@@ -127,59 +117,60 @@ class MasteringDisplay:
 
 @dataclass(frozen=True)
 class StaticHdr:
-    """What the first picture of a clip says; None: nothing."""
+    """What the first frame of a clip says of the display that it was graded on, and of its brightness."""
 
     display: MasteringDisplay | None = None
+    """None: not stated, as below."""
     light: tuple[int, int] | None = None
-    """MaxCLL and MaxFALL, cd/m2: the brightest pixel of the film, and its brightest frame on average; 0: unknown."""
+    """MaxCLL and MaxFALL in cd/m2, the brightest pixel and the highest mean of a frame; 0: unknown."""
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """One clip: its picture stream, and what else it carries."""
+    """One clip: the video stream that is upscaled, and what else it carries."""
 
     path: Path
     container: str
     """FFmpeg's name of the format, for instance "matroska,webm"."""
     stream: int
-    """Index of the picture stream."""
+    """Index of the video stream that is upscaled, as ffprobe counts."""
     codec: str
     width: int
     height: int
     pixel_format: str
     """FFmpeg's name, for instance "yuv420p"."""
     frames: int | None
-    """What the container states, or duration times rate; None: neither is known. Do not rely on it."""
+    """What the container states, or else duration times rate; None: neither is known. It may be wrong."""
     frame_rate: Fraction
-    """Mean rate, frames per second; time stamps need not follow it."""
+    """Mean, in frames per second; time stamps need not follow it."""
     duration_s: float | None
     time_base: Fraction
-    """Seconds per unit of the picture stream's time stamps."""
+    """Seconds per unit of the video stream's time stamps."""
     colour: Colour
-    """As the clip states it; see `Colour.resolved` for what it leaves open."""
+    """As the clip states it; `Colour.resolved` fills in what it leaves open."""
     sample_aspect: Fraction
     """Width of a pixel divided by its height."""
     rotation: int
-    """Degrees counter-clockwise by which a player turns the picture."""
+    """Degrees counter-clockwise by which a player turns the frames."""
     display_matrix: tuple[int, ...] | None
-    """The nine numbers behind `rotation`, in FFmpeg's layout; None: not given or not readable."""
+    """The nine numbers that `rotation` comes from, in FFmpeg's layout; None: not stated or not readable."""
     others: tuple[str, ...]
     """Kinds of all other streams: "audio", "subtitle", "video" (cover art), "attachment", "data"."""
     chroma_location: str = "left"
-    """Where subsampled chroma sits: a key of `chroma.LOCATIONS`; "left" where the clip does not say."""
+    """Where subsampled chroma sits: a key of `chroma.LOCATIONS`; "left" if the clip does not state it."""
     hdr: StaticHdr | None = None
-    """What the first picture says of the display that it was graded on and of its brightness; None: nothing."""
+    """None: the first frame states nothing."""
     deinterlace: bool = False
-    """Wanted: pictures of two fields become pictures of one moment."""
+    """True: make one progressive frame of the two fields of each interlaced frame."""
     protocols: tuple[str, ...] = ()
-    """What a playlist may reach beside local files, for instance "https", "tls", "tcp"."""
+    """What a playlist may open beside local files, for instance "https", "tls", "tcp"."""
 
     @property
     def bits(self) -> int:
-        """Per sample."""
+        """Bits per sample."""
         return samples_of(self.pixel_format).bits
 
     @property
     def usual_duration(self) -> int:
-        """Of a frame, in units of the time base, by the mean rate."""
+        """Of a frame by the mean rate, in units of the time base."""
         return max(1, round(1 / (self.frame_rate * self.time_base)))

@@ -49,17 +49,17 @@ class SlowSession(ReferenceSession):
         return super()._infer(frame)
 
 @dataclass(frozen=True)
-class SlowRecipe(UpscalerSpec):
+class SlowSpec(UpscalerSpec):
     def open(self):
         if self.model:
-            super(SlowRecipe, self).open().close()
+            super(SlowSpec, self).open().close()
         return Upscaler(SlowSession())
 
 def main(_):
-    kind = SlowRecipe if "delay" in given else UpscalerSpec
-    given["recipe"]["model"] = given["recipe"]["model"] and Path(given["recipe"]["model"])
+    kind = SlowSpec if "delay" in given else UpscalerSpec
+    given["spec"]["model"] = given["spec"]["model"] and Path(given["spec"]["model"])
     summary = upscale_on_ray(
-        Path(given["source"]), Path(given["target"]), kind(**given["recipe"]), VideoOptions(**given["options"]),
+        Path(given["source"]), Path(given["target"]), kind(**given["spec"]), VideoOptions(**given["options"]),
         address=given["address"], resume=given["resume"],
         progress=lambda done, total: print(done, total, flush=True), note=lambda line: print("note", line, flush=True),
     )
@@ -144,6 +144,11 @@ def command_of(pid):
         return ""
 
 
+def path_with(folder):
+    """The environment of a node that finds modules in `folder` first."""
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))}
+
+
 def until(condition, seconds=30):
     deadline = time.monotonic() + seconds
     while not condition():
@@ -193,7 +198,7 @@ class Run:
             "target": str(target),
             "address": address,
             "resume": resume,
-            "recipe": {"model": model and str(model), "backend": backend, "threads": 1},
+            "spec": {"model": model and str(model), "backend": backend, "threads": 1},
             "options": {"segment_frames": SEGMENT},
             "largest_sent": largest_sent,
         }
@@ -411,7 +416,7 @@ def test_a_node_that_lacks_something_is_named(cluster, clip, blur_x2, tmp_path, 
         "    return known(name)\n"
         "importlib.metadata.version = version\n"
     )
-    node = cluster.start(environment={"PYTHONPATH": str(tmp_path)})
+    node = cluster.start(environment=path_with(tmp_path))
     slow = {"delay": 1.0}  # so that the others leave something for this node, however long it takes to start a worker
     try:
         code, line = Run(cluster, clip, tmp_path / "ray.mp4", model=blur_x2, backend="ort", **slow).start().fail()
@@ -423,7 +428,7 @@ def test_a_node_that_lacks_something_is_named(cluster, clip, blur_x2, tmp_path, 
 
 def test_a_node_of_another_version_is_named(cluster, clip, tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import esrgan_deploy\nesrgan_deploy.__version__ = '0.0.0'\n")
-    node = cluster.start(environment={"PYTHONPATH": str(tmp_path)})
+    node = cluster.start(environment=path_with(tmp_path))
     try:
         code, line = Run(cluster, clip, tmp_path / "ray.mp4", delay=1.0).start().fail()
     finally:
@@ -446,11 +451,11 @@ def test_a_run_starts_and_stops_a_cluster_of_its_own(clip, tmp_path):
 
 
 def test_what_cannot_work_is_refused_at_once(clip, tmp_path):
-    recipe = UpscalerSpec(None, "reference")
+    spec = UpscalerSpec(None, "reference")
     with socket.socket() as taken, pytest.raises(MachineError, match=r"--ray 127\.0\.0\.1:\d+: nothing answers there"):
         taken.bind(("127.0.0.1", 0))
-        upscale_on_ray(clip, tmp_path / "a.mp4", recipe, address=f"127.0.0.1:{taken.getsockname()[1]}")
+        upscale_on_ray(clip, tmp_path / "a.mp4", spec, address=f"127.0.0.1:{taken.getsockname()[1]}")
     with pytest.raises(OptionError, match="--ray head: is no address"):
-        upscale_on_ray(clip, tmp_path / "a.mp4", recipe, address="head")
+        upscale_on_ray(clip, tmp_path / "a.mp4", spec, address="head")
     with pytest.raises(OptionError, match="--preview does not work with --ray"):
-        upscale_on_ray(clip, tmp_path / "a.mp4", recipe, VideoOptions(preview=1))
+        upscale_on_ray(clip, tmp_path / "a.mp4", spec, VideoOptions(preview=1))

@@ -108,7 +108,7 @@ def test_an_index_without_frames(odd, tmp_path):
     source = tmp_path / "cut.mp4"
     source.write_bytes(odd("faststart.mp4").read_bytes()[: places(odd("faststart.mp4"))[0]])
     message, target = upscale(source)
-    assert "without a single picture" in message
+    assert "without a single frame" in message
     assert not target.exists()
 
 
@@ -156,7 +156,7 @@ def test_hidden_edges_are_not_brought_to_light(odd, tmp_path, suffix):
     source = with_clean_aperture(odd("h264.mp4"), tmp_path / "hidden.mp4", 48, 40)
     if suffix == ".mkv":
         source = copied(source, tmp_path / "hidden.mkv")
-    says = r"hides the edges of the picture \(top 4, bottom 4, left 8, right 8\).*: ffmpeg -i .* -vf crop=48:40:8:4 "
+    says = r"hides the edges of the frames \(top 4, bottom 4, left 8, right 8\).*: ffmpeg -i .* -vf crop=48:40:8:4 "
     with pytest.raises(MediaError, match=says):
         upscale_video(source, tmp_path / "target.mkv", nearest(1))
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clips import write_clip
-from esrgan_deploy.video.source.matroska import elements, number, picture_header
+from esrgan_deploy.video.source.matroska import elements, number, video_header
 from esrgan_deploy.video.source.scan import missing_bytes
 
 
@@ -58,7 +58,7 @@ def test_an_element_of_unknown_length_lasts_until_the_end():
 
 def test_the_header_of_a_picture(tmp_path):
     with av.open(str(write_clip(tmp_path / "clip.mp4", size=(48, 64)))) as clip:
-        header = picture_header(clip.streams.video[0])
+        header = video_header(clip.streams.video[0])
     assert (header[0xB0], header[0xBA]) == (b"\x40", b"\x30"), "PixelWidth and PixelHeight, RFC 9559, 5.1.4.1.28"
 
 
@@ -68,7 +68,7 @@ def test_a_codec_that_matroska_cannot_hold(tmp_path, codec, suffix):
         tmp_path / f"clip{suffix}", codec=codec, pts=range(2), time_base=Fraction(1, 25), options={"preset": ""}
     )
     with av.open(str(path)) as clip:
-        assert picture_header(clip.streams.video[0]) == {}
+        assert video_header(clip.streams.video[0]) == {}
 
 
 @pytest.mark.parametrize("live", [False, True])

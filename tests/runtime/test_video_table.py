@@ -215,22 +215,22 @@ def test_a_segment_alone_holds_the_same_frames(odd, name):
     info = probe(odd(name), deinterlace="fields" in ROWS[name])
     seen = scan_packets(info)
     segments = cut(seen.times, 5)
-    in_one_go = [contents(picture) for picture in decoded_frames(info, seen, segments)]
-    alone = [contents(picture) for segment in segments for picture in decoded_frames(info, seen, [segment])]
+    in_one_go = [contents(decoded) for decoded in decoded_frames(info, seen, segments)]
+    alone = [contents(decoded) for segment in segments for decoded in decoded_frames(info, seen, [segment])]
     assert alone == in_one_go
     assert [sum(place == segment.index for _, _, place, _ in alone) for segment in segments[:-1]] == [5] * (
         len(segments) - 1
     )
 
 
-def contents(picture):
+def contents(decoded):
     """Place in time and a hash of every visible sample."""
     planes = [
         np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
-        for plane in picture.picture.planes
+        for plane in decoded.frame.planes
     ]
     digest = hashlib.sha256(b"".join(plane.tobytes() for plane in planes)).hexdigest()[:12]
-    return picture.pts, picture.duration, picture.segment, digest
+    return decoded.pts, decoded.duration, decoded.segment, digest
 
 
 @pytest.mark.parametrize("name", ["vfr.mp4", "open_gop.ts", "vp9.webm", "mpeg4_bframes.avi"])

@@ -1,1 +1,1 @@
-"""Writing a clip: encode pictures, keep finished segments, mux the file."""
+"""Writing a clip: encode frames, keep finished segments, mux the file."""

@@ -1,8 +1,8 @@
-"""The journal of a run: which segments are finished, so that a run that died goes on and does nothing twice.
+"""The finished segments of a run, kept on the disk, so that a run that died can be resumed.
 
 Beside the target lies a folder `TARGET.parts`: one file for each finished segment, and `journal.jsonl`. Its first line
 says what the run computes; each other line is a `SegmentRecord`, added when the file of the segment is on the disk. So
-whatever the machine does, a segment that is listed is complete, and one that is not is done again.
+even after a power cut a segment that is listed is complete, and one that is not listed is upscaled again.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import IO, Any
 from esrgan_deploy.errors import OutputError
 from esrgan_deploy.video.output.segment_file import SegmentRecord, packets_path
 
-FORMAT = 1
-_NAME = "journal.jsonl"
+CHECKPOINT_FORMAT = 1
+_JOURNAL = "journal.jsonl"
 
 
 class Checkpoint:
@@ -30,15 +30,22 @@ class Checkpoint:
         self.folder = folder
         self.records = records
         """Finished segments by index."""
+        self.resumed = self.frames
+        """Frames that were finished when the checkpoint was opened."""
         self._file = file
 
+    @property
+    def frames(self) -> int:
+        """Frames of all finished segments."""
+        return sum(record.frames for record in self.records.values())
+
     def path(self, index: int) -> Path:
-        """The file of packets of a segment."""
+        """The file that holds the packets of a finished segment."""
         return packets_path(self.folder, index)
 
     @contextlib.contextmanager
     def file(self, index: int) -> Iterator[IO[bytes]]:
-        """A file for the packets of a segment: on the disk first, then under its name; if the block raises, neither.
+        """A file for the packets of a segment. It gets its name when it is on the disk, and is removed after an error.
 
         Raises:
             OutputError: it cannot be written.
@@ -52,7 +59,7 @@ class Checkpoint:
                 os.fsync(file.fileno())
                 partial.replace(self.path(index))
             finally:
-                with contextlib.suppress(OSError):  # what is in its buffer finds no room either
+                with contextlib.suppress(OSError):  # a full disk has no room for the rest of the buffer either
                     file.close()
                 partial.unlink(missing_ok=True)
         except OSError as error:
@@ -64,13 +71,13 @@ class Checkpoint:
         """List a segment whose file is complete.
 
         Raises:
-            OutputError: the journal cannot be written.
+            OutputError: `journal.jsonl` cannot be written.
         """
-        _sync_folder(self.folder)  # the new name of the segment's file, before anything speaks of it
+        _sync_folder(self.folder)  # so that the name of the segment's file is on the disk before it is listed
         try:
             _append(self._file, _line(record.to_json()))
         except OSError as error:
-            raise OutputError(f"{self.folder / _NAME}: cannot be written: {error.strerror}") from error
+            raise OutputError(f"{self.folder / _JOURNAL}: cannot be written: {error.strerror}") from error
         self.records[record.index] = record
 
     def remove(self) -> None:
@@ -79,14 +86,14 @@ class Checkpoint:
 
 
 def parts_of(target: Path) -> Path:
-    """The folder for the segments of a target."""
+    """The folder that keeps the finished segments of a target until it is finished."""
     return target.with_name(f"{target.name}.parts")
 
 
 def recorded_identity(target: Path) -> Mapping[str, Any] | None:
-    """What the run that left finished segments of `target` computes; None: there are none."""
+    """`VideoJob.identity` of an interrupted run that left finished segments of `target`; None: there are none."""
     try:
-        lines = _complete_lines(parts_of(target) / _NAME)
+        lines = _complete_lines(parts_of(target) / _JOURNAL)
     except OSError:
         return None
     identity = json.loads(lines[0]) if len(lines) > 1 else None
@@ -95,24 +102,22 @@ def recorded_identity(target: Path) -> Mapping[str, Any] | None:
 
 @contextlib.contextmanager
 def open_checkpoint(target: Path, identity: Mapping[str, Any], *, resume: bool) -> Iterator[Checkpoint]:
-    """Begin the journal of a run, or go on with the one that is there.
-
-    A folder without a finished segment is not worth keeping: it is removed at the end, and overwritten at the start.
+    """Begin the checkpoint of a run, or resume the one that is there. A folder without finished segments is not kept.
 
     Args:
         target: the file that the run will make.
-        identity: everything that decides the bytes of the target, as JSON values by the names that users know.
-        resume: go on; False: refuse to, if there is something to go on with.
+        identity: see `VideoJob.identity`.
+        resume: go on with finished segments if there are any; False: refuse to begin if there are any.
 
     Raises:
-        OutputError: there are finished segments of another run, or of this one without `resume`; another process is at
-            work on the target; the folder cannot be written.
+        OutputError: there are finished segments of another run, or of this one without `resume`; another process is
+            writing the target; the folder cannot be written.
     """
     folder = parts_of(target)
-    identity = json.loads(json.dumps({"format": FORMAT, **identity}))  # as it will be read back
+    identity = json.loads(json.dumps({"format": CHECKPOINT_FORMAT, **identity}))  # as it will be read back
     try:
         folder.mkdir(exist_ok=True)
-        file = os.open(folder / _NAME, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        file = os.open(folder / _JOURNAL, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
     except OSError as error:
         raise OutputError(
             f"{folder}: finished segments cannot be kept there: {error.strerror}; choose another place for the output"
@@ -130,7 +135,7 @@ def open_checkpoint(target: Path, identity: Mapping[str, Any], *, resume: bool) 
 
 
 def _lock(file: int, target: Path) -> None:
-    """Keep a second process away; the lock of a process that was killed is gone with it."""
+    """Keep a second process from the target; the lock of a process that was killed is gone with it."""
     import fcntl
 
     try:
@@ -144,20 +149,23 @@ def _lock(file: int, target: Path) -> None:
 def _read(
     folder: Path, file: int, target: Path, identity: Mapping[str, Any], *, resume: bool
 ) -> dict[int, SegmentRecord]:
-    """The segments that can be relied on. The journal is never written anew, so that no moment exists without it."""
-    lines = _complete_lines(folder / _NAME)
+    """The segments that are listed and unharmed; all other files are removed.
+
+    `journal.jsonl` is never replaced, only cut and added to, so that there is no moment without it.
+    """
+    lines = _complete_lines(folder / _JOURNAL)
     records: dict[int, SegmentRecord] = {}
     if len(lines) > 1:
         _check_same_run(folder, target, lines, identity, resume=resume)
         listed = [SegmentRecord(**json.loads(line)) for line in lines[1:]]
-        records = {record.index: record for record in listed if _is_whole(folder, record)}
-        os.ftruncate(file, sum(map(len, lines)))  # a line that a power cut tore
+        records = {record.index: record for record in listed if _is_unharmed(folder, record)}
+        os.ftruncate(file, sum(map(len, lines)))  # a power cut may leave half a line
     else:
         os.ftruncate(file, 0)
         _append(file, _line(identity))
         _sync_folder(folder)
         _sync_folder(folder.parent)
-    kept = {folder / _NAME, *(packets_path(folder, index) for index in records)}
+    kept = {folder / _JOURNAL, *(packets_path(folder, index) for index in records)}
     for path in folder.iterdir():
         if path not in kept:
             path.unlink()
@@ -165,7 +173,7 @@ def _read(
 
 
 def _complete_lines(path: Path) -> list[bytes]:
-    """The lines of the journal up to the first one that is not whole."""
+    """The lines of `journal.jsonl` up to the first one that is incomplete."""
     lines = []
     with path.open("rb") as file:
         for line in file:
@@ -198,7 +206,7 @@ def _check_same_run(
         )
 
 
-def _is_whole(folder: Path, record: SegmentRecord) -> bool:
+def _is_unharmed(folder: Path, record: SegmentRecord) -> bool:
     path = packets_path(folder, record.index)
     if not path.exists() or path.stat().st_size != record.bytes:
         return False
@@ -214,14 +222,14 @@ def _line(values: Mapping[str, Any]) -> bytes:
 
 
 def _append(file: int, data: bytes) -> None:
-    """Put all of `data` on the disk; a nearly full one takes a part first, and then says so."""
-    while data:
+    """Put all of `data` on the disk."""
+    while data:  # a disk that is nearly full takes a part of it, and fails the next time
         data = data[os.write(file, data) :]
     os.fsync(file)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Put the names in a folder on the disk, where the system can do that."""
+    """Put the names of the files of a folder on the disk, where the system can do that."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""Static HDR metadata: on which display a film was graded, and how bright it gets (SMPTE ST 2086, CTA-861.3)."""
+"""Static HDR metadata as options of encoders (SMPTE ST 2086, CTA-861.3)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from esrgan_deploy.video.info import MasteringDisplay, StaticHdr
 
 
 def with_hdr(encoder: str, options: Mapping[str, str], hdr: StaticHdr | None) -> dict[str, str]:
-    """Options of libx264, libx265 or libsvtav1, and those that make it write `hdr` into its headers."""
+    """`options` of libx264, libx265 or libsvtav1, with those that make it write `hdr` into its headers."""
     if hdr is None:
         return dict(options)
     key, settings = _SETTINGS[encoder]
@@ -19,7 +19,7 @@ def with_hdr(encoder: str, options: Mapping[str, str], hdr: StaticHdr | None) ->
 
 
 def _h26x(display: str, light: str) -> Callable[[StaticHdr], list[str]]:
-    """Chromaticity in steps of 0.00002 and luminance in steps of 0.0001 cd/m2, as in the SEI messages."""
+    """Chromaticity in steps of 0.00002 and luminance in steps of 0.0001 cd/m2, as in their SEI messages."""
 
     def settings(hdr: StaticHdr) -> list[str]:
         return [
@@ -44,7 +44,7 @@ _SETTINGS: Mapping[str, tuple[str, Callable[[StaticHdr], list[str]]]] = MappingP
         "libsvtav1": ("svtav1-params", _svt_av1),
     }
 )
-"""Encoder -> the option that takes settings separated by colons, and the settings."""
+"""Encoder -> the option that takes settings separated by colons, and a function that gives them."""
 
 
 def _listed(

@@ -1,4 +1,4 @@
-"""The finished file: the packets of all segments between copies of everything else."""
+"""Write the finished file: the packets of all segments, and copies of all other streams of the source."""
 
 from __future__ import annotations
 
@@ -23,17 +23,35 @@ from esrgan_deploy.video.info import VideoInfo
 from esrgan_deploy.video.output.encode import EncoderSettings, add_stream
 from esrgan_deploy.video.output.segment_file import SegmentRecord, read_packets
 from esrgan_deploy.video.output.timestamps import closing_duration, decoding_times
-from esrgan_deploy.video.source.open import KEEP_TAG_BYTES, cover_pictures, ffmpeg, fraction, is_cover, open_clip
+from esrgan_deploy.video.source.open import KEEP_TAG_BYTES, cover_art, ffmpeg, fraction, is_cover, open_clip
 
 if TYPE_CHECKING:
     from av.container.core import Chapter
 
+FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
+"""Suffix of the output -> FFmpeg's name of the format. They keep time stamps of any spacing, as AVI does not."""
+_FILE_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands"}
+_OLD_VIDEO_TAGS = {"encoder", "duration", "bps", "number_of_frames", "number_of_bytes"}
+"""Tags, in lower case, that describe the source file or its video stream and are not copied; muxers write their own."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """The part of a clip that is wanted, in seconds by its own time stamps."""
+
+    start_s: Fraction = Fraction(0)
+    """Becomes 0 in the output, and nothing before it is copied; 0: everything is copied."""
+    end_s: Fraction | None = None
+    """None: the end of the clip."""
+    stop_quietly: bool = False
+    """True: a stream that cannot be read any more ends without an error, since the clip is known to be damaged."""
+
 
 def check_header(target: Path, info: VideoInfo, settings: EncoderSettings) -> None:
-    """Refuse before the first frame what could not be written at the end: the header is made, and thrown away.
+    """Refuse before the first frame what could not be written at the end, by writing the header into memory.
 
     Raises:
-        OptionError: a quality that the encoder does not know.
+        OptionError: a quality out of the encoder's range.
         OutputError: the format cannot hold the codec, the pixel shape or one of the source's streams.
         MediaError: the encoder does not take frames of this size.
     """
@@ -48,7 +66,7 @@ def mux(
     segments: Sequence[tuple[Path, SegmentRecord]],
     span: Span,
 ) -> None:
-    """Write a file with the picture of all segments, and every other stream of the source.
+    """Write a file with the video of all segments, and every other stream of the source.
 
     The same segments and the same source give the same bytes.
 
@@ -73,72 +91,31 @@ def mux(
         output.write(segments)
 
 
-class _Output:
-    """A file whose header is written."""
-
-    def __init__(
-        self,
-        container: OutputContainer,
-        stream: VideoStream,
-        stream_copy: StreamCopy,
-        time_base: Fraction,
-        start_s: Fraction,
-    ) -> None:
-        self.stream = stream
-        self._time_base = time_base
-        self._container = container
-        self._stream_copy = stream_copy
-        self._start_s = start_s
-
-    def write(self, segments: Sequence[tuple[Path, SegmentRecord]]) -> None:
-        """Write all packets, those of other streams before the pictures that they belong to."""
-        for packet in _timed(segments, self.stream, self._time_base):
-            set_back(packet, self._start_s)
-            self._stream_copy.copy_until(due_s(packet))
-            self._container.mux(packet)
-        self._stream_copy.copy_rest()
-        self._container.close()
-
-
-def _timed(
-    segments: Sequence[tuple[Path, SegmentRecord]], stream: VideoStream, time_base: Fraction
-) -> Iterator[Packet[VideoStream]]:
-    pts = [time for _, record in segments for time in record.pts]
-    durations = [duration for _, record in segments for duration in record.durations]
-    dts = decoding_times(pts)
-    durations[-1] = closing_duration(pts, dts, durations)
-    packets = (packet for path, record in segments for packet in read_packets(path, record))
-    for packet, time, duration in zip(packets, dts, durations, strict=True):
-        packet.dts, packet.duration, packet.time_base = time, duration, time_base
-        packet.stream = stream
-        yield packet
-
-
 @contextlib.contextmanager
 def _opened(
     path: Path, info: VideoInfo, settings: EncoderSettings, span: Span, into: io.BytesIO | None = None
 ) -> Iterator[_Output]:
-    """Create a file with a header for the picture of a clip in another size, and for all other streams of the clip."""
+    """Create a file, or write `into` memory, with a header for the upscaled video and all other streams of a clip."""
     name = FORMATS[path.suffix.lower()]
-    covers = cover_pictures(info) if name == "matroska" else {}
+    covers = cover_art(info) if name == "matroska" else {}
     with open_clip(info.path, info.protocols) as source:
-        # "bitexact" keeps random numbers out of Matroska, so that the same run gives the same bytes.
+        # Without "bitexact" Matroska holds random numbers, and no two runs would give the same bytes.
         options = {"fflags": "+bitexact"} if name == "matroska" else {"movie_timescale": _movie_timescale(source, info)}
         container = av.open(into or f"file:{path}", "w", format=name, container_options=options, **KEEP_TAG_BYTES)
         try:
             _refuse_pixel_shape(name, info, settings)
             stream = add_stream(container, settings, info)
-            copy_tags(source.streams[info.stream], stream)
-            start_s = span.start_s or start_of_clock(source)
-            stream_copy = StreamCopy(source, container, info, start_s, span, covers)
+            _copy_tags(source.streams[info.stream], stream)
+            start_s = span.start_s or _start_of_clock(source)
+            stream_copy = _StreamCopy(source, container, info, start_s, span, covers)
             _start(container, info, settings.codec)
             yield _Output(container, stream, stream_copy, info.time_base, start_s)
         except OSError as error:
-            if isinstance(error, FFmpegError):  # reading maps its own, so this was a write
+            if isinstance(error, FFmpegError):  # of a write: errors of reading are mapped to MediaError
                 raise OSError(error.errno, error.strerror) from error
             raise
         finally:
-            # After an error the file is thrown away, so a trailer that does not fit on the disk is no second error.
+            # After an error the file is removed, so it does not matter that its end cannot be written either.
             with contextlib.suppress(FFmpegError):
                 container.close()
 
@@ -164,43 +141,73 @@ def _start(container: OutputContainer, info: VideoInfo, codec: str) -> None:
 
 
 def _movie_timescale(source: InputContainer, info: VideoInfo) -> str:
-    """Units per second in which MP4 counts the delays of its tracks.
+    """Units per second in which MP4 states the delays of its tracks.
 
-    FFmpeg's default of 1000 would round the first time stamp of the picture against the sound. The finest scale whose
-    duration still fits into 32 bits is taken, since players are careless about the 64 bit form.
+    FFmpeg's default of 1000 would round the delay between video and sound. Durations have to fit into 32 bits, since
+    many players misread the 64 bit form.
     """
-    every = math.lcm(
+    exact = math.lcm(
         *(fraction(stream.time_base).denominator for stream in (*source.streams.video, *source.streams.audio))
     )
-    for scale in (every, info.time_base.denominator):
+    for scale in (exact, info.time_base.denominator):
         if scale * max(1.0, info.duration_s or 0.0) < 2**31:
             return str(scale)
     return "1000"
 
 
-FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
-"""Output suffix -> FFmpeg's format. They keep time stamps of any spacing, which others (AVI, for one) do not."""
-_FILE_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands"}
-_OLD_VIDEO_TAGS = {"encoder", "duration", "bps", "number_of_frames", "number_of_bytes"}
-"""Tags, in lower case, that are true of the old file or the old video stream only; muxers write their own."""
+def _start_of_clock(source: InputContainer) -> Fraction:
+    """Seconds that are taken off all time stamps: the first time stamp of MPEG streams, 0 for other formats.
+
+    The clock of a broadcast starts anywhere, often hours after zero. All its time stamps have the same unit, so the
+    difference is exact. In other formats the author chose where the clip starts.
+    """
+    if source.format.name not in ("mpegts", "mpeg", "hls"):
+        return Fraction(0)
+    starts = [
+        stream.start_time * fraction(stream.time_base) for stream in source.streams if stream.start_time is not None
+    ]
+    return min(starts, default=Fraction(0))
 
 
-@dataclass(frozen=True)
-class Span:
-    """The part of a clip that is wanted, in seconds of its own clock."""
+@dataclass
+class _Output:
+    """A file whose header is written."""
 
-    start_s: Fraction = Fraction(0)
-    """What the output's clock calls zero; nothing before it is copied, unless it is 0."""
-    end_s: Fraction | None = None
-    """None: the end of the clip."""
-    stop_quietly: bool = False
-    """True: where a stream cannot be read any more, its copy ends; the clip is known to be damaged."""
+    container: OutputContainer
+    stream: VideoStream
+    stream_copy: _StreamCopy
+    time_base: Fraction
+    start_s: Fraction
+
+    def write(self, segments: Sequence[tuple[Path, SegmentRecord]]) -> None:
+        """Write all packets in the order of their times, those of other streams before the video's."""
+        for packet in _timed(segments, self.stream, self.time_base):
+            _set_back(packet, self.start_s)
+            self.stream_copy.copy_until(_due_s(packet))
+            self.container.mux(packet)
+        self.stream_copy.copy_rest()
+        self.container.close()
 
 
-class StreamCopy:
-    """Copies every stream but the picture from a source to an output container, packet for packet.
+def _timed(
+    segments: Sequence[tuple[Path, SegmentRecord]], stream: VideoStream, time_base: Fraction
+) -> Iterator[Packet[VideoStream]]:
+    """The packets of all segments, ready to be written to `stream`."""
+    pts = [time for _, record in segments for time in record.pts]
+    durations = [duration for _, record in segments for duration in record.durations]
+    dts = decoding_times(pts)
+    durations[-1] = closing_duration(pts, dts, durations)
+    packets = (packet for path, record in segments for packet in read_packets(path, record))
+    for packet, time, duration in zip(packets, dts, durations, strict=True):
+        packet.dts, packet.duration, packet.time_base = time, duration, time_base
+        packet.stream = stream
+        yield packet
 
-    The source is read a second time for this, so that packets need not wait in memory for the pictures around them.
+
+class _StreamCopy:
+    """Copies every stream but the video from a source to an output container, packet for packet.
+
+    The source is read again for this at the end, so that packets need not wait in memory for upscaled frames.
     """
 
     def __init__(
@@ -218,9 +225,9 @@ class StreamCopy:
             source: the clip, at its beginning.
             output: where to.
             info: of the clip.
-            start_s: what is taken off all time stamps: the start of the span, and see `start_of_clock`.
+            start_s: what is taken off all time stamps.
             span: the part to copy.
-            covers: for Matroska, the cover art of `source` by the index of its stream; see `cover_pictures`.
+            covers: for Matroska; see `cover_art`.
 
         Raises:
             OutputError: the output format cannot hold one of them; formats that can are named.
@@ -240,7 +247,7 @@ class StreamCopy:
 
     def copy_until(self, time_s: Fraction) -> None:
         """Write the packets that are due at `time_s` or before."""
-        while self._next is not None and due_s(self._next) <= time_s:
+        while self._next is not None and _due_s(self._next) <= time_s:
             self._output.mux(self._next)
             self._next = next(self._packets, None)
 
@@ -271,7 +278,7 @@ class StreamCopy:
             self._output.add_stream_from_template(stream)
         else:
             self._targets[stream.index] = self._output.add_stream_from_template(stream, opaque=True)
-            copy_tags(stream, self._targets[stream.index])
+            _copy_tags(stream, self._targets[stream.index])
 
     def _read(self, source: InputContainer) -> Iterator[Packet[Stream]]:
         if not self._targets:
@@ -281,13 +288,13 @@ class StreamCopy:
             for packet in source.demux([source.streams[index] for index in self._targets]):
                 if not packet.size:
                     continue  # the demuxer's sign that a stream has ended
-                end = max(end, due_s(packet))
+                end = max(end, _due_s(packet))
                 if packet.dts is None and packet.pts is None:
                     packet.pts = packet.dts = 0  # cover art has no time
                 elif not self._is_wanted(packet):
                     continue
                 else:
-                    set_back(packet, self._start_s)
+                    _set_back(packet, self._start_s)
                 packet.stream = self._targets[packet.stream.index]
                 yield packet
         except FFmpegError as error:
@@ -317,7 +324,7 @@ def _chapters_within(chapters: Sequence[Chapter], span: Span) -> list[Chapter]:
     return moved
 
 
-def copy_tags(source: Stream, target: Stream) -> None:
+def _copy_tags(source: Stream, target: Stream) -> None:
     """Give `target` the tags (language, title ...) and the disposition of `source`."""
     stale = _OLD_VIDEO_TAGS if source.type == "video" else set()
     for key, value in source.metadata.items():
@@ -327,7 +334,7 @@ def copy_tags(source: Stream, target: Stream) -> None:
 
 
 def _is_made_by_muxers(stream: Stream) -> bool:
-    """True for the data tracks that a muxer writes by itself: MP4's chapter titles and time code."""
+    """True for data tracks that the muxer writes itself: MP4's chapter titles and time code."""
     return stream.type == "data" and (stream.discard == Discard.all or "timecode" in stream.metadata)
 
 
@@ -345,28 +352,14 @@ def _holds(format_name: str, stream: Stream) -> bool:
     return True
 
 
-def start_of_clock(source: InputContainer) -> Fraction:
-    """Seconds that are taken off all time stamps: 0 but for MPEG streams.
-
-    The clock of a broadcast starts anywhere, often hours after zero. Its time stamps are all counted in the same unit,
-    so that taking off the first one is exact. Other formats start where their author wanted them to.
-    """
-    if source.format.name not in ("mpegts", "mpeg", "hls"):
-        return Fraction(0)
-    starts = [
-        stream.start_time * fraction(stream.time_base) for stream in source.streams if stream.start_time is not None
-    ]
-    return min(starts, default=Fraction(0))
-
-
-def set_back(packet: Packet[Any], start_s: Fraction) -> None:
+def _set_back(packet: Packet[Any], start_s: Fraction) -> None:
     """Take `start_s` off the time stamps of `packet`."""
     units = round(start_s / fraction(packet.time_base))
     packet.pts = None if packet.pts is None else packet.pts - units
     packet.dts = None if packet.dts is None else packet.dts - units
 
 
-def due_s(packet: Packet[Any]) -> Fraction:
-    """When `packet` belongs into the file, in seconds."""
+def _due_s(packet: Packet[Any]) -> Fraction:
+    """The time, in seconds, by which packets of all streams are put in order."""
     time = packet.dts if packet.dts is not None else packet.pts
     return (time or 0) * fraction(packet.time_base)

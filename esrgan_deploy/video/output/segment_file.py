@@ -1,6 +1,6 @@
 """A finished segment of a clip: a file of encoded packets, one after the other, and a record of what they are.
 
-Each segment has an encoder of its own, so that another run, or another machine, can make its neighbours.
+Each segment has an encoder of its own, so that its neighbours can be encoded by another run or another machine.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ class SegmentRecord:
 
     index: int
     frames: int
-    """Frames that went in and packets that came out."""
+    """As many as packets."""
     bytes: int
     sha256: str
     """Of the file of packets."""
     header: str
-    """The encoder's extradata, as hexadecimal digits; the same for all segments of a run."""
+    """The encoder's extradata in hexadecimal; the same for all segments of a run."""
     sizes: list[int]
     """Bytes of each packet."""
     pts: list[int]
     durations: list[int]
     keys: list[int]
-    """Places of the packets that decoding can begin at."""
+    """Indices of the packets that decoding can begin at."""
     reused: int = 0
-    """Frames whose pixels did not have to be computed."""
+    """Frames that equal the frame before and were not computed again."""
     damage: str | None = None
-    """Why the source ends inside this segment, though it should not; None: it does not."""
+    """Why the source is damaged inside this segment, which ends there; None: it is not."""
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary of plain values; `SegmentRecord(**values)` reads it back."""
@@ -75,9 +75,8 @@ def write_segments(
         indices: of the segments, in order; one without frames is written too.
         settings: of the encoder.
         frames: of these segments, in order.
-        damage: why the source ends too early, by the index of the segment that it ends in. It may be filled in while
-            frames come: whether damage ends a segment is known only when its frames are through. Segments behind it
-            are left out.
+        damage: index of the segment that the source ends in too early -> why. It may be filled in while frames come,
+            since damage is met when the frames before it are decoded. Segments after it are left out.
 
     Raises:
         OutputError: a segment cannot be written.
@@ -124,9 +123,9 @@ def write_segment(
             sizes.append(len(packet.data))
             times.append((packet.pts, packet.duration))
 
-    for frame in frames:
-        reused += frame.repeated
-        write(encoder.encode(frame.picture, frame.pts, frame.duration))
+    for to_encode in frames:
+        reused += to_encode.repeated
+        write(encoder.encode(to_encode.frame, to_encode.pts, to_encode.duration))
     write(encoder.flush())
     return SegmentRecord(
         index=index,
@@ -143,12 +142,12 @@ def write_segment(
 
 
 def packets_path(folder: Path, index: int) -> Path:
-    """Where the packets of a finished segment lie in the folder of a run."""
+    """The file of a segment in the folder of a `Checkpoint`."""
     return folder / f"{index:06}.packets"
 
 
 def read_packets(path: Path, record: SegmentRecord) -> Iterator[Packet[VideoStream]]:
-    """The packets of a finished segment, with PTS, duration and key flag; DTS and stream are the caller's."""
+    """The packets of a finished segment, with PTS, duration and key flag; the caller sets DTS and stream."""
     keys = set(record.keys)
     with path.open("rb") as file:
         for place, (size, pts, duration) in enumerate(zip(record.sizes, record.pts, record.durations, strict=True)):

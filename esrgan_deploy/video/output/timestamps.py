@@ -1,7 +1,7 @@
 """Decoding times for packets whose display times are known: one rule for all encoders.
 
-Encoders give decoding times as well, but each segment of a clip has an encoder that does not know of the others, and
-some leave them uninitialised for short clips. They follow from the order of the packets and their display times alone.
+Encoders give decoding times too, but each segment of a clip has an encoder that does not know of the others, and some
+leave them unset for short clips. They follow from the order of the packets and their display times alone.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from collections.abc import Sequence
 def decoding_times(pts: Sequence[int]) -> list[int]:
     """DTS for the packets of a stream: strictly increasing, never after the PTS, as late as that allows.
 
-    A packet is decoded when the one some places before it in display order is shown. The first packets come before
-    that order begins, at the distances with which it goes on.
+    Packet i is decoded when frame i - delay is shown, where `delay` is the largest number of places by which a packet
+    comes after its place in display order. The first `delay` packets are decoded before the first frame is shown, at
+    the distances of the first frames.
 
     Args:
         pts: display times of the packets in decoding order, all different.
@@ -26,10 +27,11 @@ def decoding_times(pts: Sequence[int]) -> list[int]:
 
 
 def closing_duration(pts: Sequence[int], dts: Sequence[int], durations: Sequence[int]) -> int:
-    """Duration of the packet that is decoded last, which need not be the one that is shown last.
+    """Duration of the packet that is decoded last, such that the stream ends with the frame that is shown last.
 
-    MP4 stores the distances of decoding times and lets the last packet end the stream, so that the duration of a long
-    last frame would be lost with B-frames. The packet lasts until the end, as far as it does not reach beyond.
+    MP4 stores the distances of decoding times, and the duration of the last packet ends the stream. With B-frames that
+    is not the frame that is shown last, so that the duration of a long last frame would be lost. No packet lasts longer
+    than to the end of that frame.
     """
     last = max(range(len(pts)), key=pts.__getitem__)
     end = pts[last] + durations[last]

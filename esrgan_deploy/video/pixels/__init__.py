@@ -1,1 +1,1 @@
-"""YUV pictures to RGB frames and back."""
+"""YUV frames to RGB arrays and back."""

@@ -1,11 +1,11 @@
-"""Chroma at every pixel, and back to fewer samples: short filters in whole numbers, the same on every processor.
+"""Interpolate chroma to every pixel, and filter it down again: integer arithmetic, the same on every processor.
 
 Along one axis, a chroma sample lies level with the first of its two luma samples (cosited) or halfway between them
 (centred). Reading interpolates between the two nearest samples, as most players do. Writing uses the shortest filters
-that undo that: what was read and is written again comes back sample by sample, however fine its detail. They are the
-low-pass filters of biorthogonal spline wavelets (Cohen, Daubechies and Feauveau 1992, table 6.1, with 2 and 3 factors):
--1 2 6 2 -1, which JPEG 2000 uses as well, and -1 3 3 -1. Results are multiples of the true values, so that nothing is
-rounded before the end.
+that invert that: samples that are read and written again are the same, however fine the detail. They are the low-pass
+filters of biorthogonal spline wavelets (Cohen, Daubechies and Feauveau 1992, table 6.1, with 2 and 3 factors):
+-1 2 6 2 -1, which JPEG 2000 uses as well, and -1 3 3 -1. Intermediate values are multiples of the true ones ("gain"),
+so that only the result is rounded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Integers = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class ChromaGrid:
-    """Where chroma samples lie among luma samples. Along an axis, None: at each one; else whether centred."""
+    """Where chroma samples lie among luma samples. For each axis, None: at each luma sample; True: centred."""
 
     across: bool | None
     down: bool | None
@@ -42,12 +42,12 @@ class ChromaGrid:
 
     @property
     def reading_gain(self) -> int:
-        """By what `ChromaReader` multiplies."""
+        """The factor by which the results of `ChromaReader` are too large."""
         return _READING_GAIN[self.across] * _READING_GAIN[self.down]
 
     @property
     def writing_gain(self) -> int:
-        """By what `ChromaWriter` multiplies before it divides."""
+        """The sum of the weights of `ChromaWriter`, by which it divides in the end."""
         return _WRITING_GAIN[self.across] * _WRITING_GAIN[self.down]
 
 
@@ -62,8 +62,8 @@ LOCATIONS: Mapping[str, ChromaGrid] = MappingProxyType(
         "top": ChromaGrid(across=True, down=False),
     }
 )
-"""FFmpeg's names of chroma locations, for 4:2:0. H.264, H.265, MPEG-2 and AV1 put chroma left unless told otherwise,
-JPEG and MPEG-1 in the centre, Blu-ray in BT.2020 and DV top left."""
+"""FFmpeg's names of chroma locations, for 4:2:0. The default of H.264, H.265, MPEG-2 and AV1 is left, of JPEG and
+MPEG-1 center, of Blu-ray in BT.2020 and DV topleft."""
 
 
 def grid_of(subsampling: str, location: str) -> ChromaGrid:
@@ -76,7 +76,7 @@ def grid_of(subsampling: str, location: str) -> ChromaGrid:
 
 def clamp(values: Integers, peak: int) -> None:
     """Limit `values` to 0 to `peak` in place, several times as fast as `np.clip`."""
-    one_channel = values.reshape(len(values), -1)  # a scalar of OpenCV is meant for the first channel alone
+    one_channel = values.reshape(len(values), -1)  # OpenCV compares a scalar with the first channel alone
     if values.dtype == np.int32:
         lowest, highest = cast("Any", 0.0), cast("Any", float(peak))
         cv2.max(cv2.min(one_channel, highest, one_channel), lowest, one_channel)
@@ -106,9 +106,9 @@ class ChromaReader:
         self._planes[..., 0], self._planes[..., -1] = self._planes[..., 1], self._planes[..., -2]
 
     def lines(self, top: int, bottom: int) -> Integers:
-        """Samples at luma lines `top` (even) to `bottom`, times `reading_gain`: (2, lines, columns), to be copied.
+        """Chroma at luma lines `top` (even) to `bottom`, times `reading_gain`: (2, lines, columns).
 
-        There may be a line and a column more than the picture has.
+        It is a view of a buffer that the next call overwrites. It may have a line and a column more than the frame.
         """
         first, last = top // self._grid.lines, -(-bottom // self._grid.lines)
         before, here, after = (self._planes[:, first + row : last + row] for row in range(3))
@@ -131,7 +131,7 @@ class ChromaReader:
 
 
 def _interpolate(
-    centred: bool,  # one of the two kinds of axis
+    centred: bool,
     neighbours: tuple[Integers, Integers, Integers],
     pair: tuple[Integers, Integers],
     scratch: Integers,
@@ -155,9 +155,9 @@ class ChromaWriter:
     """Lines that are needed above and below those that are written."""
 
     def __init__(self, grid: ChromaGrid, width: int, lines: int, dtype: type[np.uint16 | np.int32]) -> None:
-        """Prepare for `lines` lines of `width` luma samples at most; both fit the grid.
+        """Prepare for at most `lines` lines of `width` luma samples; both are multiples of the grid's.
 
-        Sums are int16 for uint16, which then may hold up to 511, and not with cosited lines; else int32.
+        For uint16 sums are int16, so values must be below 512 and lines must not be cosited; else sums are int32.
         """
         self._grid = grid
         sums = np.int16 if dtype is np.uint16 else np.int32
@@ -168,15 +168,15 @@ class ChromaWriter:
         self._result, self._more = (np.empty(half, sums) for _ in range(2))
 
     def buffers(self, count: int) -> list[Integers]:
-        """Where the next lines of Cb and Cr belong, those above and below included: (count, width) each."""
+        """Buffers for the next lines of Cb and Cr, (count, width) each, with `HALO` lines above and below."""
         return [channel[:count] for channel in self._lines]
 
     def write(self, planes: Sequence[Integers], spare: int, peak: int) -> None:
-        """Filter the lines in the buffers, divide them by their gain, round and store them.
+        """Filter the lines in the buffers, divide them by their gain, round them and store them in `planes`.
 
         Args:
             planes: of Cb and Cr, each (lines / lines of the grid, width / columns of the grid).
-            spare: bits that the values in the buffer have more than the plane.
+            spare: bits that the values in the buffers have in addition to those of the planes.
             peak: the largest code value.
         """
         height = len(planes[0])
@@ -213,7 +213,7 @@ class ChromaWriter:
 
 
 def _decimate(centred: bool, around: list[Integers], out: Integers, scratch: Integers) -> Integers:
-    """Weigh the luma positions from two before to two after the first one of each pair: `ChromaGrid.writing_gain`."""
+    """Weighted sum of the luma positions from two before to two after the first one of each pair."""
     two_before, before, first, second, after = around
     if centred:  # -1 3 3 -1
         np.add(first, second, out=out)

@@ -1,12 +1,12 @@
-"""From a decoder's pictures to RGB frames and back, with the matrix and the range that the clip states.
+"""Convert decoded frames to RGB arrays and back, with the matrix and the range that the clip states.
 
-Numbers for matrix, primaries and transfer are the code points of ITU-T H.273, which FFmpeg uses as well. The matrix and
-the range take part in the conversion. Primaries and transfer say what RGB means; the network works on the values as
-they are, be they gamma, PQ or HLG, and both tags are handed on.
+Numbers for matrix, primaries and transfer are the code points of ITU-T H.273, which FFmpeg uses as well. Only matrix
+and range change the values. Primaries and transfer are tags that the output gets too; the network works on the values
+as they are, be they gamma, PQ or HLG.
 
-The arithmetic is our own, in the loops of OpenCV and NumPy. FFmpeg's swscale takes 1020 for the white of 10 bit
-samples, not 1023, which moves RGB by four code values. Everything is computed in whole numbers, or in floating-point
-numbers that hold every sum exactly, so that all processors give the same frames.
+FFmpeg's swscale is not used for it: it takes 1020 for the white of 10 bit samples, not 1023, which shifts RGB by four
+code values. All sums are integers, or floating-point numbers that hold them exactly, so that all processors give the
+same frames.
 """
 
 from __future__ import annotations
@@ -20,14 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
 
-from esrgan_deploy.video.info import (
-    FULL_RANGE,
-    LIMITED_RANGE,
-    WEIGHTS,
-    Colour,
-    Samples,
-    samples_of,
-)
+from esrgan_deploy.video.info import FULL_RANGE, LIMITED_RANGE, WEIGHTS, Colour, Samples, samples_of
 from esrgan_deploy.video.pixels.chroma import ChromaReader, ChromaWriter, clamp, grid_of
 
 Pixels = npt.NDArray[Any]
@@ -38,54 +31,54 @@ Matrix = npt.NDArray[np.float64]
 _CHUNK = 1 << 16
 """Pixels that are converted at once: few enough for their buffers to stay in the second-level cache."""
 _SPARE_BITS = 4
-"""Of deep chroma on its way through a filter."""
+"""Additional bits of precision of chroma deeper than 8 bits while it is filtered."""
 _DIGITS_16, _DIGITS_32 = 13, 24
-"""Binary digits after the point of a matrix for uint16 and int32. OpenCV multiplies the former in float32, whose 24
-digits hold the sums of 8 bit code values, below 2^11; the latter in float64."""
+"""Binary digits after the point of matrices for uint16 and int32. OpenCV multiplies uint16 in float32, whose 24 digits
+hold the sums of 8 bit code values, which are below 2^11; it multiplies int32 in float64."""
 
 
 def to_rgb(
     width: int, height: int, pixel_format: str, colour: Colour, *, chroma_location: str = "left"
 ) -> Callable[[VideoFrame], Pixels]:
-    """A function that turns pictures of one size and format into RGB arrays (height, width, 3).
+    """A function that turns frames of one size and format into RGB arrays (height, width, 3).
 
     Samples of up to 8 bits give uint8, deeper ones give uint16 in which white is 65535 whatever the depth. Chroma is
-    interpolated linearly between its samples. Each array is new and stays as it is.
+    interpolated linearly between its samples. Each call returns a new array.
 
     Args:
-        width: of the pictures.
-        height: of the pictures.
-        pixel_format: FFmpeg's name, one that `formats.why_not_read` accepts.
+        width: of the frames.
+        height: of the frames.
+        pixel_format: FFmpeg's name, one that `probe` accepts.
         colour: with a matrix of `WEIGHTS`, see `Colour.resolved`; ignored for RGB.
         chroma_location: a key of `chroma.LOCATIONS`.
     """
     samples = samples_of(pixel_format)
     unpacked = _unpacked(width, height, pixel_format, samples, colour, chroma_location)
     if samples.family == "rgb":
-        return lambda picture: _from_rgb(unpacked(picture), samples.bits)
+        return lambda frame: _from_rgb(unpacked(frame), samples.bits)
     convert = _YuvToRgb(width, height, samples, colour, chroma_location)
-    return lambda picture: convert(unpacked(picture))
+    return lambda frame: convert(unpacked(frame))
 
 
 def to_yuv(
     width: int, height: int, pixel_format: str, colour: Colour, *, chroma_location: str = "left"
 ) -> Callable[[Pixels], VideoFrame]:
-    """A function that turns RGB arrays (height, width, 3), uint8 or uint16, into pictures for an encoder.
+    """A function that turns RGB arrays (height, width, 3), uint8 or uint16, into frames for an encoder.
 
     Args:
         width: of the arrays.
         height: of the arrays.
-        pixel_format: planar YUV of 8 to 12 bits, see `formats.output_pixel_format`.
+        pixel_format: planar YUV of 8 to 12 bits, see `output_pixel_format`.
         colour: with a matrix of `WEIGHTS`.
-        chroma_location: a key of `chroma.LOCATIONS`; the place of H.264, H.265 and AV1 when nothing is said is "left".
+        chroma_location: a key of `chroma.LOCATIONS`; the default of H.264, H.265 and AV1 is "left".
     """
     converters: dict[Any, _RgbToYuv] = {}
 
-    def convert(frame: Pixels) -> VideoFrame:
-        dtype = frame.dtype.type
+    def convert(pixels: Pixels) -> VideoFrame:
+        dtype = pixels.dtype.type
         if dtype not in converters:
             converters[dtype] = _RgbToYuv(width, height, pixel_format, colour, chroma_location, dtype)
-        return converters[dtype](frame)
+        return converters[dtype](pixels)
 
     return convert
 
@@ -106,15 +99,15 @@ class _YuvToRgb:
         work = np.int32 if deep else np.uint16
         self._yuv, self._rgb = (np.empty((self._lines, width, 3), work) for _ in range(2))
         self._planes = [np.full((self._lines, width), gain * 128 << max(0, samples.bits - 8), work) for _ in range(3)]
-        self._frame = (height, width, 3), np.uint16 if deep else np.uint8
+        self._result = (height, width, 3), np.uint16 if deep else np.uint8
 
-    def __call__(self, picture: VideoFrame) -> Pixels:
-        luma, *chroma = _planes(picture)
+    def __call__(self, frame: VideoFrame) -> Pixels:
+        luma, *chroma = _planes(frame)
         if self._reader:
             self._reader.load(chroma)
-        frame: Pixels = np.empty(*self._frame)
-        for top in range(0, len(frame), self._lines):
-            part = frame[top : top + self._lines]
+        result: Pixels = np.empty(*self._result)
+        for top in range(0, len(result), self._lines):
+            part = result[top : top + self._lines]
             bottom = top + len(part)
             planes = [plane[: len(part)] for plane in self._planes]
             planes[0][:] = luma[top:bottom]
@@ -125,11 +118,11 @@ class _YuvToRgb:
             cv2.transform(cv2.merge(planes, self._yuv[: len(part)]), self._matrix, rgb)
             clamp(rgb, self._peak)
             np.copyto(part, rgb, casting="unsafe")
-        return frame
+        return result
 
 
 class _RgbToYuv:
-    """Converts RGB of one type to planar YUV, a few lines at a time. Chroma that is filtered gets spare bits."""
+    """Converts RGB of one dtype to planar YUV, a few lines at a time."""
 
     def __init__(
         self,
@@ -157,32 +150,32 @@ class _RgbToYuv:
         self._luma = np.empty(buffer, work)
         self._writer = ChromaWriter(grid, buffer[1], self._lines, work)
 
-    def __call__(self, frame: Pixels) -> VideoFrame:
-        if frame.shape != self._shape:
-            raise ValueError(f"a frame of shape {frame.shape} was to be converted as {self._shape}")
+    def __call__(self, pixels: Pixels) -> VideoFrame:
+        if pixels.shape != self._shape:
+            raise ValueError(f"a frame of shape {pixels.shape} was to be converted as {self._shape}")
         height, width, _ = self._shape
-        picture = VideoFrame(width, height, self._format)
-        picture.colorspace = self._colour.matrix
-        picture.color_range = FULL_RANGE if self._colour.full_range else LIMITED_RANGE
-        luma, *chroma = _planes(picture)
+        frame = VideoFrame(width, height, self._format)
+        frame.colorspace = self._colour.matrix
+        frame.color_range = FULL_RANGE if self._colour.full_range else LIMITED_RANGE
+        luma, *chroma = _planes(frame)
         halo = ChromaWriter.HALO
         for top in range(0, height, self._lines):
             bottom = min(top + self._lines, height)
-            rgb = self._surroundings(frame, top - halo, bottom + bottom % self._grid_lines + halo)
+            rgb = self._padded(pixels, top - halo, bottom + bottom % self._grid_lines + halo)
             count = len(rgb)
             yuv = cv2.transform(rgb, self._matrix, self._yuv[:count])
             cv2.split(yuv, [self._luma[:count], *self._writer.buffers(count)])
             np.copyto(luma[top:bottom], self._luma[halo : halo + bottom - top, :width], casting="unsafe")
             rows = slice(top // self._grid_lines, -(-bottom // self._grid_lines))
             self._writer.write([plane[rows] for plane in chroma], self._spare, self._code_peak)
-        return picture
+        return frame
 
-    def _surroundings(self, frame: Pixels, top: int, bottom: int) -> Pixels:
+    def _padded(self, pixels: Pixels, top: int, bottom: int) -> Pixels:
         """Lines `top` to `bottom` in a buffer; outside the frame its edge is repeated."""
         height, width, _ = self._shape
         rgb = self._rgb[: bottom - top]
         first, last = max(0, top) - top, min(bottom, height) - top
-        rgb[first:last, :width] = frame[top + first : top + last]
+        rgb[first:last, :width] = pixels[top + first : top + last]
         rgb[:, width:] = rgb[:, width - 1 : width]
         rgb[:first], rgb[last:] = rgb[first], rgb[last - 1]
         return rgb
@@ -193,18 +186,19 @@ def _lines_at_once(width: int) -> int:
     return max(2, _CHUNK // width // 2 * 2)
 
 
-def _planes(picture: VideoFrame) -> list[Pixels]:
-    """The planes as arrays (height, width) on the picture's own memory."""
-    dtype = np.uint16 if picture.format.components[0].bits > 8 else np.uint8
+def _planes(frame: VideoFrame) -> list[Pixels]:
+    """The planes as arrays (height, width) on the frame's own memory."""
+    dtype = np.uint16 if frame.format.components[0].bits > 8 else np.uint8
     return [
-        np.frombuffer(cast("Any", plane), dtype).reshape(plane.height, -1)[:, : plane.width] for plane in picture.planes
+        np.frombuffer(cast("Any", plane), dtype).reshape(plane.height, -1)[:, : plane.width] for plane in frame.planes
     ]
 
 
 def _decoding(colour: Colour, bits: int, gain: int, peak: int, digits: int) -> Matrix:
-    """From code values, those of chroma times `gain`, to RGB with white at `peak`: H.273, equations 20 to 34 inverted.
+    """From code values to RGB with white at `peak`: H.273, equations 20 to 34 inverted.
 
-    With `digits` binary digits. The offset fits them, so that grey is exactly grey.
+    Code values of chroma are `gain` times too large. Weights are rounded to `digits` binary digits, and the offset is
+    computed from the rounded ones, so that grey stays grey.
     """
     red, blue = WEIGHTS[colour.matrix]
     green = 1 - red - blue
@@ -224,7 +218,7 @@ def _decoding(colour: Colour, bits: int, gain: int, peak: int, digits: int) -> M
 def _encoding(colour: Colour, bits: int, gain: int, peak: int, digits: int) -> Matrix:
     """From RGB with white at `peak` to code values, those of chroma times `gain`: H.273, equations 20 to 34.
 
-    With `digits` binary digits, of which green takes the rounding errors, so that grey has no chroma.
+    Weights are rounded to `digits` binary digits; green takes the rounding errors, so that grey has no chroma.
     """
     red, blue = WEIGHTS[colour.matrix]
     black, luma, chroma = _range(colour, bits)
@@ -251,10 +245,10 @@ def _range(colour: Colour, bits: int) -> tuple[int, int, int]:
     return 16 * step, 219 * step, 224 * step
 
 
-def _from_rgb(picture: VideoFrame, bits: int) -> Pixels:
+def _from_rgb(frame: VideoFrame, bits: int) -> Pixels:
     if bits <= 8:
-        return cast("Pixels", picture.to_ndarray())
-    green, blue, red = _planes(picture)
+        return cast("Pixels", frame.to_ndarray())
+    green, blue, red = _planes(frame)
     peak = (1 << bits) - 1
     scaled = np.round(np.arange(peak + 1) * (65535 / peak)).astype(np.uint16)
     return cast("Pixels", scaled[cv2.merge([red, green, blue])])
@@ -263,12 +257,12 @@ def _from_rgb(picture: VideoFrame, bits: int) -> Pixels:
 def _unpacked(
     width: int, height: int, pixel_format: str, samples: Samples, colour: Colour, location: str
 ) -> Callable[[VideoFrame], VideoFrame]:
-    """A function that gives the same samples in planes, or as rgb24; only 4:1:0, 4:1:1 and 4:4:0 are resampled."""
+    """A function that gives the same samples in planes, or as rgb24; it resamples 4:1:0, 4:1:1 and 4:4:0 only."""
     target = "rgb24" if samples.family == "rgb" and samples.bits <= 8 else samples.planar
     if pixel_format.replace("yuvj", "yuv") == target:
         copy = _filtered(width, height, pixel_format, [("copy", {})])
-        # Pictures that are stored from the last line to the first one cannot be read in place.
-        return lambda picture: copy(picture) if picture.planes[0].line_size < 0 else picture
+        # A frame that is stored from the last line to the first one cannot be read in place.
+        return lambda frame: copy(frame) if frame.planes[0].line_size < 0 else frame
     options = {"flags": "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp+bitexact"}
     if samples.family != "rgb":
         both = "full" if colour.full_range else "limited"
@@ -287,8 +281,8 @@ def _filtered(
     )
     graph.configure()
 
-    def convert(picture: VideoFrame) -> VideoFrame:
-        graph.vpush(picture)
+    def convert(frame: VideoFrame) -> VideoFrame:
+        graph.vpush(frame)
         return graph.vpull()
 
     return convert

@@ -1,9 +1,9 @@
-"""Frames through the network, in five stages at the same time, each in its own thread.
+"""The frame pipeline: five stages that work at the same time, each in its own thread.
 
     decode -> to RGB -> infer -> to YUV -> encode
 
-A decoder and an encoder are FFmpeg's, and have threads of their own. Infer hands frames to the session and waits for
-what comes back. Between two stages only a few frames wait.
+Decode and encode are FFmpeg's, which has threads of its own. Infer submits frames to the session and waits for the
+results. Between two stages only a few frames wait, so that memory does not grow with the length of a clip.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from esrgan_deploy.upscaler import Upscaler
     from esrgan_deploy.video.run.preview import Preview
 
+FrameProgress: TypeAlias = Callable[[int, "int | None"], None]
+"""Called with the number of frames done and the number of all, None where that is unknown."""
+
 STAGES = ("decode", "to RGB", "infer", "to YUV", "encode")
 _SMALL_AHEAD = 4
 _LARGE_AHEAD = 2
@@ -42,19 +45,19 @@ _NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 
 @dataclass(frozen=True)
-class _Frame:
-    """RGB pixels, (H, W, 3) uint8 or uint16, and their place in time."""
+class _RgbFrame:
+    """RGB pixels, (H, W, 3) uint8 or uint16, and when they are shown."""
 
     pixels: npt.NDArray[Any]
     pts: int
     duration: int
     segment: int
     before: npt.NDArray[Any] | None = None
-    """The pixels that were upscaled, where there is a preview."""
+    """The pixels that were upscaled, kept for the preview only."""
 
 
 class FramePipeline:
-    """Takes decoded pictures through the network to an encoder. Made for one run."""
+    """Takes decoded frames through the network to an encoder. Made for one run."""
 
     def __init__(
         self,
@@ -68,7 +71,7 @@ class FramePipeline:
         """Prepare.
 
         Args:
-            info: of the pictures that come.
+            info: of the clip that the frames come from.
             settings: of the encoder.
             upscaler: gives one frame for each one it gets, in order.
             progress: called after each frame with the number done.
@@ -80,33 +83,33 @@ class FramePipeline:
         self._progress = progress
         self._preview = preview
         self.busy_s: dict[str, float] = {}
-        """Seconds that each of `STAGES` was at work; waiting for the network is infer's work."""
+        """Seconds that each of `STAGES` was at work; waiting for the network is part of infer."""
 
-    def run(self, pictures: Iterable[DecodedFrame], encode: Callable[[Iterable[FrameToEncode]], None]) -> None:
-        """Run all stages until the last picture is encoded.
+    def run(self, frames: Iterable[DecodedFrame], encode: Callable[[Iterable[FrameToEncode]], None]) -> None:
+        """Run all stages until the last frame is encoded.
 
         Args:
-            pictures: from a decoder; iterated in a thread.
-            encode: takes all pictures in order; called in a thread.
+            frames: from a decoder; iterated in a thread.
+            encode: takes all frames in order; called in a thread.
 
         Raises:
             RuntimeError: the upscaler does not give one frame of the right size for each one.
         """
         with Stages() as stages:
             decoded: Channel[DecodedFrame] = stages.channel(_SMALL_AHEAD)
-            frames: Channel[_Frame] = stages.channel(_SMALL_AHEAD)
-            large: Channel[_Frame] = stages.channel(_LARGE_AHEAD)
-            encodable: Channel[FrameToEncode] = stages.channel(_LARGE_AHEAD)
-            stages.start("decode", lambda: decoded.put_all(pictures))
-            stages.start("to RGB", lambda: frames.put_all(self._to_rgb(decoded)))
-            stages.start("to YUV", lambda: encodable.put_all(self._to_yuv(large)))
-            stages.start("encode", lambda: encode(encodable))
+            small: Channel[_RgbFrame] = stages.channel(_SMALL_AHEAD)
+            large: Channel[_RgbFrame] = stages.channel(_LARGE_AHEAD)
+            to_encode: Channel[FrameToEncode] = stages.channel(_LARGE_AHEAD)
+            stages.start("decode", lambda: decoded.put_all(frames))
+            stages.start("to RGB", lambda: small.put_all(self._to_rgb(decoded)))
+            stages.start("to YUV", lambda: to_encode.put_all(self._to_yuv(large)))
+            stages.start("encode", lambda: encode(to_encode))
             with stages.here("infer"):
-                large.put_all(self._counted(self._infer(frames)))
+                large.put_all(self._counted(self._infer(small)))
             stages.join()
         self.busy_s = {name: stages.busy_s[name] for name in STAGES}
 
-    def _to_rgb(self, pictures: Iterable[DecodedFrame]) -> Iterator[_Frame]:
+    def _to_rgb(self, frames: Iterable[DecodedFrame]) -> Iterator[_RgbFrame]:
         info = self._info
         convert = to_rgb(
             info.width,
@@ -115,37 +118,36 @@ class FramePipeline:
             info.colour.resolved(info.width, info.height),
             chroma_location=info.chroma_location,
         )
-        for picture in pictures:
-            yield _Frame(convert(picture.picture), picture.pts, picture.duration, picture.segment)
+        for decoded in frames:
+            yield _RgbFrame(convert(decoded.frame), decoded.pts, decoded.duration, decoded.segment)
 
-    def _infer(self, frames: Iterable[_Frame]) -> Iterator[_Frame]:
+    def _infer(self, frames: Iterable[_RgbFrame]) -> Iterator[_RgbFrame]:
         """Upscale frames and give each result the time of the frame it was made from.
 
-        Each segment is upscaled on its own, so that it does not depend on which ones this run has to do.
+        Each segment is upscaled on its own, so that its bytes do not depend on which other ones this run upscales.
         """
         for _, segment in groupby(frames, key=lambda frame: frame.segment):
-            in_flight: deque[_Frame] = deque()
-            for large in self._upscaler.map(self._noted(segment, in_flight)):
+            in_flight: deque[_RgbFrame] = deque()
+            for large in self._upscaler.map(self._pixels(segment, in_flight)):
                 if not in_flight:
                     raise RuntimeError("the upscaler returned more frames than it was given")
                 yield replace(in_flight.popleft(), pixels=large)
             if in_flight:
                 raise RuntimeError(f"the upscaler kept {len(in_flight)} frames")
 
-    def _noted(self, frames: Iterable[_Frame], notes: deque[_Frame]) -> Iterator[npt.NDArray[Any]]:
-        """The pixels of frames; all else is noted, without the pixels where nobody looks at them again."""
+    def _pixels(self, frames: Iterable[_RgbFrame], in_flight: deque[_RgbFrame]) -> Iterator[npt.NDArray[Any]]:
+        """The pixels of frames, for the upscaler. The times go to `in_flight`, and for a preview the pixels as well."""
         for frame in frames:
-            before = frame.pixels if self._preview else None
-            notes.append(replace(frame, pixels=_NO_PIXELS, before=before))
+            in_flight.append(replace(frame, pixels=_NO_PIXELS, before=frame.pixels if self._preview else None))
             yield frame.pixels
 
-    def _counted(self, frames: Iterable[_Frame]) -> Iterator[_Frame]:
+    def _counted(self, frames: Iterable[_RgbFrame]) -> Iterator[_RgbFrame]:
         for done, frame in enumerate(frames, 1):
             yield frame
             if self._progress:
                 self._progress(done)
 
-    def _to_yuv(self, frames: Iterable[_Frame]) -> Iterator[FrameToEncode]:
+    def _to_yuv(self, frames: Iterable[_RgbFrame]) -> Iterator[FrameToEncode]:
         settings = self._settings
         size = (settings.height, settings.width, 3)
         convert = to_yuv(
@@ -155,16 +157,16 @@ class FramePipeline:
             settings.colour,
             chroma_location=settings.chroma_location,
         )
-        pixels = picture = None
+        pixels = converted = None
         for frame in frames:
             if frame.pixels.shape != size:
                 raise RuntimeError(f"a frame of shape {frame.pixels.shape} was to be encoded as {size}")
             if self._preview and frame.before is not None:
                 self._preview.add(frame.before, frame.pixels)
             repeated = frame.pixels is pixels
-            if picture is None or not repeated:
-                pixels, picture = frame.pixels, convert(frame.pixels)
-            yield FrameToEncode(picture, frame.pts, frame.duration, frame.segment, repeated)
+            if converted is None or not repeated:
+                pixels, converted = frame.pixels, convert(frame.pixels)
+            yield FrameToEncode(converted, frame.pts, frame.duration, frame.segment, repeated)
 
 
 class SegmentUpscaler:
@@ -182,17 +184,17 @@ class SegmentUpscaler:
         """Prepare.
 
         Args:
-            job: the clip and what to make of it.
-            upscaler: gives one frame for each one it gets, in order.
+            job: the clip, and how it is encoded.
+            upscaler: see `FramePipeline`.
             store: takes each segment when it is finished, from another thread.
-            progress: called after each frame with the number done.
-            preview: takes frames before and after.
+            progress: see `FramePipeline`.
+            preview: see `FramePipeline`.
         """
         self._job = job
         self._store = store
         self._pipeline = FramePipeline(job.source, job.settings, upscaler, progress=progress, preview=preview)
         self._damage: dict[int, str] = {}
-        """Why the source ends too early, by the index of the segment that it ends in; empty: it does not."""
+        """Index of the segment that the source ends in too early -> why; empty: it is not damaged."""
 
     @property
     def busy_s(self) -> dict[str, float]:
@@ -200,7 +202,7 @@ class SegmentUpscaler:
         return self._pipeline.busy_s
 
     def run(self, segments: Sequence[Segment]) -> None:
-        """Finish `segments`. Where the source is damaged, its segment ends before that, and is the last one.
+        """Finish `segments`. Where the source is damaged, the segment ends before the damage and is the last one.
 
         Raises:
             OutputError: a segment cannot be written.
@@ -213,10 +215,10 @@ class SegmentUpscaler:
             )
 
     def _decode(self, segments: Sequence[Segment]) -> Iterator[DecodedFrame]:
-        for run in _consecutive(segments):
-            index = run[0].index
+        for neighbours in _consecutive(segments):
+            index = neighbours[0].index
             try:
-                for frame in decoded_frames(self._job.source, self._job.scan, run):
+                for frame in decoded_frames(self._job.source, self._job.scan, neighbours):
                     index = frame.segment
                     yield frame
             except MediaError as error:
@@ -225,6 +227,6 @@ class SegmentUpscaler:
 
 
 def _consecutive(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
-    """Runs of segments that follow each other without a gap, each to be decoded in one go."""
-    for _, run in groupby(enumerate(segments), key=lambda pair: pair[1].index - pair[0]):
-        yield [segment for _, segment in run]
+    """Lists of segments that follow each other without a gap: the decoder seeks once for each list."""
+    for _, group in groupby(enumerate(segments), key=lambda pair: pair[1].index - pair[0]):
+        yield [segment for _, segment in group]

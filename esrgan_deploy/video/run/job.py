@@ -1,8 +1,7 @@
-"""Everything that is decided before the first frame of a clip is upscaled, and written down for those who do it."""
+"""Everything that is decided before the first frame of a clip is upscaled, in a form that workers can be sent."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,12 +19,12 @@ from esrgan_deploy.video.output.mux import FORMATS, Span, check_header
 from esrgan_deploy.video.run.options import VideoOptions, check_options
 from esrgan_deploy.video.source.open import probe
 from esrgan_deploy.video.source.scan import Scan, scan_packets
-from esrgan_deploy.video.source.segments import Segment, cut, wanted_part
+from esrgan_deploy.video.source.segments import Segment, cut, times_within, wanted_part
 
 
 @dataclass(frozen=True)
 class VideoJob:
-    """A clip, what to make of it, and in which pieces."""
+    """A clip, how its output is encoded, and the segments that it is cut into."""
 
     source: VideoInfo
     scan: Scan
@@ -33,9 +32,9 @@ class VideoJob:
     segments: tuple[Segment, ...]
     span: Span
     frames: int
-    """Frames to expect, by the packets of the clip."""
+    """How many to expect, by the packets of the clip."""
     identity: Mapping[str, Any]
-    """Everything that decides the bytes of the result."""
+    """Everything that decides the bytes of the target, as JSON values."""
 
 
 def prepare_job(
@@ -44,18 +43,20 @@ def prepare_job(
     options: VideoOptions,
     upscaler: Mapping[str, Any],
     output_size: Callable[[int, int], tuple[int, int]],
+    note: Callable[[str], None] | None = None,
 ) -> VideoJob:
     """Look at the clip, and refuse what cannot work.
 
     Args:
         source: the clip.
         target: the file to make.
-        options: what is asked for.
+        options: which frames, and how they are encoded.
         upscaler: see `Upscaler.identity`.
         output_size: see `Upscaler.output_size`.
+        note: called with a line for the user if the clip is damaged.
 
     Raises:
-        MediaError: the source is no clip, or of a kind that would suffer.
+        MediaError: the source is no clip, or of a kind that is refused, see `probe`.
         OptionError: an option that cannot be right for this clip.
         OutputError: the target cannot hold what the source carries.
     """
@@ -64,20 +65,20 @@ def prepare_job(
     info = probe(source, stream=options.stream, deinterlace=options.deinterlace, protocols=options.protocols)
     settings = encoder_settings(info, output_size(info.height, info.width), options.codec, options.quality)
     check_header(target, info, settings)
-    scan = scan_packets(info)  # reads the whole clip, so everything that is refused at once comes before
-    first, last = wanted_part(info, scan, options.frames, options.duration_s)
-    frames = bisect_left(scan.times, last) if last is not None else len(scan.times)
-    frames -= bisect_left(scan.times, first) if first is not None else 0
+    scan = scan_packets(info)  # reads the whole clip, so it comes after everything that is refused at once
+    begin, end = wanted_part(info, scan, options.frames, options.duration_s)
+    if scan.damage and note:
+        note(f"{scan.damage}; the frames before that are written")
     return VideoJob(
         source=info,
         scan=scan,
         settings=settings,
-        segments=cut(scan.times, options.segment_frames, first, last),
+        segments=cut(scan.times, options.segment_frames, begin, end),
         span=Span(
-            start_s=Fraction(0) if first is None else first * info.time_base,
-            end_s=None if last is None else last * info.time_base,
+            start_s=Fraction(0) if begin is None else begin * info.time_base,
+            end_s=None if end is None else end * info.time_base,
         ),
-        frames=frames,
+        frames=len(times_within(scan.times, begin, end)),
         identity={
             "input": scan.sha256,
             **upscaler,
@@ -94,7 +95,7 @@ def prepare_job(
 
 
 def versions() -> dict[str, str]:
-    """Of everything here that decides the bytes of a result beside the Upscaler."""
+    """Of the software beside the Upscaler that decides the bytes of a target."""
     return {"esrgan-deploy": __version__, "FFmpeg": ".".join(map(str, av.library_versions["libavcodec"]))}
 
 

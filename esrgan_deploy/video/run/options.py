@@ -1,4 +1,4 @@
-"""What a user may ask of a clip."""
+"""The options of a run, as users give them."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from esrgan_deploy.video.output.encode import CODECS
 
 SEGMENT_FRAMES = 120
 """Frames that are done again at most when a run dies: minutes of work. Each segment begins with a key frame, and the
-encoders' own distance between two of them is 250."""
+encoders by themselves put one every 250 frames."""
 
 
 @dataclass(frozen=True)
 class VideoOptions:
-    """What a user may ask of a clip."""
+    """Which frames of a clip to upscale, and how to encode them."""
 
     codec: str | None = None
     """A key of `CODECS`; None: h264 for 8 bits, h265 for more."""
     quality: int | None = None
     """Constant rate factor of the encoder, lower is better; None: the codec's default."""
     stream: int | None = None
-    """Index of the video stream, as ffprobe counts; None: there has to be just one."""
+    """Index of the video stream, as ffprobe counts; None: the clip has only one."""
     deinterlace: bool = False
-    """Make pictures of two fields into pictures of one moment."""
+    """Make one progressive frame of the two fields of each interlaced frame."""
     frames: tuple[int | None, int | None] = (None, None)
-    """Number of the first frame, from 0, and of the first one that is left out again; None: no bound."""
+    """First frame, counted from 0, and the frame after the last one, as in a Python slice; None: no bound."""
     duration_s: float | None = None
-    """Seconds to do, from the first frame on; None: all."""
+    """Seconds to upscale, from the first frame on; None: all."""
     segment_frames: int = SEGMENT_FRAMES
-    """Frames of a segment: what is kept when a run dies, and what one machine of several does at a time."""
+    """Frames of a segment: what is kept when a run dies, and what a worker of a cluster does at a time."""
     protocols: tuple[str, ...] = ()
-    """What a playlist may reach beside local files."""
+    """What a playlist may open beside local files: protocols of FFmpeg."""
     preview: int | None = None
-    """Write a picture, before and after, of every so manyth frame; None: of none."""
+    """N: write every Nth frame, before and after, as a PNG into `TARGET.preview`; None: none."""
 
 
 def check_options(options: VideoOptions) -> None:
-    """Refuse what is wrong with any clip.
+    """Refuse what is wrong whatever the clip is.
 
     Raises:
         OptionError: an unknown codec, or a value out of range.
@@ -51,4 +51,4 @@ def check_options(options: VideoOptions) -> None:
         raise OptionError(f"duration {options.duration_s:g} is too short; give seconds above 0")
     first, stop = options.frames
     if stop is not None and not (first or 0) < stop:
-        raise OptionError(f"frames {first or 0}:{stop} is empty; the second number is the first frame that is left out")
+        raise OptionError(f"frames {first or 0}:{stop} is empty; the second number is the frame after the last one")

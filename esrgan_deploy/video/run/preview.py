@@ -1,4 +1,4 @@
-"""Pictures of some frames before and after, side by side, to look at while a clip is being upscaled."""
+"""Some frames before and after, side by side, to look at while a clip is being upscaled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Preview:
-    """Writes `TARGET.preview/frame_000120.png` for every so manyth frame of a run."""
+    """Writes `TARGET.preview/frame_000120.png` for every Nth frame of a run."""
 
     def __init__(self, target: Path, every: int) -> None:
         self.folder = target.with_name(f"{target.name}.preview")
@@ -22,14 +22,14 @@ class Preview:
         self._count = 0
 
     def add(self, before: npt.NDArray[Any], after: npt.NDArray[Any]) -> None:
-        """Note a frame; each `every`th one is written.
+        """Take the next frame; every `every`th one is written.
 
         Args:
             before: (H, W, 3) RGB, uint8 or uint16. It is enlarged without smoothing, to show its pixels.
             after: of the same type, and larger.
 
         Raises:
-            OutputError: the picture cannot be written.
+            OutputError: the PNG cannot be written.
         """
         import cv2
         import numpy as np
@@ -39,7 +39,7 @@ class Preview:
             return
         height, width = after.shape[:2]
         enlarged = cv2.resize(before, (width, height), interpolation=cv2.INTER_NEAREST)
-        picture = cv2.cvtColor(np.hstack([enlarged, after]), cv2.COLOR_RGB2BGR)
+        side_by_side = cv2.cvtColor(np.hstack([enlarged, after]), cv2.COLOR_RGB2BGR)
         self.folder.mkdir(exist_ok=True)
         with replacing(self.folder / f"frame_{self._count - 1:06}.png") as partial:
-            partial.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+            partial.write_bytes(cv2.imencode(".png", side_by_side)[1].tobytes())

@@ -1,1 +1,1 @@
-"""Reading a clip: open it, scan its packets, decode its pictures."""
+"""Reading a clip: open it, scan its packets, decode its frames."""

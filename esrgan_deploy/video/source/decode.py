@@ -1,4 +1,4 @@
-"""A clip as decoded pictures with their time stamps, the whole of it or some of its segments."""
+"""Decode segments of a clip into frames with their time stamps."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
+from typing import TypeAlias
 
 import av
 from av.container import InputContainer
@@ -17,25 +18,22 @@ from av.video.stream import VideoStream
 
 from esrgan_deploy.errors import MediaError
 from esrgan_deploy.video.info import VideoInfo
-from esrgan_deploy.video.source.open import (
-    check_unchanged,
-    cut_off,
-    ffmpeg,
-    fraction,
-    open_clip,
-)
+from esrgan_deploy.video.source.open import check_unchanged, cut_off, ffmpeg, fraction, open_clip
 from esrgan_deploy.video.source.scan import Scan
 from esrgan_deploy.video.source.segments import Segment
+
+_Start: TypeAlias = Callable[[InputContainer, VideoStream], None]
+"""Moves a clip to where decoding begins."""
 
 
 @dataclass(frozen=True)
 class DecodedFrame:
-    """A decoded picture and its place in time."""
+    """A decoded frame and when it is shown."""
 
-    picture: VideoFrame
+    frame: VideoFrame
     """As the decoder gave it, in the clip's pixel format."""
     pts: int
-    """Presentation time stamp, in units of the clip's time base."""
+    """In units of the clip's time base."""
     duration: int
     """In units of the clip's time base."""
     segment: int
@@ -47,128 +45,120 @@ def decoded_frames(info: VideoInfo, scan: Scan, segments: Sequence[Segment]) -> 
 
     Args:
         info: of the clip.
-        scan: its survey.
-        segments: consecutive ones. Decoding begins near the first one, where the container can find it.
+        scan: of its packets.
+        segments: consecutive ones. Decoding begins near the first one, where the container can be sought.
 
     Raises:
         MediaError: the clip is damaged, or changes halfway in a way that cannot be followed; frame and time are named.
     """
     first, last = segments[0], segments[-1]
     position = 0
-    whole = set(scan.times) if scan.damage else None
-    for picture, pts in _timed(info, scan, first.begin):
+    before_damage = set(scan.times) if scan.damage else None
+    for frame, pts in _frames_from(info, scan, first.begin):
         if last.end is not None and pts >= last.end:
             return
-        if whole is not None and pts not in whole:
-            return  # made of packets behind the damage
+        if before_damage is not None and pts not in before_damage:
+            return  # made of packets after the damage
         while (bound := segments[position].end) is not None and pts >= bound:
             position += 1
-        yield DecodedFrame(picture, pts, picture.duration or info.usual_duration, segments[position].index)
+        yield DecodedFrame(frame, pts, frame.duration or info.usual_duration, segments[position].index)
 
 
-def _timed(info: VideoInfo, scan: Scan, begin: int | None) -> Iterator[tuple[VideoFrame, int]]:
-    """Pictures from `begin` on with checked time stamps, found by seeking where that is possible."""
+def _frames_from(info: VideoInfo, scan: Scan, begin: int | None) -> Iterator[tuple[VideoFrame, int]]:
+    """Frames from the time `begin` on with checked time stamps, found by seeking where that is possible."""
     if begin is not None and (key := _key_before(scan.keys, begin)) is not None:
-        pictures = _read(info, scan, lambda clip, stream: clip.seek(key, stream=stream))
-        if (start := _first_after(pictures, begin)) is not None:
+        frames = _read(info, scan, lambda clip, stream: clip.seek(key, stream=stream))
+        if (start := _first_from(frames, begin)) is not None:
             yield start
-            yield from pictures
+            yield from frames
             return
-    yield from ((picture, pts) for picture, pts in _read(info, scan) if begin is None or pts >= begin)
+    yield from ((frame, pts) for frame, pts in _read(info, scan) if begin is None or pts >= begin)
 
 
 def _key_before(keys: Sequence[int], begin: int) -> int | None:
-    """The key frame before the last one that is not after `begin`: by then all references are there."""
+    """The last key frame but one that is not after `begin`: decoding from there on gives all frames from `begin` on."""
     place = bisect_right(keys, begin) - 2
     return keys[place] if place >= 0 else None
 
 
-def _first_after(pictures: Iterator[tuple[VideoFrame, int]], begin: int) -> tuple[VideoFrame, int] | None:
-    """Skip to the first picture that is not before `begin`; None: seeking has gone wrong, so begin at the start.
+def _first_from(frames: Iterator[tuple[VideoFrame, int]], begin: int) -> tuple[VideoFrame, int] | None:
+    """Skip to the first frame that is not before `begin`; None: the seek missed it, so decode from the start.
 
-    It has gone right if a picture before `begin` was decoded: then the next ones are all there.
+    If a frame before `begin` was decoded, the seek went far enough back, and all frames after that one follow.
     """
     before = False
     try:
-        for picture, pts in pictures:
+        for frame, pts in frames:
             if pts >= begin:
-                return (picture, pts) if before else None
+                return (frame, pts) if before else None
             before = True
-    except MediaError:  # a picture whose references lie before the place that was sought
+    except MediaError:  # a frame that refers to one before the place that was sought
         pass
     return None
 
 
-def _read(
-    info: VideoInfo, scan: Scan, start: Callable[[InputContainer, VideoStream], None] | None = None
-) -> Iterator[tuple[VideoFrame, int]]:
-    pictures = _checked(info, scan, start)
-    return deinterlaced(pictures, info) if info.deinterlace else pictures
+def _read(info: VideoInfo, scan: Scan, start: _Start | None = None) -> Iterator[tuple[VideoFrame, int]]:
+    frames = _checked(info, scan, start)
+    return deinterlaced(frames, info) if info.deinterlace else frames
 
 
-def _checked(
-    info: VideoInfo, scan: Scan, start: Callable[[InputContainer, VideoStream], None] | None
-) -> Iterator[tuple[VideoFrame, int]]:
-    """Pictures and their time stamps, which increase.
+def _checked(info: VideoInfo, scan: Scan, start: _Start | None) -> Iterator[tuple[VideoFrame, int]]:
+    """Frames and their time stamps, which increase.
 
     Raises:
-        MediaError: damage; a picture of another kind than the first one; a time stamp that goes back.
+        MediaError: damage; a frame of another size, format or colour than the first one; a time stamp that goes back.
     """
     last: tuple[int, int] | None = None
-    for index, picture in enumerate(_pictures(info, scan, start)):
+    for index, frame in enumerate(_undamaged(info, scan, start)):
         where = f"{info.path}: frame {index}" if start is None else f"{info.path}: a frame after {last and last[0]}"
-        check_unchanged(info, picture, where)
+        check_unchanged(info, frame, where)
         if scan.by_number:
             pts = scan.times[index] if index < len(scan.times) else scan.times[-1] + info.usual_duration
-        elif picture.pts is None:
+        elif frame.pts is None:
             pts = sum(last) if last else 0
         else:
-            pts = picture.pts
+            pts = frame.pts
         if last is not None and pts <= last[0]:
             raise MediaError(
                 f"{where} has time stamp {pts} after {last[0]} (in {info.time_base} s), so its time is not known; "
                 f"make a copy with new ones: {ffmpeg(info.path, '-crf 10 -c:a copy')}"
             )
-        last = (pts, picture.duration or info.usual_duration)
-        yield picture, pts
+        last = (pts, frame.duration or info.usual_duration)
+        yield frame, pts
 
 
-def _pictures(
-    info: VideoInfo, scan: Scan, start: Callable[[InputContainer, VideoStream], None] | None
-) -> Iterator[VideoFrame]:
-    """The decoder's output, its errors mapped. All pictures that are shown before the damage come before the error.
+def _undamaged(info: VideoInfo, scan: Scan, start: _Start | None) -> Iterator[VideoFrame]:
+    """The decoder's frames: all that are shown before the damage if there is any, then the error.
 
-    Decoding in threads is quick, but pictures that were on their way are lost with a damaged one, and whether one is
-    marked as damaged is left to chance. So at the first doubt the decoder begins again, with one thread, which decides.
+    Decoding in several threads is fast, but at damage it also loses frames that other threads work on, and marks the
+    damaged one only sometimes. So at the first sign of damage the clip is decoded again in one thread, which decides.
     """
     count = 0
     end = Fraction(0)
-    for careful in (False, True):
+    for one_thread in (False, True):
         done = count
         try:
-            for picture in islice(_decode(info, start, careful=careful), done, None):
-                if picture.is_corrupt:
+            for frame in islice(_decode(info, start, one_thread=one_thread), done, None):
+                if frame.is_corrupt:
                     raise av.InvalidDataError(0, "a frame cannot be decoded completely")
-                yield picture
-                pts = scan.times[min(count, len(scan.times) - 1)] if scan.by_number else picture.pts or 0
-                end = (pts + (picture.duration or info.usual_duration)) * info.time_base
+                yield frame
+                pts = scan.times[min(count, len(scan.times) - 1)] if scan.by_number else frame.pts or 0
+                end = (pts + (frame.duration or info.usual_duration)) * info.time_base
                 count += 1
             return
         except FFmpegError as error:
-            if careful:
+            if one_thread:
                 raise cut_off(info.path, None if start else count, end, error.strerror) from error
 
 
-def _decode(
-    info: VideoInfo, start: Callable[[InputContainer, VideoStream], None] | None, *, careful: bool
-) -> Iterator[VideoFrame]:
-    """Pictures of a clip from `start` on.
+def _decode(info: VideoInfo, start: _Start | None, *, one_thread: bool) -> Iterator[VideoFrame]:
+    """Frames of a clip from `start` on, or from the beginning.
 
     Args:
         info: of the clip.
-        start: moves the clip to where decoding begins; None: the beginning.
-        careful: use one thread, conceal small errors, and before an error give all pictures that are shown before it;
-            False: use many, and take every error seriously.
+        start: None: the beginning.
+        one_thread: conceal small errors, and at a large one give all frames that are shown before it; False: decode in
+            several threads, and fail at any error.
 
     Raises:
         FFmpegError: damage.
@@ -176,7 +166,7 @@ def _decode(
     with open_clip(info.path, info.protocols) as clip:
         stream = clip.streams[info.stream]
         assert isinstance(stream, VideoStream)
-        if careful:
+        if one_thread:
             stream.thread_type = "NONE"
         else:
             stream.thread_type = "AUTO"
@@ -189,31 +179,31 @@ def _decode(
             for packet in clip.demux(stream):
                 damaged_pts = packet.pts
                 if not packet.size and packet.pts is not None:
-                    continue  # Theora's way to say that the picture before stays
-                pictures = packet.decode()
+                    continue  # Theora repeats a frame by an empty packet
+                frames = packet.decode()
                 sent += bool(packet.size) and not packet.is_discard
-                received += len(pictures)
-                if not (packet.size or careful) and received < sent:
-                    raise av.InvalidDataError(0, "a frame is missing")  # at the end, errors of threads are not reported
-                yield from pictures
+                received += len(frames)
+                if not (packet.size or one_thread) and received < sent:
+                    raise av.InvalidDataError(0, "a frame is missing")  # threads do not report errors at the end
+                yield from frames
         except FFmpegError:
-            if careful:
+            if one_thread:
                 with contextlib.suppress(FFmpegError):
-                    for picture in stream.codec_context.decode(None):
-                        if damaged_pts is None or picture.pts is None or picture.pts < damaged_pts:
-                            yield picture
+                    for frame in stream.codec_context.decode(None):
+                        if damaged_pts is None or frame.pts is None or frame.pts < damaged_pts:
+                            yield frame
             raise
 
 
-def deinterlaced(pictures: Iterable[tuple[VideoFrame, int]], info: VideoInfo) -> Iterator[tuple[VideoFrame, int]]:
-    """FFmpeg's bwdif: one picture for each one, at the same time. Pictures marked as progressive stay as they are.
+def deinterlaced(frames: Iterable[tuple[VideoFrame, int]], info: VideoInfo) -> Iterator[tuple[VideoFrame, int]]:
+    """FFmpeg's bwdif: one frame for each one, at the same time. Frames that are marked as progressive stay as they are.
 
     Args:
-        pictures: with their PTS, in units of the clip's time base. A picture depends on its two neighbours.
+        frames: with their PTS, in units of the clip's time base. A result depends on the frame's two neighbours.
         info: of the clip.
 
     Raises:
-        MediaError: `pictures` did; all pictures before that have come out.
+        MediaError: `frames` did; all frames before that have come out.
     """
     graph = av.filter.Graph()
     graph.link_nodes(
@@ -227,26 +217,28 @@ def deinterlaced(pictures: Iterable[tuple[VideoFrame, int]], info: VideoInfo) ->
         graph.add("buffersink"),
     )
     graph.configure()
+    damage = None
     try:
-        for picture, pts in pictures:
-            picture.pts, picture.time_base = pts, info.time_base
-            graph.vpush(picture)
-            yield from _ready(graph, info)
-    except MediaError:  # damage; the picture before it is still in the filter
-        graph.vpush(None)
-        yield from _ready(graph, info)
-        raise
-    graph.vpush(None)
-    yield from _ready(graph, info)
+        for frame, pts in frames:
+            frame.pts, frame.time_base = pts, info.time_base
+            graph.vpush(frame)
+            yield from _filtered(graph, info)
+    except MediaError as error:
+        damage = error
+    graph.vpush(None)  # the last frame before the end, or before damage, is still in the filter
+    yield from _filtered(graph, info)
+    if damage:
+        raise damage
 
 
-def _ready(graph: av.filter.Graph, info: VideoInfo) -> Iterator[tuple[VideoFrame, int]]:
+def _filtered(graph: av.filter.Graph, info: VideoInfo) -> Iterator[tuple[VideoFrame, int]]:
+    """The frames that are ready, with their PTS."""
     while True:
         try:
-            picture = graph.vpull()
+            frame = graph.vpull()
         except (BlockingIOError, av.error.EOFError):
             return
         # bwdif counts in halves of the time base.
-        units = fraction(picture.time_base) / info.time_base
-        picture.duration = round(picture.duration * units)
-        yield picture, round((picture.pts or 0) * units)
+        units = fraction(frame.time_base) / info.time_base
+        frame.duration = round(frame.duration * units)
+        yield frame, round((frame.pts or 0) * units)

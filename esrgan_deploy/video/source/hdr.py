@@ -1,4 +1,4 @@
-"""Static HDR metadata of a clip, read from what FFmpeg attaches to its first picture (SMPTE ST 2086, CTA-861.3)."""
+"""Static HDR metadata of a clip, read from what FFmpeg attaches to its first frame (SMPTE ST 2086, CTA-861.3)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _LIGHT = struct.Struct("@2I")
 
 
 def parse_static_hdr(display: bytes | None, light: bytes | None) -> StaticHdr | None:
-    """From FFmpeg's side data `MASTERING_DISPLAY_METADATA` and `CONTENT_LIGHT_LEVEL`; None if both say nothing.
+    """From FFmpeg's side data `MASTERING_DISPLAY_METADATA` and `CONTENT_LIGHT_LEVEL`; None if both state nothing.
 
-    Encoders take primaries and luminances of the display together only, so a display with one of them is left out.
+    Encoders take primaries and luminances of a display together only, so a display with only one of them is left out.
     """
     levels = _LIGHT.unpack_from(light) if light else (0, 0)
     parsed = StaticHdr(_parsed_display(display), levels if any(levels) else None)

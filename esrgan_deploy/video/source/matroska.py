@@ -1,4 +1,4 @@
-"""Matroska, as far as it is needed: its numbers and elements (EBML, RFC 8794), and what FFmpeg tells in it alone."""
+"""The little of Matroska that is needed: numbers and elements (EBML, RFC 8794), and the header of a video track."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from av.error import FFmpegError
 from av.video.stream import VideoStream
 
 _VIDEO = (0x18538067, 0x1654AE6B, 0xAE, 0xE0)
-"""Where a picture is described: Segment, Tracks, TrackEntry, Video (RFC 9559, 5.1.4)."""
+"""The elements around the description of a video: Segment, Tracks, TrackEntry, Video (RFC 9559, 5.1.4)."""
 
 
 def number(file: BinaryIO, *, keep_marker: bool = False) -> int | None:
     """Read a number of variable length: the leading zeros of its first byte count the bytes that follow it.
 
     Args:
-        file: is behind the number afterwards.
-        keep_marker: leave the first one bit in it, which belongs to the name of an element, and not to a length.
+        file: afterwards at the byte after the number.
+        keep_marker: keep the first bit that is 1, which belongs to the name of an element, but not to a length.
 
     Returns:
-        None for no number, or a length that is unknown.
+        None if there is no number, or it stands for an unknown length.
     """
     first = file.read(1)
     if not first or not first[0]:
@@ -41,10 +41,11 @@ def elements(content: bytes) -> Iterator[tuple[int, bytes]]:
         yield name, file.read(number(file))
 
 
-def picture_header(stream: VideoStream) -> dict[int, bytes]:
-    """What a Matroska file would say of a picture: bodies by the names of elements; empty if it cannot hold the codec.
+def video_header(stream: VideoStream) -> dict[int, bytes]:
+    """Name -> body of each element by which Matroska would describe a video; empty if it cannot hold the codec.
 
-    FFmpeg reads some of it from any container into places that PyAV does not show, but writes it into a header.
+    FFmpeg reads cropping and chroma location from any container, but PyAV does not show them. FFmpeg also writes them
+    into the header of a Matroska file, so one is made in memory.
     """
     header = io.BytesIO()
     try:

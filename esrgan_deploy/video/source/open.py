@@ -1,4 +1,4 @@
-"""What a clip is, and whether it is one that can be upscaled without damage."""
+"""Open a clip, describe it, and refuse one that would come out damaged."""
 
 from __future__ import annotations
 
@@ -34,20 +34,24 @@ from esrgan_deploy.video.info import (
     samples_of,
 )
 from esrgan_deploy.video.source.hdr import parse_static_hdr
-from esrgan_deploy.video.source.matroska import elements, picture_header
+from esrgan_deploy.video.source.matroska import elements, video_header
 
+KEEP_TAG_BYTES: dict[str, Any] = (
+    {"metadata_errors": "surrogateescape"} if int(av.__version__.split(".")[0]) < 19 else {}
+)
+"""For `av.open`: tags in another encoding than UTF-8 are copied byte for byte, as PyAV 19 does by itself."""
 _SIDE_DATA_LOST = {
-    "A53_CC": "closed captions inside the pictures",
+    "A53_CC": "closed captions inside the frames",
     "SPHERICAL": "a 360 degree projection",
     "STEREO3D": "stereo 3D packing",
     "DOVI_METADATA": "Dolby Vision",
     "DYNAMIC_HDR_PLUS": "HDR10+, brightness scene by scene",
     "DYNAMIC_HDR_VIVID": "HDR Vivid, brightness scene by scene",
 }
-"""Properties of a picture that would not survive: names of `av.sidedata.sidedata.Type`, and what to call them."""
+"""Side data of a frame that the output would lack: names of `av.sidedata.sidedata.Type`, and words for them."""
 _PIXEL_CROP = (0x54BB, 0x54AA, 0x54CC, 0x54DD)
-"""Matroska's elements for what is not shown: rows at the top and at the bottom, columns on the left and on the right.
-FFmpeg tells of MP4's clean aperture in them as well."""
+"""Matroska's elements for what players hide: rows at the top and at the bottom, columns on the left and on the right.
+FFmpeg translates MP4's clean aperture into them."""
 _COLOUR, _SITING_HORZ, _SITING_VERT = 0x55B0, 0x55B7, 0x55B8
 _SITING = {(b"\1", b"\1"): "topleft", (b"\1", b"\2"): "left", (b"\2", b"\1"): "top", (b"\2", b"\2"): "center"}
 """Matroska's ChromaSitingHorz and ChromaSitingVert -> a key of `chroma.LOCATIONS`."""
@@ -56,22 +60,22 @@ _SITING = {(b"\1", b"\1"): "topleft", (b"\1", b"\2"): "left", (b"\2", b"\1"): "t
 def probe(
     path: Path, *, stream: int | None = None, deinterlace: bool = False, protocols: tuple[str, ...] = ()
 ) -> VideoInfo:
-    """Open `path`, decode its first picture and describe the clip.
+    """Open `path`, decode its first frame and describe the clip.
 
     Args:
         path: the file.
-        stream: index of the video stream that is meant, as ffprobe counts; None: there has to be just one.
-        deinterlace: accept interlaced pictures; they will be deinterlaced.
-        protocols: what a playlist may reach beside local files.
+        stream: index of the video stream to upscale, as ffprobe counts; None: the clip has only one.
+        deinterlace: accept interlaced frames; they will be deinterlaced.
+        protocols: what a playlist may open beside local files.
 
     Raises:
-        MediaError: no such file, not a video, or a kind that this version would damage: more than 12 bits per sample,
+        MediaError: no such file, not a video, or a kind that would come out damaged: more than 12 bits per sample,
             Dolby Vision, interlaced, an alpha channel, an unknown matrix, several video streams. The message says what
             to do.
     """
     with open_clip(path, protocols) as clip:
-        chosen = _picture_stream(clip, path, stream)
-        first = _first_picture(clip, chosen, path)
+        chosen = _video_stream(clip, path, stream)
+        first = _first_frame(clip, chosen, path)
         return describe(clip, chosen, first, path, deinterlace=deinterlace, protocols=protocols)
 
 
@@ -84,16 +88,16 @@ def describe(
     deinterlace: bool = False,
     protocols: tuple[str, ...] = (),
 ) -> VideoInfo:
-    """Describe an open clip by its picture stream and the first picture of that.
+    """Describe an open clip by its video stream and the first frame of that.
 
     Raises:
         MediaError: see `probe`.
     """
-    header = picture_header(stream)
+    header = video_header(stream)
     _refuse_hidden_edges(header, first, path)
-    _refuse_what_would_suffer(first, path)
+    _refuse_unsupported(first, path)
     if first.interlaced_frame and not deinterlace:
-        raise interlaced(path)
+        raise _interlaced(path)
     matrix = _side_data(first, "DISPLAYMATRIX")
     rate = fraction(stream.average_rate) or fraction(stream.guessed_rate) or Fraction(25)
     time_base = fraction(stream.time_base)
@@ -110,7 +114,7 @@ def describe(
         frame_rate=rate,
         duration_s=float(duration) or None,
         time_base=time_base,
-        colour=picture_colour(first),
+        colour=_colour_of(first),
         sample_aspect=fraction(stream.sample_aspect_ratio) or Fraction(1),
         rotation=first.rotation,
         display_matrix=tuple(np.frombuffer(matrix, np.int32).tolist()) if matrix else None,
@@ -122,106 +126,6 @@ def describe(
     )
 
 
-def picture_colour(picture: VideoFrame) -> Colour:
-    """The colour tags of a decoded picture."""
-    name = picture.format.name
-    family = samples_of(name).family
-    # FFmpeg's convention: grey that says nothing comes from stills, and uses all values.
-    full_by_kind = family == "rgb" or name.startswith("yuvj") or (family == "grey" and picture.color_range == 0)
-    return Colour(
-        matrix=RGB if family == "rgb" else picture.colorspace,
-        full_range=full_by_kind or picture.color_range == FULL_RANGE,
-        primaries=picture.color_primaries,
-        transfer=picture.color_trc,
-    )
-
-
-def _picture_stream(clip: InputContainer, path: Path, wanted: int | None) -> VideoStream:
-    pictures = [stream for stream in clip.streams.video if not is_cover(stream)]
-    if not pictures:
-        kinds = sorted({stream.type for stream in clip.streams})
-        only = f"no video, only {', '.join(kinds)}" if kinds else "nothing at all"
-        raise MediaError(f"{path}: holds {only}")
-    indices = [stream.index for stream in pictures]
-    if wanted is None and len(pictures) > 1:
-        raise MediaError(
-            f"{path}: holds {len(pictures)} video streams; choose one with --stream {' or '.join(map(str, indices))}, "
-            "the others are copied as they are"
-        )
-    if wanted is not None and wanted not in indices:
-        raise MediaError(f"{path}: stream {wanted} is no video; its video is stream {' and '.join(map(str, indices))}")
-    chosen = pictures[0 if wanted is None else indices.index(wanted)]
-    if chosen.codec_context is None:
-        raise MediaError(f"{path}: FFmpeg has no decoder for its video; convert it with the program that made it")
-    return chosen
-
-
-def _first_picture(clip: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
-    try:
-        for packet in clip.demux(stream):
-            if packet.has_sidedata("encryption_info"):
-                raise encrypted(path)
-            for picture in packet.decode():
-                return picture
-    except FFmpegError as error:
-        raise MediaError(f"{path}: its first picture cannot be decoded: {error.strerror}; get a whole copy") from error
-    raise MediaError(f"{path}: holds a video stream without a single picture")
-
-
-def _refuse_hidden_edges(header: Mapping[int, bytes], picture: VideoFrame, path: Path) -> None:
-    top, bottom, left, right = (int.from_bytes(header.get(name, b""), "big") for name in _PIXEL_CROP)
-    if top or bottom or left or right:
-        crop = f"{picture.width - left - right}:{picture.height - top - bottom}:{left}:{top}"
-        raise MediaError(
-            f"{path}: its container hides the edges of the picture (top {top}, bottom {bottom}, left {left}, right "
-            f"{right}), which would come to light; cut them off: {ffmpeg(path, f'-vf crop={crop} -crf 10 -c:a copy')}"
-        )
-
-
-def _refuse_what_would_suffer(picture: VideoFrame, path: Path) -> None:
-    """Raise MediaError for a kind of picture that would come out damaged."""
-
-    def refuse(what: str, arguments: str) -> MediaError:
-        return MediaError(f"{path}: {what}; convert it: {ffmpeg(path, f'{arguments} -crf 10 -c:a copy')}")
-
-    colour = picture_colour(picture)
-    if complaint := why_not_read(picture.format.name):
-        raise refuse(*complaint)
-    if colour.matrix not in MATRICES:
-        filtered, tag = ("2020_ncl", "bt2020nc") if colour.primaries == BT2020_PRIMARIES else ("709", "bt709")
-        raise refuse(
-            f"has colour matrix {colour.matrix} of H.273, this version knows {', '.join(map(str, sorted(WEIGHTS)))}",
-            f"-vf zscale=matrix={filtered} -colorspace {tag}",
-        )
-    for kind, words in _SIDE_DATA_LOST.items():
-        if _side_data(picture, kind):
-            raise refuse(f"carries {words}, which would be lost", f"-vf sidedata=delete:{Type[kind].value}")
-
-
-def _side_data(picture: VideoFrame, kind: str) -> bytes | None:
-    """What FFmpeg attached to `picture` under a name of `av.sidedata.sidedata.Type`."""
-    try:
-        data: Any = picture.side_data.get(kind)
-    except ValueError:  # before version 19, PyAV gives up when there is one kind that it has no name for, such as EXIF
-        return None
-    return None if data is None else bytes(data)
-
-
-def _chroma_location(header: Mapping[int, bytes]) -> str:
-    """Where the chroma of a picture sits: a key of `chroma.LOCATIONS`.
-
-    Matroska's elements are 1 for level with the first luma sample, 2 for halfway to the next one. They are missing
-    where nothing is known, and for level with the second line, which fields of interlaced video have.
-    """
-    colour = dict(elements(header.get(_COLOUR, b"")))
-    return _SITING.get((colour.get(_SITING_HORZ, b""), colour.get(_SITING_VERT, b"")), "left")
-
-
-PYAV = int(av.__version__.split(".")[0])
-KEEP_TAG_BYTES: dict[str, Any] = {"metadata_errors": "surrogateescape"} if PYAV < 19 else {}
-"""For `av.open`: tags in another encoding than UTF-8 are copied byte for byte, as PyAV 19 does by itself."""
-
-
 @contextlib.contextmanager
 def open_clip(
     path: Path, protocols: Sequence[str] = (), options: Mapping[str, str] | None = None
@@ -230,7 +134,7 @@ def open_clip(
 
     Args:
         path: the file.
-        protocols: what else it may lead to, if it is a playlist; by default nothing but local files.
+        protocols: what a playlist may open beside local files.
         options: for FFmpeg's demuxer.
 
     Raises:
@@ -252,11 +156,11 @@ def logged(level: int) -> Iterator[list[tuple[int, str, str]]]:
     """What FFmpeg logs in this thread: (level, name of the part, message).
 
     Args:
-        level: the least important messages that are wanted: a constant of `av.logging`.
+        level: of the least important messages that are wanted: a constant of `av.logging`.
     """
     usual_level, skip_repeated = av.logging.get_level(), av.logging.get_skip_repeated()
     av.logging.set_level(level)
-    av.logging.set_skip_repeated(False)  # else a second clip with the same damage would be silent
+    av.logging.set_skip_repeated(False)  # else a second clip with the same damage would log nothing
     try:
         with av.logging.Capture() as log:
             yield log
@@ -265,30 +169,34 @@ def logged(level: int) -> Iterator[list[tuple[int, str, str]]]:
         av.logging.set_level(usual_level)
 
 
-def cover_pictures(info: VideoInfo) -> dict[int, bytes]:
-    """The cover art of a clip, as PNG or JPEG files, by the index of its stream."""
+def cover_art(info: VideoInfo) -> dict[int, bytes]:
+    """Index of each stream of cover art -> the PNG or JPEG file that it holds."""
     if "video" not in info.others:
         return {}
-    covers = {}
     with open_clip(info.path, info.protocols) as clip:
-        for stream in filter(is_cover, clip.streams.video):
-            covers[stream.index] = bytes(next(clip.demux(stream)))
-    return covers
+        return {stream.index: bytes(next(clip.demux(stream))) for stream in clip.streams.video if is_cover(stream)}
 
 
 def is_cover(stream: Stream) -> bool:
-    """Whether a video stream is one still picture that players show beside the sound."""
+    """True for a video stream that is one still image, which players show beside the sound."""
     return bool(stream.disposition & Disposition.attached_pic)
 
 
-def fraction(value: Any) -> Fraction:  # noqa: ANN401  # PyAV 19 has its own rational type, older ones use Fraction
-    """As a Fraction; 0 for None and for FFmpeg's 0/0 and 0/1."""
-    return Fraction(value.numerator, value.denominator) if value and value.denominator else Fraction(0)
+def check_unchanged(info: VideoInfo, frame: VideoFrame, where: str) -> None:
+    """Compare a frame with the first one of its clip.
 
-
-def ffmpeg(path: Path, arguments: str) -> str:
-    """The command that makes a copy of `path` which can be upscaled."""
-    return f"ffmpeg -i {shlex.quote(str(path))} {arguments} new.mkv"
+    Raises:
+        MediaError: it has another size, format or colour, or is interlaced; `where` names the frame.
+    """
+    if frame.interlaced_frame and not info.deinterlace:
+        raise _interlaced(info.path)
+    if (frame.width, frame.height, frame.format.name) != (info.width, info.height, info.pixel_format):
+        raise MediaError(
+            f"{where} is {frame.width}x{frame.height} {frame.format.name} after {info.width}x{info.height} "
+            f"{info.pixel_format}; make it uniform: {ffmpeg(info.path, '-crf 10 -c:a copy')}"
+        )
+    if _colour_of(frame) != info.colour:
+        raise MediaError(f"{where} has other colour tags than the frames before; split it there into two clips")
 
 
 def cut_off(path: Path, frames: int | None, end: Fraction, reason: str | None) -> MediaError:
@@ -300,23 +208,141 @@ def cut_off(path: Path, frames: int | None, end: Fraction, reason: str | None) -
     )
 
 
-def interlaced(path: Path) -> MediaError:
-    """The error for a clip of fields."""
+def encrypted(path: Path) -> MediaError:
+    """The error for a clip whose packets need a key."""
+    return MediaError(f"{path}: is encrypted (DRM) and cannot be decoded; get a copy without protection")
+
+
+def ffmpeg(path: Path, arguments: str) -> str:
+    """The command that makes a copy of `path` which can be upscaled."""
+    return f"ffmpeg -i {shlex.quote(str(path))} {arguments} new.mkv"
+
+
+def fraction(value: Any) -> Fraction:  # noqa: ANN401  # PyAV 19 has its own rational type, older ones use Fraction
+    """As a Fraction; 0 for None and for FFmpeg's 0/0 and 0/1."""
+    return Fraction(value.numerator, value.denominator) if value and value.denominator else Fraction(0)
+
+
+def _video_stream(clip: InputContainer, path: Path, wanted: int | None) -> VideoStream:
+    streams = [stream for stream in clip.streams.video if not is_cover(stream)]
+    if not streams:
+        kinds = sorted({stream.type for stream in clip.streams})
+        only = f"no video, only {', '.join(kinds)}" if kinds else "nothing at all"
+        raise MediaError(f"{path}: holds {only}")
+    indices = [stream.index for stream in streams]
+    if wanted is None and len(streams) > 1:
+        raise MediaError(
+            f"{path}: holds {len(streams)} video streams; choose one with --stream {' or '.join(map(str, indices))}, "
+            "the others are copied as they are"
+        )
+    if wanted is not None and wanted not in indices:
+        raise MediaError(f"{path}: stream {wanted} is no video; its video is stream {' and '.join(map(str, indices))}")
+    chosen = streams[0 if wanted is None else indices.index(wanted)]
+    if chosen.codec_context is None:
+        raise MediaError(f"{path}: FFmpeg has no decoder for its video; convert it with the program that made it")
+    return chosen
+
+
+def _first_frame(clip: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
+    try:
+        for packet in clip.demux(stream):
+            if packet.has_sidedata("encryption_info"):
+                raise encrypted(path)
+            for frame in packet.decode():
+                return frame
+    except FFmpegError as error:
+        raise MediaError(f"{path}: its first frame cannot be decoded: {error.strerror}; get a whole copy") from error
+    raise MediaError(f"{path}: holds a video stream without a single frame")
+
+
+def _refuse_hidden_edges(header: Mapping[int, bytes], frame: VideoFrame, path: Path) -> None:
+    top, bottom, left, right = (int.from_bytes(header.get(name, b""), "big") for name in _PIXEL_CROP)
+    if top or bottom or left or right:
+        crop = f"{frame.width - left - right}:{frame.height - top - bottom}:{left}:{top}"
+        raise MediaError(
+            f"{path}: its container hides the edges of the frames (top {top}, bottom {bottom}, left {left}, right "
+            f"{right}), which the output would show; cut them off: {ffmpeg(path, f'-vf crop={crop} -crf 10 -c:a copy')}"
+        )
+
+
+def _refuse_unsupported(frame: VideoFrame, path: Path) -> None:
+    """Raise MediaError for a kind of frame that would come out damaged."""
+
+    def refuse(what: str, arguments: str) -> MediaError:
+        return MediaError(f"{path}: {what}; convert it: {ffmpeg(path, f'{arguments} -crf 10 -c:a copy')}")
+
+    colour = _colour_of(frame)
+    if unsupported := _unsupported_format(frame.format.name):
+        raise refuse(*unsupported)
+    if colour.matrix not in MATRICES:
+        filtered, tag = ("2020_ncl", "bt2020nc") if colour.primaries == BT2020_PRIMARIES else ("709", "bt709")
+        raise refuse(
+            f"has colour matrix {colour.matrix} of H.273, this version knows {', '.join(map(str, sorted(WEIGHTS)))}",
+            f"-vf zscale=matrix={filtered} -colorspace {tag}",
+        )
+    for kind, words in _SIDE_DATA_LOST.items():
+        if _side_data(frame, kind):
+            raise refuse(f"carries {words}, which would be lost", f"-vf sidedata=delete:{Type[kind].value}")
+
+
+def _unsupported_format(pixel_format: str) -> tuple[str, str] | None:
+    """Why frames of a format would lose something, and ffmpeg's arguments for a copy that would not; None: fine."""
+    layout = VideoFormat(pixel_format)
+    samples = samples_of(pixel_format)
+    if any(component.is_alpha for component in layout.components):
+        return f"has an alpha channel ({pixel_format}), which video output cannot keep", "-pix_fmt yuv444p"
+    if pixel_format.startswith(("xyz", "bayer")):
+        return f"is {pixel_format}, which is neither YUV nor RGB", "-pix_fmt yuv444p12le -c:v libx265"
+    if samples.bits > DEPTHS[-1]:
+        arguments = f"-pix_fmt {Samples('yuv', DEPTHS[-1], samples.columns, samples.lines).planar} -c:v libx265"
+        return f"is {pixel_format}, and no encoder here keeps more than {DEPTHS[-1]} bits per sample", arguments
+    return None
+
+
+def _interlaced(path: Path) -> MediaError:
     return MediaError(
-        f"{path}: is interlaced, and a network would make the combs sharper; add --deinterlace, one picture for each "
-        "frame of two fields"
+        f"{path}: is interlaced, and a network would sharpen the combing; add --deinterlace, which makes one frame of "
+        "the two fields of each frame"
     )
 
 
-def encrypted(path: Path) -> MediaError:
-    """The error for a clip whose packets need a key."""
-    return MediaError(f"{path}: is encrypted (DRM), and so its pictures cannot be read; get a copy without protection")
+def _colour_of(frame: VideoFrame) -> Colour:
+    """The colour tags of a decoded frame."""
+    name = frame.format.name
+    family = samples_of(name).family
+    # FFmpeg's convention: grey without a tag comes from still images, which use the full range.
+    full_by_kind = family == "rgb" or name.startswith("yuvj") or (family == "grey" and frame.color_range == 0)
+    return Colour(
+        matrix=RGB if family == "rgb" else frame.colorspace,
+        full_range=full_by_kind or frame.color_range == FULL_RANGE,
+        primaries=frame.color_primaries,
+        transfer=frame.color_trc,
+    )
+
+
+def _side_data(frame: VideoFrame, kind: str) -> bytes | None:
+    """What FFmpeg attached to `frame` under a name of `av.sidedata.sidedata.Type`."""
+    try:
+        data: Any = frame.side_data.get(kind)
+    except ValueError:  # before version 19, PyAV fails if any kind of side data has a name that it lacks, such as EXIF
+        return None
+    return None if data is None else bytes(data)
+
+
+def _chroma_location(header: Mapping[int, bytes]) -> str:
+    """Where the chroma of a frame sits: a key of `chroma.LOCATIONS`.
+
+    Matroska's elements are 1 for level with the first luma sample, 2 for halfway to the next one. They are missing
+    where nothing is known, and for level with the second line, which fields of interlaced video have.
+    """
+    colour = dict(elements(header.get(_COLOUR, b"")))
+    return _SITING.get((colour.get(_SITING_HORZ, b""), colour.get(_SITING_VERT, b"")), "left")
 
 
 def _check_playlist(path: Path, protocols: Sequence[str]) -> None:
-    """Refuse a playlist (HLS) with a part that cannot be opened: FFmpeg would go on without it, and say nothing."""
+    """Refuse a playlist (HLS) with a part that cannot be opened, which FFmpeg would leave out without an error."""
     named = list(_parts(path))
-    deeper = [pair for _, name in named for pair in _parts(path.parent / name)]  # a list of variants leads to lists
+    deeper = [pair for _, name in named for pair in _parts(path.parent / name)]  # a list of variants names playlists
     for playlist, part in named + deeper:
         scheme, remote, _ = part.partition("://")
         if remote and scheme not in ("file", *protocols):
@@ -330,14 +356,14 @@ def _check_playlist(path: Path, protocols: Sequence[str]) -> None:
 
 def _parts(path: Path) -> Iterator[tuple[Path, str]]:
     """(playlist, name of a part) for each file that a playlist leads to; nothing for any other file."""
-    if not path.is_file():  # the caller says so; and a pipe can be read once only
+    if not path.is_file():  # a pipe can be read only once; a missing file is an error of `open_clip`
         return
     try:
         with path.open("rb") as file:
             if file.read(7) != b"#EXTM3U":
                 return
             lines = file.read().decode(errors="replace").splitlines()
-    except OSError:  # the caller opens it as well, and says why that fails
+    except OSError:  # an error of `open_clip` as well
         return
     for line in lines:
         names = re.findall(r'URI="([^"]+)"', line) if line.startswith("#") else [line.strip()]
@@ -354,34 +380,3 @@ def _why_not_opened(path: Path, error: FFmpegError) -> str:
     if path.stat().st_size == 0:
         return "is empty; copy or download it again"
     return "is no video that FFmpeg can read, or the end that holds its index is missing; copy or download it again"
-
-
-def why_not_read(pixel_format: str) -> tuple[str, str] | None:
-    """Why pictures of a format would lose something: the words, and ffmpeg's arguments for a copy that can be read."""
-    layout = VideoFormat(pixel_format)
-    samples = samples_of(pixel_format)
-    if any(component.is_alpha for component in layout.components):
-        return f"has an alpha channel ({pixel_format}), which video output cannot keep", "-pix_fmt yuv444p"
-    if pixel_format.startswith(("xyz", "bayer")):
-        return f"is {pixel_format}, which is neither YUV nor RGB", "-pix_fmt yuv444p12le -c:v libx265"
-    if samples.bits > DEPTHS[-1]:
-        arguments = f"-pix_fmt {Samples('yuv', DEPTHS[-1], samples.columns, samples.lines).planar} -c:v libx265"
-        return f"is {pixel_format}, and no encoder here keeps more than {DEPTHS[-1]} bits per sample", arguments
-    return None
-
-
-def check_unchanged(info: VideoInfo, picture: VideoFrame, where: str) -> None:
-    """Compare a picture with the first one of its clip.
-
-    Raises:
-        MediaError: it has another size, format or colour, or is interlaced; `where` names the frame.
-    """
-    if picture.interlaced_frame and not info.deinterlace:
-        raise interlaced(info.path)
-    if (picture.width, picture.height, picture.format.name) != (info.width, info.height, info.pixel_format):
-        raise MediaError(
-            f"{where} is {picture.width}x{picture.height} {picture.format.name} after {info.width}x{info.height} "
-            f"{info.pixel_format}; make it uniform: {ffmpeg(info.path, '-crf 10 -c:a copy')}"
-        )
-    if picture_colour(picture) != info.colour:
-        raise MediaError(f"{where} has other colour tags than the frames before; make a copy in one piece for each")

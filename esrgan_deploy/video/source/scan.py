@@ -1,4 +1,4 @@
-"""One pass over the packets of a clip, without decoding: where it can be cut, and whether it is whole."""
+"""Read the packets of a clip once, without decoding them: when frames are shown, and whether any are missing."""
 
 from __future__ import annotations
 
@@ -21,57 +21,65 @@ from esrgan_deploy.video.source.open import cut_off, encrypted, fraction, logged
 
 _INDEXED = "mov,mp4,m4a,3gp,3g2,mj2"
 _STATE_DURATION = (_INDEXED, "matroska,webm", "flv")
-"""Formats whose header says how long the clip is: a clip that ends long before that was cut off."""
+"""Formats whose header states the duration: a clip that ends long before that was cut off."""
 _TOLERANCE_S = 1
 _SEEKABLE = (_INDEXED, "matroska,webm", "mpegts")
-"""Formats that find a key frame by its time."""
+"""Formats in which a key frame can be sought by its time."""
+
+_EBML = b"\x1a\x45\xdf\xa3"
+_RIFF = b"RIFF"
+_FLV = b"FLV"
+_FLV_TAGS = (8, 9, 18)  # sound, video, script
+_BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide")
+_TS_PACKET = 188
+_TS_SYNC = 0x47
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What the packets of a clip say. Times are in units of the picture stream's time base."""
+    """What the packets of a clip say. Times are in units of the video stream's time base."""
 
     times: tuple[int, ...]
-    """Display times of the picture's packets, ascending: those of the frames, but for hidden and discarded ones."""
+    """Display times of the video stream's packets, ascending: those of its frames, except hidden and discarded ones."""
     keys: tuple[int, ...]
-    """The times among them that decoding can begin at; empty where seeking by time is not reliable."""
+    """Those of `times` at which decoding can begin; empty where seeking by time is not reliable."""
     by_number: bool
     """True: the container has no display times (AVI, raw streams), so frame n is shown at `times[n]`."""
     sha256: str
     """Of all packets of all streams, in the order of the file."""
     damage: MediaError | None
-    """Why the clip ends before it should; None: it does not."""
+    """Why the clip ends before it should; None: it is not damaged."""
 
 
 def scan_packets(info: VideoInfo) -> Scan:
-    """Read the whole clip once. It costs seconds where upscaling costs hours.
+    """Read the whole clip once: seconds, where upscaling it takes hours.
 
-    Nothing is raised for a clip that was cut off: what can be read of it is described, and `damage` says the rest.
+    A clip that was cut off is no error: the scan describes what can be read, and `damage` says why it ends there.
 
     Raises:
         MediaError: the clip cannot be opened any more, or is encrypted.
     """
     packets = _Packets(info)
-    # A demuxer goes on after damage and tells nobody but the log; for lost packets of a broadcast, on a low level.
+    # After damage a demuxer goes on and only logs it; packets that a broadcast lost, at a low level.
     level = av.logging.DEBUG if info.container == "mpegts" else av.logging.ERROR
     with logged(level) as log, open_clip(info.path, info.protocols) as clip:
-        at_once = _complaint(log, clip, info.stream)
+        complaint = _complaint(log, clip, info.stream)
         damage = _read(clip, packets, log)
-    if at_once and damage is None:
-        # Opening reads ahead, so this was somewhere in the first seconds, or only in the header. Where?
-        hasty = _Packets(info)
+    if complaint and damage is None:
+        # Opening reads ahead, so it may be in the header or in the first seconds; open again without reading ahead.
+        second = _Packets(info)
         with logged(level) as log, open_clip(info.path, info.protocols, {"probesize": "32"}) as clip:
             log.clear()
-            if info.stream < len(clip.streams) and (damage := _read(clip, hasty, log)):
-                packets = hasty
+            if info.stream < len(clip.streams) and (damage := _read(clip, second, log)):
+                packets = second
     return packets.summary(damage)
 
 
 def _read(clip: InputContainer, packets: _Packets, log: list[tuple[int, str, str]]) -> MediaError | None:
-    """Take in all packets that can be read; the error is why there are no more."""
+    """Add all packets that can be read; the result says why there are no more, None if the clip is undamaged."""
     info = packets.info
     stream = clip.streams[info.stream]
-    # A fragmented MP4 states no number of frames, and its index grows while it is read. AVI lists gaps as empty frames.
+    # The index of a fragmented MP4 grows while it is read; such a file states 0 frames. AVI lists gaps as empty frames.
     listed = [entry for entry in stream.index_entries if entry.size or info.container != "avi"]
     indexed = len(listed) if info.container in (_INDEXED, "avi") and stream.frames else None
     stated = Fraction(clip.duration or 0, av.time_base)
@@ -99,10 +107,10 @@ def _read(clip: InputContainer, packets: _Packets, log: list[tuple[int, str, str
 
 
 def _complaint(log: list[tuple[int, str, str]], clip: InputContainer, stream: int) -> str | None:
-    """The first message that tells of damage to the file or, in a broadcast, of lost packets of the picture."""
+    """The first message about damage to the file or, in a broadcast, about lost packets of the video stream."""
     lost = f"Continuity check failed for pid {clip.streams[stream].id} "
     for level, name, message in log:
-        # Parsers and decoders of other streams speak as well; only the demuxer knows of the file.
+        # Parsers and decoders of other streams log as well; only the demuxer's messages are about the file.
         if name == clip.format.name and (level <= av.logging.ERROR or message.startswith(lost)):
             return message.strip()
     return None
@@ -110,14 +118,15 @@ def _complaint(log: list[tuple[int, str, str]], clip: InputContainer, stream: in
 
 @dataclass
 class _Packets:
-    """What was scan so far."""
+    """The packets that were read so far."""
 
     info: VideoInfo
     count: int = 0
-    """Packets of the picture."""
+    """Packets of the video stream."""
     end_s: Fraction = Fraction(0)
+    """When the last frame or sound ends."""
     ends_incomplete: bool = False
-    """The last packet of all, of whichever stream, is not whole."""
+    """The last packet, of whichever stream, is incomplete."""
     _pts: list[int | None] = field(default_factory=list)
     _dts: list[int | None] = field(default_factory=list)
     _sizes: list[int] = field(default_factory=list)
@@ -127,7 +136,7 @@ class _Packets:
         self._digest = hashlib.sha256()
 
     def add(self, packet: Packet[Any]) -> bool:
-        """Note a packet; False: it is one of the picture, and damaged.
+        """Add a packet; False: it is one of the video stream, and damaged.
 
         Raises:
             MediaError: it is encrypted.
@@ -152,7 +161,7 @@ class _Packets:
         return True
 
     def _forget_from(self, pts: int | None) -> None:
-        """Frames that are shown after a damaged one do not count, though they were decoded before it."""
+        """Forget the frames that are shown after a damaged one, even those that are decoded before it."""
         if pts is not None:
             before = [index for index, time in enumerate(self._pts) if time is None or time < pts]
             self._pts, self._dts = [self._pts[index] for index in before], [self._dts[index] for index in before]
@@ -160,18 +169,22 @@ class _Packets:
             self.end_s = pts * self.info.time_base
 
     def keep_those_like(self, listed: Sequence[tuple[int, int]]) -> None:
-        """Forget the packets from the first one on whose time or size is not listed; behind it, AVI counts wrongly."""
+        """Forget the packets from the first one that the index does not list: after it, FFmpeg counts AVI wrongly.
+
+        Args:
+            listed: (time, bytes) of each packet in the index.
+        """
         pairs = enumerate(zip(zip(self._dts, self._sizes, strict=True), listed, strict=False))
         self.count = next((index for index, (found, entry) in pairs if found != entry), self.count)
         self.end_s = listed[self.count][0] * self.info.time_base
         self._dts, self._pts = self._dts[: self.count], self._pts[: self.count]
 
     def cut_off(self, reason: str | None) -> MediaError:
-        """The error that says that there are no more packets."""
+        """The error for a clip that ends after these packets."""
         return cut_off(self.info.path, self.count, self.end_s, reason)
 
     def summary(self, damage: MediaError | None) -> Scan:
-        """All of it together."""
+        """The result for these packets."""
         pts = [time for time in self._pts if time is not None]
         dts = [time for time in self._dts if time is not None]
         by_number = self.info.container == "avi" or not pts
@@ -189,19 +202,10 @@ class _Packets:
         )
 
 
-_EBML = b"\x1a\x45\xdf\xa3"
-_RIFF = b"RIFF"
-_FLV = b"FLV"
-_FLV_TAGS = (8, 9, 18)  # sound, picture, script
-_BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide")
-_TS_PACKET = 188
-_TS_SYNC = 0x47
-
-
 def missing_bytes(path: Path) -> int:
     """Bytes that should follow the last one, by the sizes of the outermost parts; 0 for formats that state none.
 
-    Looked at are MP4 and MOV (ISO 14496-12, 4.2), Matroska (RFC 8794, 6), AVI (RIFF), transport streams (ISO 13818-1,
+    Known are MP4 and MOV (ISO 14496-12, 4.2), Matroska (RFC 8794, 6), AVI (RIFF), transport streams (ISO 13818-1,
     2.4.3.2) and FLV (Adobe's specification, annex E.3).
     """
     size = path.stat().st_size
@@ -221,7 +225,7 @@ def missing_bytes(path: Path) -> int:
 
 
 def _boxes_end(file: BinaryIO, size: int) -> int:
-    """End of the last box that begins inside the file: 4 bytes of length, 4 of type, perhaps 8 of a longer length."""
+    """End of the last box that begins inside the file: 4 bytes of length, 4 of type, 8 more if the length is 1."""
     end = 0
     while end < size:
         file.seek(end)
@@ -229,7 +233,7 @@ def _boxes_end(file: BinaryIO, size: int) -> int:
         length = int.from_bytes(header[:4], "big")
         if length == 1:
             length = int.from_bytes(header[8:16], "big")
-        if length < 8 or not header[4:8].isascii():  # 0: up to the end of the file; else this is no box
+        if length < 8 or not header[4:8].isascii():  # 0: to the end of the file; else not a box
             return size
         end += length
     return end
@@ -249,7 +253,7 @@ def _riff_end(file: BinaryIO, size: int) -> int:
 
 
 def _flv_end(file: BinaryIO, size: int) -> int:
-    """End of the last tag that begins inside the file: 11 bytes with its length in the middle, and 4 behind it."""
+    """End of the last tag that begins inside the file: a header of 11 bytes with the length, the body, 4 bytes."""
     file.seek(5)
     end = int.from_bytes(file.read(4), "big") + 4
     while end < size:

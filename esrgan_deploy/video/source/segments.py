@@ -1,11 +1,12 @@
-"""A clip in pieces: which frames are wanted, and where it is cut.
+"""Which frames of a clip are wanted, and where it is cut into segments.
 
-A segment is an interval of display times, so that a run that goes on after a crash, and a machine that computes one
-segment only, cut a clip in the same places.
+A segment is an interval of display times, so that a run that resumes, and a machine that upscales one segment only, cut
+a clip in the same places.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -25,21 +26,6 @@ class Segment:
     end: int | None
 
 
-def cut(times: Sequence[int], frames: int, begin: int | None = None, end: int | None = None) -> tuple[Segment, ...]:
-    """Segments of `frames` frames each between `begin` and `end`, which may both be open.
-
-    Args:
-        times: the display times that the clip states, ascending. They decide where cuts are; a frame that is not among
-            them, or a time without a frame, does no harm.
-        frames: that a segment holds, by these times; the last one may hold fewer.
-        begin: of the first segment.
-        end: of the last one.
-    """
-    inside = [time for time in times if (begin is None or begin <= time) and (end is None or time < end)]
-    bounds: list[int | None] = [begin, *inside[frames::frames], end]
-    return tuple(Segment(index, *pair) for index, pair in enumerate(pairwise(bounds)))
-
-
 def wanted_part(
     info: VideoInfo, scan: Scan, frames: tuple[int | None, int | None], duration_s: float | None
 ) -> tuple[int | None, int | None]:
@@ -48,7 +34,7 @@ def wanted_part(
     Args:
         info: of the clip.
         scan: of its packets.
-        frames: number of the first frame, from 0, and of the first one that is left out again; None: no bound.
+        frames: first frame, counted from 0, and the frame after the last one; None: no bound.
         duration_s: seconds from the first wanted frame on; None: all.
 
     Raises:
@@ -64,3 +50,24 @@ def wanted_part(
         after = times[first or 0] + round(Fraction(duration_s) / info.time_base)
         end = after if end is None else min(end, after)
     return begin, end
+
+
+def cut(times: Sequence[int], frames: int, begin: int | None = None, end: int | None = None) -> tuple[Segment, ...]:
+    """Segments of `frames` frames each between `begin` and `end`, which may both be open.
+
+    Args:
+        times: the display times that the packets state, ascending. They decide where a clip is cut; a decoded frame
+            that is not among them belongs to the segment around it, and a time without a frame to none.
+        frames: of a segment, by these times; the last segment may hold fewer.
+        begin: of the first segment.
+        end: of the last one.
+    """
+    inside = times_within(times, begin, end)
+    bounds: list[int | None] = [begin, *inside[frames::frames], end]
+    return tuple(Segment(index, *pair) for index, pair in enumerate(pairwise(bounds)))
+
+
+def times_within(times: Sequence[int], begin: int | None, end: int | None) -> Sequence[int]:
+    """The display times of `times`, ascending, from `begin` on and before `end`; None: no bound on that side."""
+    first = 0 if begin is None else bisect_left(times, begin)
+    return times[first : None if end is None else bisect_left(times, end)]

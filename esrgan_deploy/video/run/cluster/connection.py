@@ -1,4 +1,4 @@
-"""Joining a Ray cluster, or starting one on this machine, and what its nodes have."""
+"""Joining a Ray cluster, or starting one on this machine, and how many workers its nodes can hold."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from esrgan_deploy.backends.names import GPU_BACKENDS
 from esrgan_deploy.errors import BackendMissingError, MachineError, OptionError
 
-REACH_S = 5.0
+CONNECT_S = 5.0
 """Seconds that a cluster has to accept a connection. Ray itself would try for ten minutes."""
 
 
 @dataclass(frozen=True)
-class Demand:
-    """What one worker takes of its node."""
+class WorkerResources:
+    """What Ray reserves for one worker on its node."""
 
     cpus: int
     gpus: int
@@ -30,20 +30,20 @@ class Demand:
 
 
 @contextlib.contextmanager
-def connected(address: str | None) -> Iterator[None]:
-    """Be connected to a cluster, quietly. A program that is already connected stays so, wherever that is.
+def ray_connection(address: str | None) -> Iterator[None]:
+    """Be connected to a cluster for the block. A program that is connected already stays so, whatever `address` is.
 
     Args:
-        address: "host:port", or "auto" for the one that this machine belongs to; None or "local": start one on this
+        address: "host:port", or "auto" for the cluster that this machine belongs to; None or "local": start one on this
             machine, and stop it at the end.
 
     Raises:
         BackendMissingError: Ray is not installed.
-        OptionError: no address.
+        OptionError: not of that form.
         MachineError: no cluster answers there, or it is of another version.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray announces that a task without a GPU will once see none; until then it sees all, as it should.
+    # A task that asks for no GPU sees all of them; a later Ray will hide them, and warns unless told to keep this.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
@@ -55,7 +55,7 @@ def connected(address: str | None) -> Iterator[None]:
     address = _address(address)
     if address not in ("auto", "local"):
         _check_answers(address)
-    with _own_signals():
+    with _sigterm_handler_kept():
         logging.getLogger("ray").setLevel(logging.ERROR)
         try:
             ray.init(
@@ -75,38 +75,38 @@ def connected(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def demand(backend: str, threads: int | None) -> Demand:
-    """What a worker of this backend takes: a GPU, or the CPUs of its threads.
+def worker_resources(backend: str, threads: int | None) -> WorkerResources:
+    """What a worker of this backend needs: a GPU and a CPU, or a CPU for each thread.
 
-    Without a number of threads it takes as many CPUs as the smallest node has, so that one worker fills that node.
+    If `threads` is None it gets as many CPUs as the smallest node has, so that one worker fills that node.
 
     Raises:
         MachineError: no node has that.
     """
-    nodes = _nodes()
+    nodes = _alive_nodes()
     has_gpus = any(node.get("GPU", 0) >= 1 for node in nodes)
     if backend in GPU_BACKENDS or (backend == "auto" and has_gpus):
-        wanted = Demand(cpus=1, gpus=1)
+        wanted = WorkerResources(cpus=1, gpus=1)
     else:
         cpus = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
-        wanted = Demand(cpus=threads or min(cpus, default=1), gpus=0)
-    if not slots(wanted):
+        wanted = WorkerResources(cpus=threads or min(cpus, default=1), gpus=0)
+    if not count_slots(wanted):
         largest = max((int(node.get("CPU", 0)) for node in nodes), default=0)
         has = f"no node has more than {largest}" if not wanted.gpus else "no node has one"
         raise MachineError(f"--ray: a worker needs {wanted}, and {has}; give fewer --threads or another backend")
     return wanted
 
 
-def slots(wanted: Demand) -> int:
+def count_slots(wanted: WorkerResources) -> int:
     """How many workers the nodes that are alive can hold at the same time."""
     count = 0
-    for node in _nodes():
+    for node in _alive_nodes():
         fits = node.get("CPU", 0) // wanted.cpus
         count += int(min(fits, node.get("GPU", 0) // wanted.gpus) if wanted.gpus else fits)
     return count
 
 
-def _nodes() -> list[dict[str, float]]:
+def _alive_nodes() -> list[dict[str, float]]:
     """The resources of each node that is alive."""
     import ray
 
@@ -126,7 +126,7 @@ def _address(address: str | None) -> str:
 def _check_answers(address: str) -> None:
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
     except (OSError, OverflowError, ValueError) as error:
         raise MachineError(
             f"--ray {address}: nothing answers there: {getattr(error, 'strerror', None) or error}; "
@@ -135,8 +135,8 @@ def _check_answers(address: str) -> None:
 
 
 @contextlib.contextmanager
-def _own_signals() -> Iterator[None]:
-    """Keep this program's answer to SIGTERM, which `ray.init` replaces by an exit without a word."""
+def _sigterm_handler_kept() -> Iterator[None]:
+    """Keep this program's handler of SIGTERM: `ray.init` replaces it by one that exits without a message."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""Upscale a clip on a Ray cluster: each segment is a task, and the journal of this machine collects them."""
+"""Upscale a clip on a Ray cluster: each segment is a task, and this program, the driver, keeps the results."""
 
 from __future__ import annotations
 
@@ -17,26 +17,31 @@ from esrgan_deploy.errors import MachineError, MediaError, ModelError, OptionErr
 from esrgan_deploy.tile_reuse import Counts
 from esrgan_deploy.video.output.checkpoint import Checkpoint, open_checkpoint
 from esrgan_deploy.video.run.cluster import worker
-from esrgan_deploy.video.run.cluster.connection import Demand, connected, demand, slots
-from esrgan_deploy.video.run.cluster.recipe import UpscalerSpec
-from esrgan_deploy.video.run.finish import finish, missing
+from esrgan_deploy.video.run.cluster.connection import (
+    WorkerResources,
+    count_slots,
+    ray_connection,
+    worker_resources,
+)
+from esrgan_deploy.video.run.cluster.upscaler_spec import UpscalerSpec
+from esrgan_deploy.video.run.finish import VideoSummary, finish, missing
+from esrgan_deploy.video.run.frames import FrameProgress
 from esrgan_deploy.video.run.job import VideoJob, prepare_job
 from esrgan_deploy.video.run.options import VideoOptions
-from esrgan_deploy.video.run.pipeline import Progress, VideoSummary
 from esrgan_deploy.video.source.decode import decoded_frames
 from esrgan_deploy.video.source.segments import Segment
 
 LARGEST_SENT = 1 << 30
-"""Bytes of a source that are sent to workers that do not see the file. A larger one belongs into a shared folder."""
+"""Bytes of a source that are sent to workers that do not see the file. A larger one has to be in a shared folder."""
 PLAYLISTS = ("hls", "dash", "concat", "imf")
-"""Formats, by FFmpeg's names, whose file only tells where the pictures are."""
-ATTEMPTS_AGAIN = 5
-"""How often a segment is tried again whose worker died."""
-AHEAD = 2
+"""Formats, by FFmpeg's names, whose file only names the files that hold the video."""
+RETRIES = 5
+"""How often a task is repeated whose worker or node died."""
+TASKS_PER_SLOT = 2
 """Segments for each worker that Ray holds: one at work, one that follows without a pause."""
 POLL_S = 0.5
 CANCEL_S = 3.0
-NODES_EVERY_S = 5.0
+COUNT_SLOTS_EVERY_S = 5.0
 NO_NODE_S = 600.0
 """Seconds without any node that could work, after which the run ends."""
 
@@ -44,15 +49,15 @@ NO_NODE_S = 600.0
 def upscale_on_ray(
     source: Path,
     target: Path,
-    recipe: UpscalerSpec,
+    spec: UpscalerSpec,
     options: VideoOptions | None = None,
     *,
     address: str | None = None,
     resume: bool = False,
-    progress: Progress | None = None,
+    progress: FrameProgress | None = None,
     note: Callable[[str], None] | None = None,
 ) -> VideoSummary:
-    """Do what `upscale_video` does, with the workers of a Ray cluster. The file and the journal are the same.
+    """Do what `upscale_video` does, with the workers of a Ray cluster. The target and `TARGET.parts` are the same.
 
     This machine reads and writes the files, and computes only where it is a node of the cluster itself. A program that
     is connected to Ray already stays connected, and `address` does not matter to it.
@@ -60,12 +65,12 @@ def upscale_on_ray(
     Args:
         source: a clip that `probe` accepts. Workers read it at the same path, or get a copy if it is small.
         target: see `upscale_video`.
-        recipe: makes the Upscaler of each worker.
-        options: what is asked for beside that.
+        spec: makes the Upscaler of each worker.
+        options: which frames, and how they are encoded.
         address: "host:port" of a cluster, or "auto" for the one that this machine belongs to; None or "local": this
-            machine alone, with a worker for each of its GPUs, or as many as `recipe.threads` leaves room for.
+            machine alone, with a worker for each of its GPUs, or as many as `spec.threads` leaves room for.
         resume: go on with the segments that an interrupted run finished, on a cluster or not.
-        progress: called now and then.
+        progress: called about twice a second.
         note: called with a line that the user should see.
 
     Raises:
@@ -79,102 +84,91 @@ def upscale_on_ray(
     options = options or VideoOptions()
     if options.preview:
         raise OptionError("--preview does not work with --ray: the frames are on other machines; leave out one of them")
-    with connected(address):
-        crew = _Crew(recipe)
-        job = prepare_job(source, target, options, crew.identity, crew.output_size)
-        if job.scan.damage and note:
-            note(f"{job.scan.damage}; the frames before that are written")
+    with ray_connection(address):
+        workers = _Workers(spec)
+        job = prepare_job(source, target, options, workers.identity, workers.output_size, note)
         with open_checkpoint(target, job.identity, resume=resume) as checkpoint:
-            before = sum(record.frames for record in checkpoint.records.values())
-            work = _Work(crew, job, checkpoint, progress, note)
-            work.run(missing(job, checkpoint))
-            records = finish(job, checkpoint, target)
-    frames = sum(record.frames for record in records)
-    return VideoSummary(
-        frames=frames,
-        computed=frames - before,
-        reused=sum(record.reused for record in records),
-        tiles_reused=work.counts.share_reused,
-        seconds=time.perf_counter() - begin,
-        busy_s=dict(work.busy_s),
-    )
+            driver = _Driver(workers, job, checkpoint, progress, note)
+            driver.run(missing(job, checkpoint))
+            return finish(job, checkpoint, target, driver.counts, driver.busy_s, begin)
 
 
-class _Crew:
-    """The workers: what they take of their nodes, what they are given, and what they are."""
+class _Workers:
+    """The workers of a run: the resources of each, and the Upscaler that each of them opens."""
 
-    def __init__(self, recipe: UpscalerSpec) -> None:
-        """Ask one of them.
+    def __init__(self, spec: UpscalerSpec) -> None:
+        """Find out what the Upscaler is by opening it in one worker.
 
         Raises:
             ModelError: the model cannot be used.
             MachineError: no node is large enough, or the first one cannot do it.
         """
-        self._recipe = recipe
-        self._model = worker.Stored(_put(_bytes_of(recipe.model))) if recipe.model else None
-        self._equip(demand(recipe.backend, recipe.threads))
-        self.identity = self._ask()
-        if self.demand.gpus and self.identity["backend"] not in GPU_BACKENDS:  # "auto", and the GPU is of no use to it
-            self._equip(demand(self.identity["backend"], recipe.threads))
-
-    def _equip(self, wanted: Demand) -> None:
-        self.demand = wanted
-        threads = self._recipe.threads if wanted.gpus else wanted.cpus
-        self.tools = worker.Stored(_put(worker.Tools(replace(self._recipe, threads=threads), self._model)))
-
-    def _ask(self) -> dict[str, Any]:
-        answer = _get(self.task(worker.identify).remote(self.tools))
-        if isinstance(answer, worker.Failed):
-            raise answer.error
-        identity: dict[str, Any] = answer
-        return identity
+        self._spec = spec
+        self._model = worker.StoredObject(_put(_bytes_of(spec.model))) if spec.model else None
+        self._prepare(worker_resources(spec.backend, spec.threads))
+        self.identity: dict[str, Any] = self._call(worker.identify)
+        """See `Upscaler.identity`."""
+        if self.resources.gpus and self.identity["backend"] not in GPU_BACKENDS:  # "auto" found no backend for the GPU
+            self._prepare(worker_resources(self.identity["backend"], spec.threads))
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """See `Upscaler.output_size`."""
-        size: tuple[int, int] = _get(self.task(worker.output_size).remote(self.tools, height, width))
+        size: tuple[int, int] = self._call(worker.output_size, height, width)
         return size
 
-    def task(self, function: Callable[..., Any]) -> Any:  # noqa: ANN401  # Ray's wrapper of it
-        """A function as a task of this size, which is tried again if its node or its process dies."""
+    def task(self, function: Callable[..., Any]) -> Any:  # noqa: ANN401  # ray.remote_function.RemoteFunction
+        """A function as a task with the resources of a worker, repeated if its node or its process dies."""
         import ray
 
         # By default a process that had a GPU serves one task only, and the next one would load the model again.
         decorate = ray.remote(
-            num_cpus=self.demand.cpus, num_gpus=self.demand.gpus, max_calls=0, max_retries=ATTEMPTS_AGAIN
+            num_cpus=self.resources.cpus, num_gpus=self.resources.gpus, max_calls=0, max_retries=RETRIES
         )
         return decorate(function)
 
+    def _prepare(self, resources: WorkerResources) -> None:
+        self.resources = resources
+        threads = self._spec.threads if resources.gpus else resources.cpus
+        setup = worker.WorkerSetup(replace(self._spec, threads=threads), self._model)
+        self.setup = worker.StoredObject(_put(setup))
 
-class _Work:
-    """The segments of one run, on their way through the cluster."""
+    def _call(self, function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401  # what it returns
+        result = _get(self.task(function).remote(self.setup, *arguments))
+        if isinstance(result, worker.TaskFailure):
+            raise result.error
+        return result
+
+
+class _Driver:
+    """Submits the segments of one run as tasks, and keeps their results."""
 
     def __init__(
         self,
-        crew: _Crew,
+        workers: _Workers,
         job: VideoJob,
         checkpoint: Checkpoint,
-        progress: Progress | None,
+        progress: FrameProgress | None,
         note: Callable[[str], None] | None,
     ) -> None:
-        self._crew = crew
+        self._workers = workers
         self._job = job
         self._checkpoint = checkpoint
         self._note = note
-        self._task = crew.task(worker.upscale_segment)
-        self._stored_job = worker.Stored(_put(job))
+        self._task = workers.task(worker.upscale_segment)
+        self._stored_job = worker.StoredObject(_put(job))
         stat = job.source.path.stat()
-        self._source = worker.Source(job.source.path.absolute(), stat.st_size, stat.st_mtime)
-        self._display = _Display(progress, job) if progress else None
+        self._source = worker.SourceFile(job.source.path.absolute(), stat.st_size, stat.st_mtime)
+        self._progress = _ClusterProgress(progress, job) if progress else None
         self._waiting: deque[Segment] = deque()
         self._in_flight: dict[Any, Segment] = {}
         self._slots = 0
-        self._looked = self._had_slots = -float("inf")
+        self._slots_counted_s = self._slots_seen_s = -float("inf")
         self.busy_s: Counter[str] = Counter()
-        """Seconds of all workers together."""
+        """Seconds that each stage was at work, of all workers together."""
         self.counts = Counts()
 
     def run(self, segments: Sequence[Segment]) -> None:
-        """Finish `segments`, but for those behind damage of the source.
+        """Finish `segments`, except for those after damage of the source.
 
         Raises:
             EsrganError: what a worker met; or workers died again and again.
@@ -183,60 +177,60 @@ class _Work:
         import ray
 
         self._waiting.extend(segments)
-        self._had_slots = time.monotonic()
+        self._slots_seen_s = time.monotonic()
         try:
             while self._waiting or self._in_flight:
                 self._count_slots()
-                while self._waiting and len(self._in_flight) < AHEAD * self._slots:
+                while self._waiting and len(self._in_flight) < TASKS_PER_SLOT * self._slots:
                     self._submit(self._waiting.popleft())
                 if not self._in_flight:
                     time.sleep(POLL_S)
                     continue
                 ready, _ = ray.wait(list(self._in_flight), timeout=POLL_S)
                 for reference in ready:
-                    # Damage that another result of this round tells of may have taken this one off the list.
+                    # If another result of this round has damage, the segments after it are cancelled already.
                     if segment := self._in_flight.pop(reference, None):
                         self._take(segment, _get(reference))
-                if self._display:
-                    self._display.show(self._checkpoint, [segment.index for segment in self._in_flight.values()])
+                if self._progress:
+                    self._progress.show(self._checkpoint, [segment.index for segment in self._in_flight.values()])
         finally:
             self._cancel(lambda _segment: True)
 
     def _submit(self, segment: Segment) -> None:
-        actor = self._display.actor if self._display else None
-        reference = self._task.remote(self._crew.tools, self._stored_job, self._source, segment, actor)
+        actor = self._progress.actor if self._progress else None
+        reference = self._task.remote(self._workers.setup, self._stored_job, self._source, segment, actor)
         self._in_flight[reference] = segment
 
     def _count_slots(self) -> None:
-        """Look now and then how many workers there can be: nodes come and go.
+        """Count every few seconds how many workers there can be: nodes come and go.
 
         Raises:
-            MachineError: there has been none for a long time.
+            MachineError: there has been no room for any for a long time.
         """
         now = time.monotonic()
-        if now - self._looked < NODES_EVERY_S:
+        if now - self._slots_counted_s < COUNT_SLOTS_EVERY_S:
             return
-        self._looked = now
-        found = slots(self._crew.demand)
+        self._slots_counted_s = now
+        found = count_slots(self._workers.resources)
         if not found and self._slots and self._note:
             self._note("no node is left that could work; waiting for one")
         self._slots = found
         if found:
-            self._had_slots = now
-        elif now - self._had_slots > NO_NODE_S:
+            self._slots_seen_s = now
+        elif now - self._slots_seen_s > NO_NODE_S:
             raise MachineError(
-                f"--ray: no node with {self._crew.demand} for {NO_NODE_S / 60:.0f} minutes; "
+                f"--ray: no node with {self._workers.resources} for {NO_NODE_S / 60:.0f} minutes; "
                 "start one with ray start --address, then --resume goes on"
             )
 
     def _take(self, segment: Segment, result: Any) -> None:  # noqa: ANN401  # what the task returned
-        if isinstance(result, worker.Failed):
+        if isinstance(result, worker.TaskFailure):
             raise result.error
-        if isinstance(result, worker.Unseen):
+        if isinstance(result, worker.SourceNotFound):
             self._send_source(result.node)
             self._submit(segment)
             return
-        assert isinstance(result, worker.Finished)
+        assert isinstance(result, worker.FinishedSegment)
         record = result.record
         if record.damage:
             record = replace(record, damage=self._confirmed_damage(segment, result.node))
@@ -253,7 +247,7 @@ class _Work:
         """Why the source ends in this segment, as this machine sees it.
 
         Raises:
-            MachineError: here it does not end, so the node could not read it.
+            MachineError: it does not end there on this machine, so the node could not read it.
         """
         try:
             for _ in decoded_frames(self._job.source, self._job.scan, [segment]):
@@ -265,22 +259,23 @@ class _Work:
         )
 
     def _send_source(self, node: str) -> None:
-        """Give the source to the workers that do not see it.
+        """Put the source into Ray's object store, for workers that do not see the file.
 
         Raises:
             MachineError: it is too large for that.
         """
         if self._source.content:
             return
-        too_large = self._source.size > LARGEST_SENT
+        path, size = self._source.path, self._source.size
+        too_large = size > LARGEST_SENT
         if too_large or self._job.source.container in PLAYLISTS:
-            kind = f"file of {self._source.size / 2**30:.1f} GiB" if too_large else "playlist"
+            kind = f"file of {size / 2**30:.1f} GiB" if too_large else "playlist"
             raise MachineError(
-                f"node {node}: does not see {self._source.path} as it is here, and a {kind} is not sent; put it "
+                f"node {node}: does not see {path} as it is on this machine, and a {kind} is not sent; put it "
                 "into a folder that all machines share, or copy it with its time stamp (cp -p)"
             )
-        content = worker.Stored(_put(_mapped(self._source.path)))
-        self._source = replace(self._source, content=content)
+        content = np.asarray(np.memmap(path, np.uint8, "r"))  # Ray copies it without a second copy in this process
+        self._source = replace(self._source, content=worker.StoredObject(_put(content)))
 
     def _cancel(self, which: Callable[[Segment], bool]) -> None:
         """Stop tasks: by an interrupt, after which they clean up, and by force where that takes too long."""
@@ -296,31 +291,30 @@ class _Work:
                 ray.cancel(reference, force=True)
 
 
-class _Display:
-    """Progress over all workers."""
+class _ClusterProgress:
+    """Adds up the frames of all workers for the callback of the user."""
 
-    def __init__(self, progress: Progress, job: VideoJob) -> None:
+    def __init__(self, progress: FrameProgress, job: VideoJob) -> None:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self._progress = progress
         self._job = job
-        # On this node, so that no other node's end takes it away.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self.actor = ray.remote(num_cpus=0, scheduling_strategy=here)(worker.Progress).remote()
+        # On the driver's node, so that the loss of another node does not take it away.
+        this_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.actor = ray.remote(num_cpus=0, scheduling_strategy=this_node)(worker.FrameCounter).remote()
         self._asked = self.actor.frames.remote()
         self._frames: dict[int, int] = {}
         self._shown = 0
 
-    def show(self, checkpoint: Checkpoint, at_work: Sequence[int]) -> None:
-        """Call back with what is done; a segment that is done again takes nothing away from what was shown."""
+    def show(self, checkpoint: Checkpoint, in_flight: Sequence[int]) -> None:
+        """Call back with what is done; a segment that is repeated takes nothing away from what was shown."""
         import ray
 
         if ray.wait([self._asked], timeout=0)[0]:
             self._frames = _get(self._asked)
             self._asked = self.actor.frames.remote()
-        finished = sum(record.frames for record in checkpoint.records.values())
-        self._shown = max(self._shown, finished + sum(self._frames.get(index, 0) for index in at_work))
+        self._shown = max(self._shown, checkpoint.frames + sum(self._frames.get(index, 0) for index in in_flight))
         self._progress(self._shown, max(self._shown, self._job.frames))
 
 
@@ -344,15 +338,15 @@ def _get(reference: Any) -> Any:  # noqa: ANN401
     except RayTaskError as error:
         if isinstance(error.cause, RaySystemError):  # the worker could not even read the arguments
             reason = str(error.cause).removeprefix("System error: ").split("\n", 1)[0]
-            place = re.search(r"ip=([^)\s]+)", str(error))  # Ray says it nowhere else
+            place = re.search(r"ip=([^)\s]+)", str(error))  # no attribute of Ray's error tells the node
             raise MachineError(
-                f"node {place[1] if place else '?'}: {reason}; install the same esrgan-deploy and Ray there as here, "
-                "for the Python that runs Ray"
+                f"node {place[1] if place else '?'}: {reason}; install the same esrgan-deploy and Ray there as on this "
+                "machine, for the Python that runs Ray"
             ) from error
         raise error.cause from error
     except RayError as error:
         raise MachineError(
-            f"--ray: workers died {ATTEMPTS_AGAIN + 1} times at the same work: {' '.join(str(error).split())[:300]}; "
+            f"--ray: workers died {RETRIES + 1} times at the same work: {' '.join(str(error).split())[:300]}; "
             "if they lack memory, give a smaller --tile or more --threads, then --resume goes on"
         ) from error
 
@@ -362,8 +356,3 @@ def _bytes_of(model: Path) -> Any:  # noqa: ANN401
         return np.fromfile(model, np.uint8)
     except OSError as error:
         raise ModelError(f"{model}: cannot be read: {error.strerror}") from error
-
-
-def _mapped(path: Path) -> Any:  # noqa: ANN401
-    """The bytes of a file, which Ray copies without a second copy in this process."""
-    return np.asarray(np.memmap(path, np.uint8, "r"))

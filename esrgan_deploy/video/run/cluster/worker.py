@@ -1,6 +1,6 @@
 """What runs in a worker process of a cluster: segments, one after the other, on an Upscaler that stays loaded.
 
-A worker may be killed at any moment. So what it keeps on its disk has no name there, and is gone with the process.
+A worker may be killed at any moment. So its temporary files have no name, and are gone with the process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from esrgan_deploy.errors import EsrganError, MachineError, OutputError
 from esrgan_deploy.tile_reuse import Counts
 from esrgan_deploy.video.output.segment_file import SegmentRecord
-from esrgan_deploy.video.run.cluster.recipe import UpscalerSpec
+from esrgan_deploy.video.run.cluster.upscaler_spec import UpscalerSpec
 from esrgan_deploy.video.run.frames import SegmentUpscaler
 from esrgan_deploy.video.run.job import VideoJob, versions
 from esrgan_deploy.video.source.segments import Segment
@@ -35,10 +35,10 @@ REPORT_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
-class Stored:
-    """Something in Ray's object store that a worker fetches when it needs it, once."""
+class StoredObject:
+    """An object in Ray's object store that a worker fetches when it needs it, once."""
 
-    reference: Any  # ray.ObjectRef; Ray would fetch one that is an argument by itself, for every call
+    reference: Any  # ray.ObjectRef; wrapped, since Ray fetches one that is an argument itself for every call
 
     def fetch(self) -> Any:  # noqa: ANN401  # whatever was stored
         """Wait for it."""
@@ -48,27 +48,27 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Tools:
-    """How a worker makes its Upscaler."""
+class WorkerSetup:
+    """From what a worker makes its Upscaler."""
 
-    recipe: UpscalerSpec
-    model: Stored | None
+    spec: UpscalerSpec
+    model: StoredObject | None
     """The bytes of the model's file; None: there is none."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """A clip, and how a worker knows that it sees the same one at the same path."""
+class SourceFile:
+    """The clip, and how a worker knows whether it sees the same file at the same path."""
 
     path: Path
     """Absolute."""
     size: int
     modified_s: float
-    content: Stored | None = None
+    content: StoredObject | None = None
     """The bytes of the file, for workers that do not see it."""
 
     def visible(self) -> bool:
-        """Tell whether the file at this path is the one that is meant."""
+        """True if this process finds the same file at the path."""
         try:
             found = self.path.stat()
         except OSError:
@@ -78,8 +78,8 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A segment."""
+class FinishedSegment:
+    """The result of a task."""
 
     record: SegmentRecord
     packets: npt.NDArray[np.uint8]
@@ -94,72 +94,72 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class Unseen:
-    """The worker does not see the source, and was not given its content."""
+class SourceNotFound:
+    """The result of a task whose worker does not see the source, and was not given its content."""
 
     node: str
 
 
 @dataclass(frozen=True)
-class Failed:
-    """An error that another attempt would meet again. Raised in a task, it would come back as one of Ray's."""
+class TaskFailure:
+    """The result of a task that would fail again. If the task raised the error, the driver would get one of Ray's."""
 
     error: EsrganError
 
 
-class Progress:
-    """An actor that knows how many frames of each segment are done. An attempt that begins anew counts anew."""
+class FrameCounter:
+    """An actor that knows how many frames of each segment are done. A segment that is repeated counts from 0 again."""
 
     def __init__(self) -> None:
         self._frames: dict[int, int] = {}
 
     def report(self, segment: int, frames: int) -> None:
-        """Say that so many frames of a segment are done."""
+        """Say how many frames of a segment are done."""
         self._frames[segment] = frames
 
     def frames(self) -> dict[int, int]:
-        """Frames by segment, finished ones among them."""
+        """Index of each segment, also of finished ones -> frames that are done."""
         return self._frames
 
 
-def identify(tools: Stored) -> dict[str, Any] | Failed:
+def identify(setup: StoredObject) -> dict[str, Any] | TaskFailure:
     """A task: what the Upscaler of this worker is; see `Upscaler.identity`."""
     try:
-        return _Worker.of(tools).upscaler.identity()
+        return _Worker.of(setup).upscaler.identity()
     except EsrganError as error:
-        return Failed(_at_node(error))
+        return TaskFailure(_at_node(error))
 
 
-def output_size(tools: Stored, height: int, width: int) -> tuple[int, int]:
+def output_size(setup: StoredObject, height: int, width: int) -> tuple[int, int]:
     """A task: see `Upscaler.output_size`."""
-    return _Worker.of(tools).upscaler.output_size(height, width)
+    return _Worker.of(setup).upscaler.output_size(height, width)
 
 
 def upscale_segment(
-    tools: Stored,
-    job: Stored,
-    source: Source,
+    setup: StoredObject,
+    job: StoredObject,
+    source: SourceFile,
     segment: Segment,
-    progress: Any,  # noqa: ANN401  # Ray's handle of a Progress
-) -> Finished | Unseen | Failed:
+    counter: Any,  # noqa: ANN401  # Ray's handle of a FrameCounter
+) -> FinishedSegment | SourceNotFound | TaskFailure:
     """A task: finish one segment.
 
     Args:
-        tools: holds `Tools`.
+        setup: holds a `WorkerSetup`.
         job: holds a `VideoJob`.
         source: of the job.
         segment: one of the job's.
-        progress: a handle of a `Progress` actor; None: nobody wants to know.
+        counter: the `FrameCounter` to report to; None: progress is not shown.
     """
     try:
-        worker = _Worker.of(tools)
-        worker.take(job)
-        path = worker.local(source)
+        worker = _Worker.of(setup)
+        worker.set_job(job)
+        path = worker.readable_path(source)
         if path is None:
-            return Unseen(_node())
-        return worker.finish(path, segment, _reporter(progress, segment.index) if progress else None)
+            return SourceNotFound(_node())
+        return worker.upscale(path, segment, _reporter(counter, segment.index) if counter else None)
     except EsrganError as error:
-        return Failed(_at_node(error))
+        return TaskFailure(_at_node(error))
 
 
 class _Worker:
@@ -168,57 +168,56 @@ class _Worker:
     _kept: _Worker | None = None
 
     @classmethod
-    def of(cls, tools: Stored) -> _Worker:
-        """The one for these tools; that of another run is closed."""
+    def of(cls, setup: StoredObject) -> _Worker:
+        """The one of this setup; that of another run is closed."""
         kept = _Worker._kept
-        if kept and kept._tools == tools:
+        if kept and kept._setup == setup:
             kept._check_gpus()
             return kept
         if kept:
             _Worker._kept = None
             kept.upscaler.close()
-        _Worker._kept = _Worker(tools)
+        _Worker._kept = _Worker(setup)
         return _Worker._kept
 
-    def __init__(self, tools: Stored) -> None:
+    def __init__(self, setup: StoredObject) -> None:
         import ray
 
-        self._tools = tools
+        self._setup = setup
         self._gpus = ray.get_gpu_ids()
         self._model: IO[bytes] | None = None
-        self._source: tuple[Stored, IO[bytes]] | None = None
-        self._job: tuple[Stored, VideoJob] | None = None
-        self.upscaler = self._open(tools.fetch())
+        self._source: tuple[StoredObject, IO[bytes]] | None = None
+        self._job: tuple[StoredObject, VideoJob] | None = None
+        self.upscaler = self._open(setup.fetch())
 
-    def _open(self, tools: Tools) -> Upscaler:
-        if tools.model is None:
-            return tools.recipe.open()
-        self._model = _nameless(tools.model.fetch())
+    def _open(self, setup: WorkerSetup) -> Upscaler:
+        if setup.model is None:
+            return setup.spec.open()
+        self._model = _unnamed_file(setup.model.fetch())
         path = _path_of(self._model)
         try:
-            return replace(tools.recipe, model=path).open()
+            return replace(setup.spec, model=path).open()
         except EsrganError as error:
-            raise type(error)(str(error).replace(str(path), str(tools.recipe.model))) from error
+            raise type(error)(str(error).replace(str(path), str(setup.spec.model))) from error
 
     def _check_gpus(self) -> None:
-        """A process cannot leave the GPU that it began with. Where Ray gives it another one, Ray has to try anew."""
+        """End the process if Ray gives it another GPU, since CUDA keeps the first one; Ray then repeats the task."""
         import ray
 
         if ray.get_gpu_ids() != self._gpus:
             os._exit(1)
 
-    def take(self, job: Stored) -> None:
+    def set_job(self, job: StoredObject) -> None:
         """Make this the job of the segments that follow.
 
         Raises:
-            MachineError: this node would not make the same file.
+            MachineError: the segments of this node would not fit those of the others.
         """
         if self._job and self._job[0] == job:
             return
         fetched: VideoJob = job.fetch()
         self.upscaler.follow(fetched.identity, fetched.source.height, fetched.source.width)
-        here = {**self.upscaler.identity(), **versions()}
-        for name, value in here.items():
+        for name, value in {**self.upscaler.identity(), **versions()}.items():
             if fetched.identity[name] != value:
                 raise MachineError(
                     f"its {name} is {value}, that of the run {fetched.identity[name]}, so the pieces would not fit; "
@@ -226,18 +225,18 @@ class _Worker:
                 )
         self._job = job, fetched
 
-    def local(self, source: Source) -> Path | None:
-        """Where this process reads the source; None: nowhere yet."""
+    def readable_path(self, source: SourceFile) -> Path | None:
+        """Where this process can read the source; None: nowhere, its content has to be sent."""
         if source.visible():
             return source.path
         if source.content is None:
             return None
         if self._source is None or self._source[0] != source.content:
-            self._source = source.content, _nameless(source.content.fetch())
+            self._source = source.content, _unnamed_file(source.content.fetch())
         return _path_of(self._source[1])
 
-    def finish(self, source: Path, segment: Segment, progress: Callable[[int], None] | None) -> Finished:
-        """Upscale one segment of the job."""
+    def upscale(self, source: Path, segment: Segment, progress: Callable[[int], None] | None) -> FinishedSegment:
+        """Finish one segment of the job."""
         assert self._job is not None
         begin = time.perf_counter()
         job = replace(self._job[1], source=replace(self._job[1].source, path=source))
@@ -246,7 +245,7 @@ class _Worker:
         segments = SegmentUpscaler(job, self.upscaler, store, progress=progress)
         segments.run([segment])
         (record,) = store.records
-        return Finished(
+        return FinishedSegment(
             record=record,
             packets=np.frombuffer(store.packets.getbuffer(), np.uint8),
             node=_node(),
@@ -257,7 +256,7 @@ class _Worker:
 
 
 class _MemoryStore:
-    """Keeps one segment in memory, from where it goes to Ray's object store; see `SegmentStore`."""
+    """Keeps one segment in memory, to be sent through Ray's object store; see `SegmentStore`."""
 
     def __init__(self) -> None:
         self.packets = io.BytesIO()
@@ -271,8 +270,8 @@ class _MemoryStore:
         self.records.append(record)
 
 
-def _nameless(content: npt.NDArray[np.uint8]) -> IO[bytes]:
-    """A file of this content without a name, so that it never outlives the process.
+def _unnamed_file(content: npt.NDArray[np.uint8]) -> IO[bytes]:
+    """A temporary file without a name, so that it never outlives the process.
 
     Raises:
         OutputError: the disk is full.
@@ -290,8 +289,8 @@ def _path_of(file: IO[bytes]) -> Path:
     return Path(f"/proc/self/fd/{file.fileno()}")
 
 
-def _reporter(progress: Any, segment: int) -> Callable[[int], None]:  # noqa: ANN401
-    """A callback for `SegmentUpscaler` that reports now and then."""
+def _reporter(counter: Any, segment: int) -> Callable[[int], None]:  # noqa: ANN401
+    """A callback for `SegmentUpscaler` that reports once in `REPORT_EVERY_S`."""
     last = time.monotonic()
 
     def report(done: int) -> None:
@@ -299,13 +298,13 @@ def _reporter(progress: Any, segment: int) -> Callable[[int], None]:  # noqa: AN
         now = time.monotonic()
         if now - last >= REPORT_EVERY_S:
             last = now
-            progress.report.remote(segment, done)
+            counter.report.remote(segment, done)
 
     return report
 
 
 def _at_node(error: EsrganError) -> EsrganError:
-    """The same error, with the node's name where that matters: not for a bad model or option."""
+    """The same error; the node's name is added where it matters, not for a bad model or option."""
     return type(error)(f"node {_node()}: {error}") if isinstance(error, MachineError | OutputError) else error
 
 

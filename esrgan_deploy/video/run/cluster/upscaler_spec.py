@@ -1,4 +1,4 @@
-"""How a worker makes its Upscaler."""
+"""From what a worker makes its Upscaler."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class UpscalerSpec:
     """
 
     model: Path | None
-    """An ONNX file; it travels with the recipe. None: with the backend "reference" only."""
+    """An ONNX file, which is sent to the workers; None: with the backend "reference" only."""
     backend: str = "auto"
     precision: CpuPrecision = "auto"
     threads: int | None = None
@@ -29,7 +29,7 @@ class UpscalerSpec:
     tolerance: int = 0
 
     def open(self) -> Upscaler:
-        """Load the network and plan for it.
+        """Load the network.
 
         Raises:
             EsrganError: see `open_session` and `Upscaler`.
