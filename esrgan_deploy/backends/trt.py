@@ -1,4 +1,4 @@
-"""TensorRT: the fastest backend on an NVIDIA GPU, for frames on the host and for frames that are on the GPU already."""
+"""TensorRT, the fastest backend on an NVIDIA GPU, for frames in host memory and for frames in GPU memory."""
 
 from __future__ import annotations
 
@@ -8,34 +8,32 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from esrgan_deploy.alpha import check_alpha, info_at_alpha
 from esrgan_deploy.backends.names import ENGINE_SUFFIXES
 from esrgan_deploy.backends.session import Session, check_batch
 from esrgan_deploy.cuda.arrays import DeviceFrames, device_array, stream_handle
-from esrgan_deploy.cuda.driver import Driver
+from esrgan_deploy.cuda.driver import Driver, open_driver
 from esrgan_deploy.cuda.pool import Pool
+from esrgan_deploy.engine.adapter import TensorRT, load_tensorrt
+from esrgan_deploy.engine.build.progress import BuildProgress
+from esrgan_deploy.engine.machine import check_tensorrt
 from esrgan_deploy.engine.options import EngineOptions, Profile, Shape
 from esrgan_deploy.engine.run.host_streams import HostStreams
 from esrgan_deploy.engine.run.loader import Loader
 from esrgan_deploy.engine.run.source import CachedEngines, EngineSource, OneEngine
 from esrgan_deploy.engine.run.workers import BatchTask, Workers
+from esrgan_deploy.engine.store.cache import EngineCache
 from esrgan_deploy.errors import MachineError, OptionError
 from esrgan_deploy.frame_io import Frames, FrameType
 
-if TYPE_CHECKING:
-    from esrgan_deploy.engine.adapter import TensorRT
-    from esrgan_deploy.engine.build.progress import BuildProgress
-    from esrgan_deploy.engine.store.cache import EngineCache
-
 
 class TensorRTSession(Session):
-    """Frames in, frames out, through one TensorRT engine at a time.
+    """Upscales frames with one TensorRT engine at a time; another engine is loaded when the frames need one.
 
-    A feeder thread stages batches and enqueues them, a finisher thread waits for their ends. Results are views of
-    pinned memory, which is used again when the last view of it is gone; they stay valid after `close`. What is called
-    when a future is done runs in the finisher thread, and must not call the session.
+    One thread gives batches to the GPU, another waits for their results. Results are views of pinned memory, which is
+    used again when the last view of it is gone; they stay valid after `close`. Callbacks of a future run in the thread
+    that waits for results, and must not call the session.
     """
 
     def __init__(
@@ -56,34 +54,40 @@ class TensorRTSession(Session):
 
         Args:
             model: an engine with its sidecar, or an ONNX file, whose engines are in `cache` or are built.
-            batch: frames that are computed together; None: as `prepare` says, or as many as come first.
-            streams: execution contexts in parallel, each with buffers of its own.
-            refit: make engines that `set_alpha` can change, of an ONNX file with its endpoints beside it.
+            batch: frames that are computed together; None: as many as `prepare` is told of, or as the first batch has.
+            streams: execution contexts that work side by side, each with buffers of its own.
+            refit: build engines that `set_alpha` can change; the weights of both endpoints must lie beside the model.
             optimization_level: of builds, 0 (quick) to 5; see `EngineOptions`.
-            cache: None: the user's.
-            trt: None: the TensorRT that is installed.
-            driver: None: a new one on `device`, which is closed after the session and its last result.
+            cache: where engines are kept; None: the user's cache folder.
+            trt: TensorRT; None: the one that is installed.
+            driver: the GPU; None: it is opened here, and closed after the session and its last result.
             device: number of the GPU; `driver` is on it.
-            progress: told of builds; None: nobody is.
+            progress: called while an engine is built.
 
         Raises:
             BackendMissingError: TensorRT, or the package for CUDA, is not installed.
             MachineError: no GPU or driver.
             ModelError: not a model or engine, or an engine for another machine.
-            OptionError: a number out of range, or `refit` without the endpoints.
+            OptionError: a number out of range, or `refit` without the weights of the endpoints.
         """
         for name, value in (("batch", batch), ("streams", streams)):
             if value is not None and value < 1:
                 raise OptionError(f"{name} {value} is too small; give at least 1")
         settings = EngineOptions(Profile.fixed(1, 1, 1), refit=refit, optimization_level=optimization_level)
         with contextlib.ExitStack() as on_failure:
-            self._driver = driver or _open_driver(device)
-            close_driver = self._driver.close if driver is None else _keep_open
+            self._driver = driver or open_driver(device)
+            close_driver = self._driver.close if driver is None else lambda: None
             on_failure.callback(close_driver)
-            # After the driver: without a GPU TensorRT may crash.
-            trt = trt or _load_tensorrt(self._driver)
+            if trt is None:  # only now that a GPU was found: without one TensorRT may crash
+                trt = load_tensorrt()
+                check_tensorrt(trt, self._driver.facts)
+            self._source: EngineSource
             with self._driver.active():
-                self._source = _open_source(model, trt, self._driver, cache, settings, progress or _tell_nobody)
+                if model.suffix in ENGINE_SUFFIXES:
+                    self._source = OneEngine(model, trt, self._driver)
+                else:
+                    told = progress or (lambda phase, done, total: None)
+                    self._source = CachedEngines(model, trt, self._driver, cache or EngineCache(), settings, told)
             on_failure.pop_all()
         self.info = self._source.info
         self.backend = "tensorrt"
@@ -95,11 +99,11 @@ class TensorRTSession(Session):
         self._fixed_batch = self._batch = batch
         self._closed = False
         self._lock = threading.Lock()
-        """Held by whoever uses the loader or enqueues."""
+        """Held while the loader is used and while batches are enqueued."""
         self._workers = Workers(self._driver)
 
     def submit(self, batch: Frames) -> Future[Frames]:
-        """See `Session.submit`. The future also raises what loading or building an engine raises.
+        """See `Session.submit`. Errors of loading or building an engine come from the future.
 
         Raises:
             MachineError: from the future: the device failed, has no memory left, or the network overflowed.
@@ -110,7 +114,7 @@ class TensorRTSession(Session):
         return future
 
     def prepare(self, shape: tuple[int, int, int], frame_type: FrameType) -> None:
-        """See `Session.prepare`: loads the engine, or builds it, which takes minutes.
+        """See `Session.prepare`. The engine is loaded, or built, which takes minutes.
 
         Raises:
             OptionError: the engine, or the model, does not take frames of this size or type.
@@ -118,15 +122,15 @@ class TensorRTSession(Session):
             MachineError: there is not enough memory, or the build failed.
         """
         count, height, width = shape
-        self._call(lambda: None)  # what was submitted before comes first, with the engine that it needs
-        # In the caller's thread, where Ctrl-C can stop a build.
+        self._call(lambda: None)  # batches that were submitted before still need the present engine
+        # In the caller's thread, since Ctrl-C can stop a build only there.
         with self._lock, self._driver.active():
             self._check_open()
             self._batch = self._fixed_batch or count
             self._streams_for(count, height, width, frame_type)
 
     def set_alpha(self, alpha: float) -> None:
-        """See `Session.set_alpha`: waits for what was submitted before, and changes the engine in place.
+        """See `Session.set_alpha`. Waits for batches that were submitted before, then exchanges the engine's weights.
 
         Raises:
             ModelError: the weights of both endpoints are damaged, or belong to another model.
@@ -139,28 +143,28 @@ class TensorRTSession(Session):
                 "was built with --refit, or a session with refit=True"
             )
 
-        def turn() -> None:
+        def exchange() -> None:
             self._loader.set_alpha(alpha)
             self.info = (
                 self._source.info if alpha == self._source.info.alpha else info_at_alpha(self._source.info, alpha)
             )
 
-        self._call(turn)
+        self._call(exchange)
 
     def run_device(self, frames: object, out: object | None = None, *, stream: object = None) -> DeviceFrames:
-        """Upscale frames that are on the GPU, without a copy and without waiting.
+        """Upscale frames that are in GPU memory, without copying them and without waiting for the result.
 
         Args:
             frames: uint8 or uint16 (N, H, W, 3), C-contiguous, with `__cuda_array_interface__` or `__dlpack__`: a
                 PyCUDA GPUArray, a CuPy array, a torch tensor. H and W are multiples of `info.multiple_of`. The memory
-                must not change, or be given back, before the result is there.
-            out: the same kind of array for the result, (N, H * scale, W * scale, 3); None: memory of the session's.
-            stream: the CUDA stream in whose order this happens, as a number or as an object of PyCUDA, CuPy, torch or
+                must neither change nor be freed before the result is there.
+            out: an array of the same kind for the result, (N, H * scale, W * scale, 3); None: the session's memory.
+            stream: the CUDA stream that the work is put into, as a number or as an object of PyCUDA, CuPy, torch or
                 cuda.core; None: the legacy default stream.
 
         Returns:
-            The result, which is there after the work in `stream`; libraries take it without a copy. What the network
-            made of the first frames should be checked once, with its `check`.
+            The result, which is complete after the work in `stream`; other libraries take it without a copy. Call its
+            `check` once for a new model: overflow in the network is noticed only there.
 
         Raises:
             OptionError: not such an array, or frames that the engine does not take.
@@ -176,26 +180,26 @@ class TensorRTSession(Session):
             if height % self.info.multiple_of or width % self.info.multiple_of:
                 raise OptionError(
                     f"frames: {width}x{height} are no multiples of {self.info.multiple_of}, which this network needs; "
-                    "pad them: frames on the GPU are not copied to do that"
+                    "pad them first: frames in GPU memory are not copied here"
                 )
             streams, shape = self._streams_for(count, height, width, source.frame_type)
             return self._loader.device_stream().run(streams, source, target, shape, handle)
 
     def close(self) -> None:
-        """See `Session.close`. Results stay valid; the memory of each is freed with its last view."""
+        """See `Session.close`. Results stay valid; each one's memory is freed when the last view of it is gone."""
         if not self._workers.close():
             return
         with self._lock:
             self._closed = True
             try:
-                # What the device refuses after a failure is of no interest any more: the failure has been reported.
+                # After a failure the device may refuse everything; that failure has been reported.
                 with contextlib.suppress(MachineError), self._driver.active():
                     self._loader.close()
             finally:
                 self._pool.close()
 
     def _call(self, function: Callable[[], None]) -> None:
-        """Let the feeder call `function`, after everything that was submitted before, and wait for it."""
+        """Call `function` after all batches that were submitted before were started, and wait until it returns."""
         future: Future[None] = Future()
 
         def step() -> None:
@@ -212,7 +216,7 @@ class TensorRTSession(Session):
         future.result()
 
     def _start(self, batch: Frames, frames: FrameType, future: Future[Frames]) -> None:
-        """Enqueue a batch, in parts if it is larger than the engine's."""
+        """Start a batch, in parts if it has more frames than the engine takes at a time."""
         if not future.set_running_or_notify_cancel():
             return
         task = BatchTask(future)
@@ -222,14 +226,14 @@ class TensorRTSession(Session):
                 self._enqueue(batch, frames, task)
         except BaseException as error:
             task.error = error
-        # After its parts, of which some may be on their way even if one failed.
+        # Behind its parts, since some may be at work even if another failed.
         self._workers.finish(task.end)
 
     def _enqueue(self, batch: Frames, frames: FrameType, task: BatchTask) -> None:
         count, height, width, _ = batch.shape
         streams, shape = self._streams_for(count, height, width, frames)
         scale, sizes = self.info.scale, streams.engine.sizes
-        # Blocks for whole batches, so that a short last one finds the block of a full one.
+        # Room for whole batches, so that a short last one can reuse the memory of a full one.
         whole = Shape(-(-count // shape.batch) * shape.batch, shape.height, shape.width)
         block = self._pool.take(None, sizes.frames_out(whole))
         large = block.array((count, shape.height * scale, shape.width * scale, 3), batch.dtype)
@@ -240,7 +244,7 @@ class TensorRTSession(Session):
             self._workers.finish(partial(task.finish, streams, buffers, len(part)))
 
     def _streams_for(self, count: int, height: int, width: int, frames: FrameType) -> tuple[HostStreams, Shape]:
-        """The engine for such frames, and the shape that they are padded to."""
+        """Load the engine for such frames; also returns the shape that they are padded to."""
         self._batch = self._batch or count
         multiple = self.info.multiple_of
         wanted = Shape(self._batch, height + -height % multiple, width + -width % multiple)
@@ -249,41 +253,3 @@ class TensorRTSession(Session):
     def _check_open(self) -> None:
         if self._closed:
             raise RuntimeError("the session is closed")
-
-
-def _open_source(
-    model: Path,
-    trt: TensorRT,
-    driver: Driver,
-    cache: EngineCache | None,
-    settings: EngineOptions,
-    progress: BuildProgress,
-) -> EngineSource:
-    if model.suffix in ENGINE_SUFFIXES:
-        return OneEngine(model, trt, driver)
-    from esrgan_deploy.engine.store.cache import EngineCache
-
-    return CachedEngines(model, trt, driver, cache or EngineCache(), settings, progress)
-
-
-def _open_driver(device: int) -> Driver:
-    from esrgan_deploy.cuda.driver import open_driver
-
-    return open_driver(device=device)
-
-
-def _load_tensorrt(driver: Driver) -> TensorRT:
-    from esrgan_deploy.cuda.gpu import check_driver, required_cuda
-    from esrgan_deploy.engine.adapter import load_tensorrt
-
-    trt = load_tensorrt()
-    check_driver(driver.facts, required_cuda(trt.module.__name__), str(trt))
-    return trt
-
-
-def _keep_open() -> None:
-    """For a driver that belongs to the caller."""
-
-
-def _tell_nobody(phase: str, done: int, total: int) -> None:
-    """For builds that nobody watches."""

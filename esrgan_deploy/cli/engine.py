@@ -13,9 +13,9 @@ from esrgan_deploy.cli.progress import BuildProgress
 from esrgan_deploy.errors import EsrganError, OptionError
 
 if TYPE_CHECKING:
+    from esrgan_deploy.engine.machine import Machine
     from esrgan_deploy.engine.options import Profile
     from esrgan_deploy.engine.store.cache import EngineCache
-    from esrgan_deploy.engine.store.sidecar import Machine
     from esrgan_deploy.model import ModelInfo
 
 TILINGS = ("none", "fast", "moderate", "full")
@@ -81,7 +81,7 @@ def _engine(args: argparse.Namespace) -> None:
 
 
 def _build(cache: EngineCache, args: argparse.Namespace) -> None:
-    from esrgan_deploy.engine.local_machine import find_local_machine, free_memory
+    from esrgan_deploy.engine.machine import find_local_machine, free_memory
     from esrgan_deploy.engine.options import EngineOptions
     from esrgan_deploy.model import load_onnx
 
@@ -159,8 +159,7 @@ def _prune(cache: EngineCache, *, everything: bool) -> None:
 
 def _known_machine(consequence: str) -> Machine | None:
     """The present machine, or None and a line that says why it is not known and what follows from that."""
-    from esrgan_deploy.engine.local_machine import find_local_machine
-    from esrgan_deploy.engine.store.sidecar import this_machine
+    from esrgan_deploy.engine.machine import find_local_machine, this_machine
 
     try:
         return this_machine(*find_local_machine())

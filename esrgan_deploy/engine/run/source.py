@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from esrgan_deploy.alpha import endpoints_path
 from esrgan_deploy.cuda.driver import Driver
 from esrgan_deploy.engine.build.memory import engine_memory
+from esrgan_deploy.engine.machine import this_machine
 from esrgan_deploy.engine.options import EngineOptions, Profile, Shape, default_profile
 from esrgan_deploy.engine.store.cache import EngineCache
-from esrgan_deploy.engine.store.sidecar import EngineFile, check_machine, open_engine, this_machine
+from esrgan_deploy.engine.store.sidecar import EngineFile, check_machine, open_engine
 from esrgan_deploy.errors import ModelError, OptionError
 from esrgan_deploy.frame_io import FrameType
 from esrgan_deploy.model import ModelInfo, load_onnx

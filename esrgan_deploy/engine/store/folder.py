@@ -1,13 +1,13 @@
-"""The files in a folder of engines: how they are named, and which of them are ours.
+"""The files in a folder of engines: how they are named, and which of them belong to us.
 
     NAME = STEM.OPTIONS.LIBRARY.GPU.KEY         compact.u8_1x360x640.trt10.13.3.9.sm90.0123456789ab
     NAME.engine, NAME.engine.json               a plan and its sidecar
     NAME.ends.safetensors                       the weights at alpha 0 and 1, where it can be refitted
     .NAME.RANDOM.part.SUFFIX                    one of these while it is written
     .KEY.lock                                   held by whoever builds the engine
-    LIBRARY.GPU.MACHINE.timing                  what the builder remembers of its measurements
+    LIBRARY.GPU.MACHINE.timing                  TensorRT's timing cache: how fast its kernels are on that machine
 
-No other file is ever touched. KEY and MACHINE are the first twelve hexadecimal digits of a SHA-256.
+Other files are never touched. KEY and MACHINE are the first twelve hexadecimal digits of a SHA-256.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from esrgan_deploy.engine.machine import Machine
 from esrgan_deploy.engine.options import EngineOptions
-from esrgan_deploy.engine.store.sidecar import EngineFile, Machine, open_engine
+from esrgan_deploy.engine.store.sidecar import EngineFile, open_engine
 from esrgan_deploy.errors import ModelError, OutputError
 
 _KEY_DIGITS = 12
 _STEM_BYTES = 100
-"""So that with all that follows no name comes near the 255 bytes that file systems allow."""
+"""Limits the length of file names, of which most file systems allow 255 bytes."""
 _NAME = r".+\.u(?:8|16)_[\dx-]+(?:_refit)?\.(?:trt|rtx)[\w.]*\.(?:sm\d+|any)\.(?P<key>[0-9a-f]{12})"
 _FINISHED = re.compile(rf"{_NAME}\.(?:engine|engine\.json|ends\.safetensors)", re.DOTALL)
 _PARTIAL = re.compile(rf"\.{_NAME}(?:\.engine|\.ends)?\.[0-9a-f]{{8}}\.part\.(?:engine|json|safetensors)", re.DOTALL)
@@ -46,7 +47,7 @@ class Entry:
 
 
 class EngineFolder:
-    """The files of engines in one folder, which need not exist yet."""
+    """The engines' files in one folder, which need not exist yet."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -63,7 +64,7 @@ class EngineFolder:
             raise OutputError(f"{self.path}: cannot be made: {error.strerror}; choose another folder") from error
 
     def check_room(self, model: Path) -> None:
-        """Refuse to build for minutes what the disk then has no room for. A plan is about as large as its weights.
+        """Make sure, before the long build, that the disk has room for the plan, which is about as large as the model.
 
         Raises:
             OutputError: less is free than the ONNX file takes.
@@ -85,12 +86,12 @@ class EngineFolder:
         return self.path / f".{key[:_KEY_DIGITS]}.lock"
 
     def timing_path(self, machine: Machine) -> Path:
-        """Where the builder's measurements on a machine belong."""
+        """Where the timing cache of a machine belongs."""
         digest = hashlib.sha256(json.dumps(asdict(machine), sort_keys=True).encode()).hexdigest()
         return self.path / f"{machine.label}.{digest[:_KEY_DIGITS]}.timing"
 
     def engine_paths(self, key: str = "") -> list[Path]:
-        """What is named as an engine, or as the engine of one key, by name.
+        """Files that are named as engines, or as the engine of one key, sorted by name.
 
         Raises:
             OutputError: the folder cannot be read.
@@ -99,7 +100,7 @@ class EngineFolder:
         return [path for path, match in finished if match and (not key or key.startswith(match["key"]))]
 
     def engines(self, key: str = "") -> list[Entry]:
-        """All engines, or what lies under one key, by name; each was compared with its sidecar.
+        """All engines, or those of one key, sorted by name, each compared with its sidecar.
 
         Raises:
             OutputError: the folder cannot be read.
@@ -109,7 +110,7 @@ class EngineFolder:
     def by_key(self) -> dict[str, list[Path]]:
         """All files of engines, finished or not, by the first digits of their keys.
 
-        A key under which there is only a lock has an empty list.
+        The list is empty for a key of which only the lock is left.
 
         Raises:
             OutputError: the folder cannot be read.
@@ -131,7 +132,7 @@ class EngineFolder:
         return self.by_key().get(key[:_KEY_DIGITS], [])
 
     def timings(self) -> list[Path]:
-        """What builders remember, on all machines, also where one was killed while it wrote.
+        """The timing caches of all machines, unfinished ones of killed processes too.
 
         Raises:
             OutputError: the folder cannot be read.

@@ -1,8 +1,8 @@
-"""What lies beside a plan and says what it is: nothing of a plan reaches TensorRT before this was compared with it.
+"""The sidecar of a plan: a JSON file beside it that says what it was built for, and holds its check sum.
 
-A plan is the memory image of a program for one GPU. TensorRT checks little of it: a truncated one, or another file
-under its name, can end in a segmentation fault. So each `X.engine` has an `X.engine.json`, which is written after it.
-A plan without that file, or with one that does not fit it, is none.
+A plan is a program for one GPU. TensorRT checks little of it: a truncated plan, or another file under its name, can end
+in a segmentation fault. So each `X.engine` has an `X.engine.json`, which is written after it, and TensorRT gets a plan
+only if it agrees with its sidecar.
 """
 
 from __future__ import annotations
@@ -14,76 +14,20 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from esrgan_deploy.alpha import endpoints_path
+from esrgan_deploy.engine.machine import Machine
 from esrgan_deploy.engine.options import EngineOptions
-from esrgan_deploy.errors import MachineError, ModelError, OptionError
+from esrgan_deploy.errors import ModelError, OptionError
 from esrgan_deploy.frame_io import LARGEST
 from esrgan_deploy.model import ModelInfo
 from esrgan_deploy.system.files import replacing
 
-if TYPE_CHECKING:
-    from esrgan_deploy.cuda.gpu import DeviceFacts
-    from esrgan_deploy.engine.adapter import TensorRT
-
 SIDECAR_FORMAT = 1
-"""Part of every engine's key. Raise it when the sidecar changes, or the graph that frames enter and leave by."""
+"""Part of every engine's key. Raise it when the sidecar changes, or the graph that `frame_graph` makes."""
 _MAGIC = (b"ftrt", b"vtrt")
 """First bytes of a plan of TensorRT and of TensorRT-RTX."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Everything outside the model that a plan depends on.
-
-    A portable plan runs on several kinds of GPU, under any driver: its `gpu` is "any", its compute capability (0, 0)
-    and its driver empty.
-    """
-
-    gpu: str
-    """For instance "NVIDIA H200"."""
-    compute_capability: tuple[int, int]
-    """(9, 0) for sm_90."""
-    driver: str
-    """For instance "580.159.03"."""
-    library: str
-    """For instance "TensorRT 10.13.3.9" or "TensorRT-RTX 1.7.1.116"."""
-
-    @property
-    def label(self) -> str:
-        """For file names: trt10.13.3.9.sm90, rtx1.7.1.116.any."""
-        name, _, version = self.library.rpartition(" ")
-        return f"{'rtx' if name == 'TensorRT-RTX' else 'trt'}{version}.{self._architecture}"
-
-    @property
-    def _architecture(self) -> str:
-        return "sm{}{}".format(*self.compute_capability) if any(self.compute_capability) else "any"
-
-    def __str__(self) -> str:
-        """In one line, for people."""
-        gpu = f"{self.gpu} ({self._architecture})" if any(self.compute_capability) else "any GPU"
-        return ", ".join(filter(None, (gpu, self.driver and f"driver {self.driver}", self.library)))
-
-
-def this_machine(trt: TensorRT, facts: DeviceFacts | None) -> Machine:
-    """The machine that plans are built for here.
-
-    Args:
-        trt: the TensorRT that is installed.
-        facts: what `esrgan_deploy.cuda.gpu` found; None: nothing, which is enough for portable plans.
-
-    Raises:
-        MachineError: no GPU, and a library that builds for one only.
-    """
-    name = f"{trt.name} {trt.version}"
-    if trt.portable:
-        return Machine("any", (0, 0), "", name)
-    if facts is None:
-        raise MachineError(
-            f"{name} builds engines for one GPU, and none is known here; build on the machine that will run the engine"
-        )
-    return Machine(facts.name, facts.compute_capability, facts.driver, name)
 
 
 @dataclass(frozen=True)
@@ -99,22 +43,22 @@ class Sidecar:
     info: ModelInfo
     """What the ONNX file says of itself."""
     options: EngineOptions
-    """As built: a dynamic profile may have become static, or smaller, than what was asked for; `notes` say so."""
+    """As built: a dynamic profile may have become smaller, or static; then `notes` say so."""
     machine: Machine
     plan_sha256: str
     plan_bytes: int
     ends_sha256: str | None
     """SHA-256 of the file beside the plan with the weights at alpha 0 and 1; None: the engine cannot be refitted."""
     seconds: float
-    """That the build took."""
+    """How long the build took."""
     built: datetime.datetime
     """When it was finished, UTC."""
     notes: tuple[str, ...]
-    """What a user should know of the build, one line each."""
+    """What the user should know about the build, one line each."""
     created_by: str
 
     def to_json(self) -> dict[str, Any]:
-        """For the file; `from_json` reads it back."""
+        """Values for the JSON file."""
         return {
             "format": SIDECAR_FORMAT,
             **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)},
@@ -126,10 +70,10 @@ class Sidecar:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], source: Path) -> Sidecar:
-        """Read back what `to_json` gave.
+        """Read back what `to_json` gave, from the file `source`.
 
         Raises:
-            ModelError: of another version of this program, or damaged; `source` is named.
+            ModelError: the file is damaged, or was written by another version of this program.
         """
         try:
             if content["format"] != SIDECAR_FORMAT:
@@ -185,7 +129,7 @@ def _info(content: Mapping[str, Any], model_sha256: str, source: Path) -> ModelI
 
 @dataclass(frozen=True)
 class EngineFile:
-    """A plan on the disk, with its sidecar. Nothing but the sidecar was read so far."""
+    """A plan on the disk, of which only the sidecar has been read."""
 
     path: Path
     sidecar: Sidecar
@@ -196,10 +140,10 @@ class EngineFile:
         return endpoints_path(self.path)
 
     def read(self) -> bytes:
-        """The plan, after it was compared with the sidecar.
+        """Read the plan, and compare it with the sidecar.
 
         Raises:
-            ModelError: cannot be read, truncated, damaged, or no plan; names what is wrong and the remedy.
+            ModelError: it cannot be read, is truncated or damaged, or is no plan.
         """
         plan = _read(self.path)
         if len(plan) != self.sidecar.plan_bytes or hashlib.sha256(plan).hexdigest() != self.sidecar.plan_sha256:
@@ -207,10 +151,10 @@ class EngineFile:
         return plan
 
     def verify(self) -> None:
-        """Compare the plan, and the weights beside it, with the sidecar.
+        """Compare the plan, and the weights of the endpoints, with the sidecar.
 
         Raises:
-            ModelError: something is missing or differs; names what is wrong and the remedy.
+            ModelError: a file is missing or differs.
         """
         self.read()
         if self.sidecar.ends_sha256 and hashlib.sha256(_read(self.endpoints)).hexdigest() != self.sidecar.ends_sha256:
@@ -233,7 +177,7 @@ def sidecar_beside(engine: Path) -> Path:
 
 
 def write_sidecar(engine: Path, sidecar: Sidecar) -> None:
-    """Write the description of a plan that is complete.
+    """Write the sidecar of a plan that is complete on the disk.
 
     Raises:
         OutputError: it cannot be written.
@@ -243,7 +187,7 @@ def write_sidecar(engine: Path, sidecar: Sidecar) -> None:
 
 
 def open_engine(path: Path) -> EngineFile:
-    """An engine that the user names; its sidecar lies beside it.
+    """Open an engine by reading its sidecar.
 
     Raises:
         ModelError: no such file, no engine, or its sidecar is missing or damaged.
@@ -260,8 +204,8 @@ def open_engine(path: Path) -> EngineFile:
         if start not in _MAGIC:
             raise ModelError(f"{path}: is no TensorRT engine; build one with: esrgan-engine MODEL.onnx")
         raise ModelError(
-            f"{path}: {beside.name} is missing beside it, so it cannot be told what it was built for; copy that file "
-            "as well, or build the engine here with: esrgan-engine MODEL.onnx"
+            f"{path}: {beside.name} is missing beside it, which says what it was built for; copy that file as "
+            "well, or build the engine here with: esrgan-engine MODEL.onnx"
         )
     try:
         content = json.loads(_read(beside))
@@ -271,10 +215,10 @@ def open_engine(path: Path) -> EngineFile:
 
 
 def check_machine(engine: EngineFile, machine: Machine) -> None:
-    """Refuse an engine that was built for another machine.
+    """Make sure that an engine was built for this machine.
 
     Raises:
-        ModelError: GPU, driver or TensorRT differ; names both and how to build for this one.
+        ModelError: GPU, driver or TensorRT differ.
     """
     theirs = engine.sidecar.machine
     if theirs != machine:

@@ -225,7 +225,7 @@ def base_name(args: argparse.Namespace, network: Network) -> str:
 def _build_engine(model: Path, refit: bool) -> str:
     """The engine of an export, where a GPU and TensorRT are; elsewhere, why there is none and what to do."""
     from esrgan_deploy.cuda.gpu import find_gpu
-    from esrgan_deploy.engine.local_machine import find_local_machine, free_memory
+    from esrgan_deploy.engine.machine import find_local_machine, free_memory
     from esrgan_deploy.engine.options import EngineOptions, default_profile
     from esrgan_deploy.engine.store.cache import EngineCache
     from esrgan_deploy.model import load_onnx

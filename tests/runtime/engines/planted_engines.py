@@ -9,10 +9,11 @@ from pathlib import Path
 from esrgan_deploy import ModelInfo
 from esrgan_deploy.alpha import endpoints_path
 from esrgan_deploy.cuda.gpu import DeviceFacts
+from esrgan_deploy.engine.machine import Machine
 from esrgan_deploy.engine.options import EngineOptions, Profile, Shape
 from esrgan_deploy.engine.store.cache import engine_key
 from esrgan_deploy.engine.store.folder import EngineFolder
-from esrgan_deploy.engine.store.sidecar import EngineFile, Machine, Sidecar, sidecar_beside, write_sidecar
+from esrgan_deploy.engine.store.sidecar import EngineFile, Sidecar, sidecar_beside, write_sidecar
 
 H200 = Machine("NVIDIA H200", (9, 0), "580.159.03", "TensorRT 10.13.3.9")
 FACTS = DeviceFacts("NVIDIA H200", (9, 0), "580.159.03", 13000, 1 << 37)

@@ -262,9 +262,9 @@ def gpu(monkeypatch):
     def install(memory):
         facts = dataclasses.replace(FACTS, total_memory=memory)
         trt = TensorRT(make("10.13.3.9", FakeDriver(facts)))
-        monkeypatch.setattr("esrgan_deploy.engine.adapter.load_tensorrt", lambda: trt)
-        monkeypatch.setattr("esrgan_deploy.cuda.gpu.find_gpu", lambda: facts)
-        monkeypatch.setattr("esrgan_deploy.cuda.driver.open_driver", lambda: FakeDriver(facts))
+        monkeypatch.setattr("esrgan_deploy.engine.machine.load_tensorrt", lambda: trt)
+        monkeypatch.setattr("esrgan_deploy.engine.machine.find_gpu", lambda: facts)
+        monkeypatch.setattr("esrgan_deploy.engine.machine.open_driver", lambda: FakeDriver(facts))
 
     return install
 

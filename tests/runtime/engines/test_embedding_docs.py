@@ -95,8 +95,8 @@ def gpu(request, folder, monkeypatch, rng):
     for name, module in packages.modules().items():
         monkeypatch.setitem(sys.modules, name, module)
     adapter = TensorRT(fake_tensorrt.make(fake_tensorrt.VERSIONS[-1], driver))
-    monkeypatch.setattr(trt, "_open_driver", lambda device: driver)
-    monkeypatch.setattr(trt, "_load_tensorrt", lambda driver: adapter)
+    monkeypatch.setattr(trt, "open_driver", lambda device: driver)
+    monkeypatch.setattr(trt, "load_tensorrt", lambda: adapter)
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     return packages
 

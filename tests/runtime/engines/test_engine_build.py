@@ -13,11 +13,11 @@ from onnx import TensorProto, helper
 from engine_onnx import one_line, write_fp8, write_half, write_quantised
 from esrgan_deploy import MachineError, ModelError, ModelInfo, OptionError, OutputError
 from esrgan_deploy.engine.adapter import TensorRT
-from esrgan_deploy.engine.build import timing_cache
 from esrgan_deploy.engine.build.memory import engine_memory
 from esrgan_deploy.engine.build.plan import build_plan
 from esrgan_deploy.engine.build.progress import BuildMonitor
 from esrgan_deploy.engine.options import EngineOptions, Profile, Shape
+from esrgan_deploy.engine.store import timing_cache
 from esrgan_deploy.model import load_onnx
 from fake_cuda import FACTS, FakeDriver
 from fake_tensorrt import make

@@ -15,10 +15,11 @@ import pytest
 from esrgan_deploy import ModelError, OptionError, OutputError
 from esrgan_deploy.alpha import endpoints_path
 from esrgan_deploy.engine.adapter import TensorRT
-from esrgan_deploy.engine.build import timing_cache
+from esrgan_deploy.engine.machine import Machine
 from esrgan_deploy.engine.options import EngineOptions, Shape
+from esrgan_deploy.engine.store import timing_cache
 from esrgan_deploy.engine.store.cache import EngineCache, engine_key
-from esrgan_deploy.engine.store.sidecar import Machine, sidecar_beside
+from esrgan_deploy.engine.store.sidecar import sidecar_beside
 from esrgan_deploy.models import BUNDLED
 from fake_cuda import FACTS, FakeDriver
 from fake_tensorrt import make

@@ -15,16 +15,15 @@ from hypothesis import strategies as st
 
 from esrgan_deploy import MachineError, ModelError, ModelInfo
 from esrgan_deploy.alpha import endpoints_path
+from esrgan_deploy.engine.machine import Machine, this_machine
 from esrgan_deploy.engine.options import EngineOptions, Profile, Shape
 from esrgan_deploy.engine.store.cache import EngineCache
 from esrgan_deploy.engine.store.folder import EngineFolder
 from esrgan_deploy.engine.store.sidecar import (
-    Machine,
     Sidecar,
     check_machine,
     open_engine,
     sidecar_beside,
-    this_machine,
 )
 from esrgan_deploy.system.locks import locked
 from planted_engines import DYNAMIC, FACTS, FULL, H200, PLAN, names, plant, truncate
