@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, cast
+from typing import cast
 
 import av
 from av.codec.context import Flags
@@ -92,17 +92,6 @@ class FrameToEncode:
     segment: int
     repeated: bool
     """True: the same VideoFrame as before."""
-
-
-@dataclass(frozen=True)
-class EncodedPacket:
-    """One packet of an encoder. Times are in units of the source's time base."""
-
-    data: bytes
-    pts: int
-    duration: int
-    key: bool
-    """True: decoding can begin here."""
 
 
 @dataclass(frozen=True)
@@ -239,13 +228,13 @@ class SegmentEncoder:
         """What a decoder needs before the first packet."""
         return bytes(self._context.extradata or b"")
 
-    def encode(self, frame: VideoFrame, pts: int, duration: int) -> Iterator[EncodedPacket]:
-        """Send one frame; the packets that are ready, none at first."""
+    def encode(self, frame: VideoFrame, pts: int, duration: int) -> Iterator[Packet[VideoStream]]:
+        """Send one frame; the packets that are ready, none at first. Times are in units of the source's time base."""
         frame.pts, frame.time_base = pts, self._time_base
         self._durations[pts] = duration
         return self._receive(self._context.encode(frame))
 
-    def flush(self) -> Iterator[EncodedPacket]:
+    def flush(self) -> Iterator[Packet[VideoStream]]:
         """The packets that the encoder still holds.
 
         Raises:
@@ -255,12 +244,12 @@ class SegmentEncoder:
         if self._durations:
             raise RuntimeError(f"the encoder kept {len(self._durations)} frames, one has PTS {min(self._durations)}")
 
-    def _receive(self, packets: list[Packet[Any]]) -> Iterator[EncodedPacket]:
+    def _receive(self, packets: list[Packet[VideoStream]]) -> Iterator[Packet[VideoStream]]:
         for packet in packets:
             if packet.pts not in self._durations:
                 raise RuntimeError(f"the encoder returned PTS {packet.pts}, not sent to it or returned before")
-            # The duration is ours: encoders do not hand it on.
-            yield EncodedPacket(bytes(packet), packet.pts, self._durations.pop(packet.pts), packet.is_keyframe)
+            packet.duration = self._durations.pop(packet.pts)  # encoders do not hand it on
+            yield packet
 
 
 def add_stream(container: OutputContainer, settings: EncoderSettings, info: VideoInfo) -> VideoStream:

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 import av
 from av.packet import Packet
 
-from esrgan_deploy.video.output.encode import EncodedPacket, EncoderSettings, FrameToEncode, SegmentEncoder
+from esrgan_deploy.video.output.encode import EncoderSettings, FrameToEncode, SegmentEncoder
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
@@ -110,18 +110,20 @@ def write_segment(
     encoder = SegmentEncoder(settings)
     digest = hashlib.sha256()
     sizes: list[int] = []
-    times: list[tuple[int, int]] = []
+    pts: list[int] = []
+    durations: list[int] = []
     keys: list[int] = []
     reused = 0
 
-    def write(ready: Iterable[EncodedPacket]) -> None:
+    def write(ready: Iterable[Packet[VideoStream]]) -> None:
         for packet in ready:
-            file.write(packet.data)
-            digest.update(packet.data)
-            if packet.key:
+            file.write(packet)
+            digest.update(packet)
+            if packet.is_keyframe:
                 keys.append(len(sizes))
-            sizes.append(len(packet.data))
-            times.append((packet.pts, packet.duration))
+            sizes.append(packet.size)
+            pts.append(cast("int", packet.pts))  # `SegmentEncoder` leaves none without
+            durations.append(cast("int", packet.duration))
 
     for to_encode in frames:
         reused += to_encode.repeated
@@ -134,8 +136,8 @@ def write_segment(
         sha256=digest.hexdigest(),
         header=encoder.header.hex(),
         sizes=sizes,
-        pts=[pts for pts, _ in times],
-        durations=[duration for _, duration in times],
+        pts=pts,
+        durations=durations,
         keys=keys,
         reused=reused,
     )

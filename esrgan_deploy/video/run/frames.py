@@ -56,41 +56,31 @@ class _RgbFrame:
     """The pixels that were upscaled, kept for the preview only."""
 
 
+@dataclass(frozen=True)
 class FramePipeline:
-    """Takes decoded frames through the network to an encoder. Made for one run."""
+    """Takes decoded frames through the network to an encoder."""
 
-    def __init__(
-        self,
-        info: VideoInfo,
-        settings: EncoderSettings,
-        upscaler: Upscaler,
-        *,
-        progress: Callable[[int], None] | None = None,
-        preview: Preview | None = None,
-    ) -> None:
-        """Prepare.
+    info: VideoInfo
+    """Of the clip that the frames come from."""
+    settings: EncoderSettings
+    upscaler: Upscaler
+    """Gives one frame for each one it gets, in order."""
+    progress: Callable[[int], None] | None = None
+    """Called after each frame with the number done."""
+    preview: Preview | None = None
+    """Takes frames before and after."""
 
-        Args:
-            info: of the clip that the frames come from.
-            settings: of the encoder.
-            upscaler: gives one frame for each one it gets, in order.
-            progress: called after each frame with the number done.
-            preview: takes frames before and after.
-        """
-        self._info = info
-        self._settings = settings
-        self._upscaler = upscaler
-        self._progress = progress
-        self._preview = preview
-        self.busy_s: dict[str, float] = {}
-        """Seconds that each of `STAGES` was at work; waiting for the network is part of infer."""
-
-    def run(self, frames: Iterable[DecodedFrame], encode: Callable[[Iterable[FrameToEncode]], None]) -> None:
+    def run(
+        self, frames: Iterable[DecodedFrame], encode: Callable[[Iterable[FrameToEncode]], None]
+    ) -> dict[str, float]:
         """Run all stages until the last frame is encoded.
 
         Args:
             frames: from a decoder; iterated in a thread.
             encode: takes all frames in order; called in a thread.
+
+        Returns:
+            Seconds that each of `STAGES` was at work; waiting for the network is part of infer.
 
         Raises:
             RuntimeError: the upscaler does not give one frame of the right size for each one.
@@ -107,10 +97,10 @@ class FramePipeline:
             with stages.here("infer"):
                 large.put_all(self._counted(self._infer(small)))
             stages.join()
-        self.busy_s = {name: stages.busy_s[name] for name in STAGES}
+        return {name: stages.busy_s[name] for name in STAGES}
 
     def _to_rgb(self, frames: Iterable[DecodedFrame]) -> Iterator[_RgbFrame]:
-        info = self._info
+        info = self.info
         convert = to_rgb(
             info.width,
             info.height,
@@ -128,7 +118,7 @@ class FramePipeline:
         """
         for _, segment in groupby(frames, key=lambda frame: frame.segment):
             in_flight: deque[_RgbFrame] = deque()
-            for large in self._upscaler.map(self._pixels(segment, in_flight)):
+            for large in self.upscaler.map(self._pixels(segment, in_flight)):
                 if not in_flight:
                     raise RuntimeError("the upscaler returned more frames than it was given")
                 yield replace(in_flight.popleft(), pixels=large)
@@ -138,17 +128,17 @@ class FramePipeline:
     def _pixels(self, frames: Iterable[_RgbFrame], in_flight: deque[_RgbFrame]) -> Iterator[npt.NDArray[Any]]:
         """The pixels of frames, for the upscaler. The times go to `in_flight`, and for a preview the pixels as well."""
         for frame in frames:
-            in_flight.append(replace(frame, pixels=_NO_PIXELS, before=frame.pixels if self._preview else None))
+            in_flight.append(replace(frame, pixels=_NO_PIXELS, before=frame.pixels if self.preview else None))
             yield frame.pixels
 
     def _counted(self, frames: Iterable[_RgbFrame]) -> Iterator[_RgbFrame]:
         for done, frame in enumerate(frames, 1):
             yield frame
-            if self._progress:
-                self._progress(done)
+            if self.progress:
+                self.progress(done)
 
     def _to_yuv(self, frames: Iterable[_RgbFrame]) -> Iterator[FrameToEncode]:
-        settings = self._settings
+        settings = self.settings
         size = (settings.height, settings.width, 3)
         convert = to_yuv(
             settings.width,
@@ -161,69 +151,60 @@ class FramePipeline:
         for frame in frames:
             if frame.pixels.shape != size:
                 raise RuntimeError(f"a frame of shape {frame.pixels.shape} was to be encoded as {size}")
-            if self._preview and frame.before is not None:
-                self._preview.add(frame.before, frame.pixels)
+            if self.preview and frame.before is not None:
+                self.preview.add(frame.before, frame.pixels)
             repeated = frame.pixels is pixels
             if converted is None or not repeated:
                 pixels, converted = frame.pixels, convert(frame.pixels)
             yield FrameToEncode(converted, frame.pts, frame.duration, frame.segment, repeated)
 
 
-class SegmentUpscaler:
-    """Decodes, upscales and encodes segments of one clip. Made for one run."""
+def upscale_segments(
+    job: VideoJob,
+    segments: Sequence[Segment],
+    upscaler: Upscaler,
+    store: SegmentStore,
+    *,
+    progress: Callable[[int], None] | None = None,
+    preview: Preview | None = None,
+) -> dict[str, float]:
+    """Decode, upscale and encode segments of a clip. Where it is damaged, its last segment ends before the damage.
 
-    def __init__(
-        self,
-        job: VideoJob,
-        upscaler: Upscaler,
-        store: SegmentStore,
-        *,
-        progress: Callable[[int], None] | None = None,
-        preview: Preview | None = None,
-    ) -> None:
-        """Prepare.
+    Args:
+        job: the clip, and how it is encoded.
+        segments: some of the job's, in order.
+        upscaler: see `FramePipeline`.
+        store: takes each segment when it is finished, from another thread.
+        progress: see `FramePipeline`.
+        preview: see `FramePipeline`.
 
-        Args:
-            job: the clip, and how it is encoded.
-            upscaler: see `FramePipeline`.
-            store: takes each segment when it is finished, from another thread.
-            progress: see `FramePipeline`.
-            preview: see `FramePipeline`.
-        """
-        self._job = job
-        self._store = store
-        self._pipeline = FramePipeline(job.source, job.settings, upscaler, progress=progress, preview=preview)
-        self._damage: dict[int, str] = {}
-        """Index of the segment that the source ends in too early -> why; empty: it is not damaged."""
+    Returns:
+        See `FramePipeline.run`; empty if there are no segments.
 
-    @property
-    def busy_s(self) -> dict[str, float]:
-        """Seconds that each of `STAGES` was at work."""
-        return self._pipeline.busy_s
+    Raises:
+        OutputError: a segment cannot be written.
+    """
+    if not segments:
+        return {}
+    damage: dict[int, str] = {}
+    indices = [segment.index for segment in segments]
+    return FramePipeline(job.source, job.settings, upscaler, progress, preview).run(
+        _decoded(job, segments, damage),
+        lambda frames: write_segments(store, indices, job.settings, frames, damage),
+    )
 
-    def run(self, segments: Sequence[Segment]) -> None:
-        """Finish `segments`. Where the source is damaged, the segment ends before the damage and is the last one.
 
-        Raises:
-            OutputError: a segment cannot be written.
-        """
-        indices = [segment.index for segment in segments]
-        if segments:
-            self._pipeline.run(
-                self._decode(segments),
-                lambda frames: write_segments(self._store, indices, self._job.settings, frames, self._damage),
-            )
-
-    def _decode(self, segments: Sequence[Segment]) -> Iterator[DecodedFrame]:
-        for neighbours in _consecutive(segments):
-            index = neighbours[0].index
-            try:
-                for frame in decoded_frames(self._job.source, self._job.scan, neighbours):
-                    index = frame.segment
-                    yield frame
-            except MediaError as error:
-                self._damage[index] = str(error)
-                return
+def _decoded(job: VideoJob, segments: Sequence[Segment], damage: dict[int, str]) -> Iterator[DecodedFrame]:
+    """The frames of segments up to damage of the clip, which is put into `damage` by the index of its segment."""
+    for neighbours in _consecutive(segments):
+        index = neighbours[0].index
+        try:
+            for frame in decoded_frames(job.source, job.scan, neighbours):
+                index = frame.segment
+                yield frame
+        except MediaError as error:
+            damage[index] = str(error)
+            return
 
 
 def _consecutive(segments: Sequence[Segment]) -> Iterator[list[Segment]]:

@@ -93,11 +93,11 @@ def upscale_pipe(
         if isinstance(target, Path):
             check_target(source if isinstance(source, Path) else None, target)
             partial = stack.enter_context(replacing(target))
-            pipeline.run(frames, lambda to_encode: _to_file(to_encode, partial, info, settings))
+            busy_s = pipeline.run(frames, lambda to_encode: _to_file(to_encode, partial, info, settings))
         else:
             if note:
                 note(_what_a_pipe_loses(frames))
-            pipeline.run(frames, lambda to_encode: _to_pipe(to_encode, target, settings))
+            busy_s = pipeline.run(frames, lambda to_encode: _to_pipe(to_encode, target, settings))
         done = upscaler.counts.since(counts)
         if not done.frames:
             raise frames.damage or MediaError(f"{info.path}: holds no frame in the part that was asked for")
@@ -109,7 +109,7 @@ def upscale_pipe(
         reused=done.frames_reused,
         tiles_reused=done.share_reused,
         seconds=time.perf_counter() - begin,
-        busy_s=pipeline.busy_s,
+        busy_s=busy_s,
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from esrgan_deploy.video.output.checkpoint import open_checkpoint
 from esrgan_deploy.video.run.finish import VideoSummary, finish, missing
-from esrgan_deploy.video.run.frames import FrameProgress, SegmentUpscaler
+from esrgan_deploy.video.run.frames import FrameProgress, upscale_segments
 from esrgan_deploy.video.run.job import prepare_job
 from esrgan_deploy.video.run.options import VideoOptions
 from esrgan_deploy.video.run.preview import Preview
@@ -57,12 +57,12 @@ def upscale_video(
     job = prepare_job(source, target, options, upscaler.identity(), upscaler.output_size, note)
     with open_checkpoint(target, job.identity, resume=resume) as checkpoint:
         resumed = checkpoint.resumed
-        segments = SegmentUpscaler(
+        busy_s = upscale_segments(
             job,
+            missing(job, checkpoint),
             upscaler,
             checkpoint,
             progress=(lambda done: progress(resumed + done, max(resumed + done, job.frames))) if progress else None,
             preview=Preview(target, options.preview) if options.preview else None,
         )
-        segments.run(missing(job, checkpoint))
-        return finish(job, checkpoint, target, upscaler.counts.since(counts), segments.busy_s, begin)
+        return finish(job, checkpoint, target, upscaler.counts.since(counts), busy_s, begin)

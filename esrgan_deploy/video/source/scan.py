@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -212,57 +212,56 @@ def missing_bytes(path: Path) -> int:
     with path.open("rb") as file:
         head = file.read(3 * _TS_PACKET)
         if head.startswith(_EBML):
-            return max(0, _matroska_end(file) - size)
-        if head.startswith(_RIFF):
-            return max(0, _riff_end(file, size) - size)
-        if head.startswith(_FLV):
-            return max(0, _flv_end(file, size) - size)
-        if head[4:8] in _BOXES:
-            return max(0, _boxes_end(file, size) - size)
-    if len(head) == 3 * _TS_PACKET and set(head[::_TS_PACKET]) == {_TS_SYNC}:
-        return -size % _TS_PACKET
-    return 0
+            end = _matroska_end(file)
+        elif head.startswith(_RIFF):
+            end = _end_of_parts(file, size, 0, _riff_chunk)
+        elif head.startswith(_FLV):
+            end = _end_of_parts(file, size, int.from_bytes(head[5:9], "big") + 4, _flv_tag)
+        elif head[4:8] in _BOXES:
+            end = _end_of_parts(file, size, 0, _box)
+        elif len(head) == 3 * _TS_PACKET and set(head[::_TS_PACKET]) == {_TS_SYNC}:
+            end = size + -size % _TS_PACKET
+        else:
+            end = 0
+    return max(0, end - size)
 
 
-def _boxes_end(file: BinaryIO, size: int) -> int:
-    """End of the last box that begins inside the file: 4 bytes of length, 4 of type, 8 more if the length is 1."""
-    end = 0
+def _end_of_parts(file: BinaryIO, size: int, start: int, length_of: Callable[[bytes], int | None]) -> int:
+    """End of the last part that begins inside the file.
+
+    Args:
+        file: holds parts one after the other.
+        size: of the file.
+        start: of the first part.
+        length_of: the length of a part by its first 16 bytes; None: it is not known, as of one that fills the file.
+    """
+    end = start
     while end < size:
         file.seek(end)
-        header = file.read(16)
-        length = int.from_bytes(header[:4], "big")
-        if length == 1:
-            length = int.from_bytes(header[8:16], "big")
-        if length < 8 or not header[4:8].isascii():  # 0: to the end of the file; else not a box
+        length = length_of(file.read(16))
+        if length is None:
             return size
         end += length
     return end
 
 
-def _riff_end(file: BinaryIO, size: int) -> int:
-    """End of the last RIFF chunk that begins inside the file: large AVI files are several."""
-    end = 0
-    while end < size:
-        file.seek(end)
-        header = file.read(8)
-        length = int.from_bytes(header[4:], "little")
-        if header[:4] != _RIFF or length in (0, 2**32 - 1):
-            return size
-        end += 8 + length + length % 2
-    return end
+def _box(header: bytes) -> int | None:
+    """MP4: 4 bytes of length, 4 of type, 8 more of length if the first is 1."""
+    length = int.from_bytes(header[:4], "big")
+    if length == 1:
+        length = int.from_bytes(header[8:16], "big")
+    return length if length >= 8 and header[4:8].isascii() else None
 
 
-def _flv_end(file: BinaryIO, size: int) -> int:
-    """End of the last tag that begins inside the file: a header of 11 bytes with the length, the body, 4 bytes."""
-    file.seek(5)
-    end = int.from_bytes(file.read(4), "big") + 4
-    while end < size:
-        file.seek(end)
-        header = file.read(4)
-        if header[0] & 0x1F not in _FLV_TAGS:
-            return size
-        end += 11 + int.from_bytes(header[1:], "big") + 4
-    return end
+def _riff_chunk(header: bytes) -> int | None:
+    """AVI: large files are several RIFF chunks of 4 bytes of type, 4 of length, the body, and a byte if that is odd."""
+    length = int.from_bytes(header[4:8], "little")
+    return 8 + length + length % 2 if header[:4] == _RIFF and length not in (0, 2**32 - 1) else None
+
+
+def _flv_tag(header: bytes) -> int | None:
+    """FLV: a byte of type, 3 of length, 7 more, the body, 4 bytes."""
+    return 11 + int.from_bytes(header[1:4], "big") + 4 if header[0] & 0x1F in _FLV_TAGS else None
 
 
 def _matroska_end(file: BinaryIO) -> int:

@@ -22,7 +22,7 @@ from esrgan_deploy.errors import EsrganError, MachineError, OutputError
 from esrgan_deploy.tile_reuse import Counts
 from esrgan_deploy.video.output.segment_file import SegmentRecord
 from esrgan_deploy.video.run.cluster.upscaler_spec import UpscalerSpec
-from esrgan_deploy.video.run.frames import SegmentUpscaler
+from esrgan_deploy.video.run.frames import upscale_segments
 from esrgan_deploy.video.run.job import VideoJob, versions
 from esrgan_deploy.video.source.segments import Segment
 
@@ -88,7 +88,7 @@ class FinishedSegment:
     seconds: float
     """From the first frame to the finished file."""
     busy_s: dict[str, float]
-    """See `SegmentUpscaler.busy_s`."""
+    """See `upscale_segments`."""
     counts: Counts
     """What the Upscaler did for it."""
 
@@ -242,15 +242,14 @@ class _Worker:
         job = replace(self._job[1], source=replace(self._job[1].source, path=source))
         before = replace(self.upscaler.counts)
         store = _MemoryStore()
-        segments = SegmentUpscaler(job, self.upscaler, store, progress=progress)
-        segments.run([segment])
+        busy_s = upscale_segments(job, [segment], self.upscaler, store, progress=progress)
         (record,) = store.records
         return FinishedSegment(
             record=record,
             packets=np.frombuffer(store.packets.getbuffer(), np.uint8),
             node=_node(),
             seconds=time.perf_counter() - begin,
-            busy_s=segments.busy_s,
+            busy_s=busy_s,
             counts=self.upscaler.counts.since(before),
         )
 
@@ -290,7 +289,7 @@ def _path_of(file: IO[bytes]) -> Path:
 
 
 def _reporter(counter: Any, segment: int) -> Callable[[int], None]:  # noqa: ANN401
-    """A callback for `SegmentUpscaler` that reports once in `REPORT_EVERY_S`."""
+    """A callback for `upscale_segments` that reports once in `REPORT_EVERY_S`."""
     last = time.monotonic()
 
     def report(done: int) -> None:
