@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from esrgan_train.data.loader import batches
 from esrgan_train.ema import update_average
 from esrgan_train.losses.vgg_layers import layer_names
-from esrgan_train.recipe.recipe import AdversarialLoss, PerceptualLoss, PixelLoss, Recipe, load_recipe
+from esrgan_train.recipe import AdversarialLoss, PerceptualLoss, PixelLoss, Recipe, load_recipe
 from esrgan_train.run import open_data, set_up_game
 from esrgan_train.run_log import Timed
 from esrgan_train.step import Game, train_step

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from esrgan_export.photos import load_photos
-from esrgan_train.recipe.recipe import load_recipe
+from esrgan_train.recipe import load_recipe
 from tiny import RECIPES
 
 

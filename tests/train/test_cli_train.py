@@ -12,7 +12,7 @@ from esrgan_export.checkpoint import save_checkpoint
 from esrgan_export.networks import RRDBNet
 from esrgan_train.cli import main
 from esrgan_train.loop import LAST, RECIPE, STATE
-from esrgan_train.recipe.recipe import recipe_names, recipe_text
+from esrgan_train.recipe import recipe_names, recipe_text
 from tiny import command
 
 

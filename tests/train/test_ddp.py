@@ -14,7 +14,7 @@ from torch import nn
 from esrgan_deploy import MediaError
 from esrgan_train.loop import train
 from esrgan_train.processes import agree, average_gradients, first_speaks, together
-from esrgan_train.recipe.recipe import load_recipe
+from esrgan_train.recipe import load_recipe
 from tiny import (
     assert_same_run,
     command,

@@ -9,7 +9,7 @@ import json
 import pytest
 
 from esrgan_train.loop import train
-from esrgan_train.recipe.recipe import load_recipe
+from esrgan_train.recipe import load_recipe
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ pytest.importorskip("torch", reason="training needs the 'train' extra")
 
 from esrgan_export.cli import export
 from esrgan_train import cli
-from esrgan_train.recipe.recipe import load_recipe
+from esrgan_train.recipe import load_recipe
 
 TESTS = Path(__file__).parent.parent
 PAGE = (TESTS.parent / "docs" / "training.md").read_text(encoding="utf-8")

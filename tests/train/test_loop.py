@@ -17,7 +17,7 @@ from esrgan_train import loop
 from esrgan_train.data.cache import open_pairs
 from esrgan_train.ema import update_average
 from esrgan_train.loop import DivergedError, train
-from esrgan_train.recipe.recipe import load_recipe
+from esrgan_train.recipe import load_recipe
 from esrgan_train.run import set_up
 from esrgan_train.schedule import learning_rate
 from esrgan_train.validate import means, validate

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from esrgan_deploy.errors import OptionError
-from esrgan_train.recipe.recipe import AdversarialLoss, Recipe, load_recipe, parse_recipe, recipe_names, recipe_text
+from esrgan_train.recipe import AdversarialLoss, Recipe, load_recipe, parse_recipe, recipe_names, recipe_text
 from esrgan_train.recipe.yaml_file import read_yaml
 
 GAN = "debug/gan"
@@ -413,7 +413,7 @@ def test_the_length_of_a_run_is_part_of_it_where_the_rate_depends_on_it():
 
 def test_a_recipe_is_read_without_torch():
     program = (
-        "import sys; from esrgan_train.recipe.recipe import read_recipe;"
+        "import sys; from esrgan_train.recipe import read_recipe;"
         "read_recipe('paper/esrgan', ['seed=3']); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -5,7 +5,7 @@ from functools import cache
 
 import pytest
 
-from esrgan_train.recipe.recipe import load_recipe, read_recipe, recipe_names, recipe_text
+from esrgan_train.recipe import load_recipe, read_recipe, recipe_names, recipe_text
 
 parse = cache(read_recipe)
 

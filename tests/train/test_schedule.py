@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR, CosineAnnealingWarmRestarts, LRScheduler, MultiStepLR
 
-from esrgan_train.recipe.recipe import Constant, Cosine, MultiStep
+from esrgan_train.recipe import Constant, Cosine, MultiStep
 from esrgan_train.schedule import learning_rate
 
 

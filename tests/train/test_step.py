@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from esrgan_export.networks import RRDBNet
 from esrgan_train import discriminators
 from esrgan_train.losses.adversarial import AdversarialOptions, discriminator_loss, generator_loss
-from esrgan_train.recipe.recipe import AdversarialLoss, parse_recipe
+from esrgan_train.recipe import AdversarialLoss, parse_recipe
 from esrgan_train.run import set_up_game
 from esrgan_train.step import Game, Player, train_step
 from tiny import BASE, RECIPES

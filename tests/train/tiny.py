@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from esrgan_train import loop, run_log
-from esrgan_train.recipe.recipe import load_recipe
+from esrgan_train.recipe import load_recipe
 
 BASE = {
     "description": "a test",

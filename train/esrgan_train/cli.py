@@ -74,7 +74,7 @@ def _positive(text: str) -> int:
 def _train(args: argparse.Namespace) -> None:
     _check_installed()
     from esrgan_train.loop import train
-    from esrgan_train.recipe.recipe import load_recipe
+    from esrgan_train.recipe import load_recipe
 
     recipe = load_recipe(args.recipe, args.settings)
     name = Path(args.recipe)
@@ -105,8 +105,8 @@ def _doctor(args: argparse.Namespace) -> None:
     _check_installed()
     from esrgan_deploy.cli.progress import Progress
     from esrgan_train.data.dataset_check import examine
+    from esrgan_train.recipe import load_recipe
     from esrgan_train.recipe.networks import network_scale
-    from esrgan_train.recipe.recipe import load_recipe
     from esrgan_train.run import resolve
 
     recipe = load_recipe(args.recipe, args.settings) if args.recipe else None
@@ -139,7 +139,7 @@ def _new_parser() -> cli.Parser:
 def _new(args: argparse.Namespace) -> None:
     _check_installed()
     from esrgan_deploy.system.files import replacing
-    from esrgan_train.recipe.recipe import recipe_text
+    from esrgan_train.recipe import recipe_text
 
     text = recipe_text(args.name)
     path = args.output or Path(f"{args.name.replace('/', '-')}.yaml")
@@ -158,7 +158,7 @@ def _list_parser() -> cli.Parser:
 
 def _list(_args: argparse.Namespace) -> None:
     _check_installed()
-    from esrgan_train.recipe.recipe import read_recipe, recipe_names
+    from esrgan_train.recipe import read_recipe, recipe_names
 
     names = recipe_names()
     for name in names:

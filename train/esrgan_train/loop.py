@@ -22,7 +22,7 @@ from esrgan_export.interpolate import blend_weights
 from esrgan_train.data.loader import batches
 from esrgan_train.ema import update_average
 from esrgan_train.processes import agree, first_speaks, together
-from esrgan_train.recipe.recipe import Recipe
+from esrgan_train.recipe import Recipe
 from esrgan_train.run import Run, prepare, set_up
 from esrgan_train.run_log import Logbook, Timed
 from esrgan_train.schedule import learning_rate

@@ -21,7 +21,7 @@ from esrgan_train.data.crops import Crops, Source
 from esrgan_train.initialise import initialise
 from esrgan_train.losses.adversarial import AdversarialOptions
 from esrgan_train.losses.vgg import VGGFeatures
-from esrgan_train.recipe.recipe import Dataset, Optimiser, PerceptualLoss, Recipe
+from esrgan_train.recipe import Dataset, Optimiser, PerceptualLoss, Recipe
 from esrgan_train.step import Game, Player
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from esrgan_train.recipe.recipe import Constant, MultiStep, Schedule
+from esrgan_train.recipe import Constant, MultiStep, Schedule
 
 
 def learning_rate(schedule: Schedule, base: float, step: int, steps: int) -> float:

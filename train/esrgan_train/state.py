@@ -14,7 +14,7 @@ import yaml
 
 from esrgan_deploy.errors import ModelError, OptionError
 from esrgan_deploy.system.files import replacing
-from esrgan_train.recipe.recipe import UNDECISIVE
+from esrgan_train.recipe import UNDECISIVE
 
 State = dict[str, Any]
 FORMAT = 1

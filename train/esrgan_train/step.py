@@ -22,7 +22,7 @@ from esrgan_train.losses.total_variation import total_variation
 from esrgan_train.losses.vgg import VGGFeatures
 from esrgan_train.losses.wasserstein import gradient_penalty
 from esrgan_train.processes import average_gradients
-from esrgan_train.recipe.recipe import AdversarialLoss, Loss, PerceptualLoss, Recipe
+from esrgan_train.recipe import AdversarialLoss, Loss, PerceptualLoss, Recipe
 
 Terms = dict[str, float]
 """What each part of the losses was, by name, weighted as it was minimised; in this process."""

@@ -22,7 +22,7 @@ from esrgan_train.losses.l1 import l1
 from esrgan_train.qat.crops import Crops
 from esrgan_train.qat.saved import About, describe, load, refuse_overwriting
 from esrgan_train.qat.student import copy_weights, least_scales, make_student, parameter_groups, with_student
-from esrgan_train.recipe.recipe import Cosine
+from esrgan_train.recipe import Cosine
 from esrgan_train.schedule import learning_rate
 from esrgan_train.state import save_state
 

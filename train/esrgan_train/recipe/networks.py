@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -15,9 +14,8 @@ from esrgan_export import networks
 from esrgan_train import discriminators
 from esrgan_train.initialise import check_init
 from esrgan_train.recipe.errors import nearest
-
-if TYPE_CHECKING:
-    from esrgan_train.recipe.recipe import Discriminator, Recipe
+from esrgan_train.recipe.schema import Recipe
+from esrgan_train.recipe.sections import Discriminator
 
 
 def check_networks(recipe: Recipe) -> None:

@@ -1,31 +1,25 @@
-"""A recipe: everything that decides what a training run does, as typed YAML.
+"""The schema of a recipe: everything that decides what a training run does.
 
-One model is the parser, the documentation and the schema; an unknown key is refused with the nearest known one. The
-recipes of this package are in `recipes/`, by the names that `recipe_names` lists. `load_recipe` alone loads torch: it
-tries whether the networks exist and fit.
+One pydantic model is the parser, the documentation and the check. What is in a section is in `sections`; what has to
+fit between sections is checked here. Nothing here loads torch.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from esrgan_deploy.errors import OptionError
-from esrgan_train.recipe.errors import explain, nearest
 from esrgan_train.recipe.sections import (
     AdversarialLoss,
     Constant,
     Cosine,
     Count,
     Data,
-    Dataset,
     Discriminator,
     Loss,
     MultiStep,
@@ -33,37 +27,13 @@ from esrgan_train.recipe.sections import (
     NotNegative,
     Optimiser,
     PerceptualLoss,
-    PixelLoss,
     Positive,
     Schedule,
     Section,
     Share,
     Validation,
 )
-from esrgan_train.recipe.yaml_file import apply_setting, read_yaml, write_yaml
-
-__all__ = [
-    "UNDECISIVE",
-    "AdversarialLoss",
-    "Constant",
-    "Cosine",
-    "Data",
-    "Dataset",
-    "Discriminator",
-    "Loss",
-    "MultiStep",
-    "Optimiser",
-    "PerceptualLoss",
-    "PixelLoss",
-    "Recipe",
-    "Schedule",
-    "Validation",
-    "load_recipe",
-    "parse_recipe",
-    "read_recipe",
-    "recipe_names",
-    "recipe_text",
-]
+from esrgan_train.recipe.yaml_file import write_yaml
 
 UNDECISIVE = (
     *("description", "compared_with", "gpu_hours", "log_every", "save_every", "validation"),
@@ -169,80 +139,3 @@ class Recipe(Section):
             section, _, key = path.rpartition(".")
             del (described[section] if section else described)[key]
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
-
-
-def recipe_names() -> list[str]:
-    """The recipes of this package: paper/esrgan, basicsr/esrgan and so on."""
-    root = resources.files("esrgan_train") / "recipes"
-    return sorted(
-        f"{family.name}/{file.name.removesuffix('.yaml')}"
-        for family in root.iterdir()
-        if family.is_dir()
-        for file in family.iterdir()
-        if file.name.endswith(".yaml")
-    )
-
-
-def recipe_text(name: str) -> str:
-    """The YAML of a recipe: one of this package by its name, or a file.
-
-    Raises:
-        OptionError: there is no such recipe; the nearest name is given.
-    """
-    if Path(name).suffix in (".yaml", ".yml"):
-        try:
-            return Path(name).read_text(encoding="utf-8")
-        except OSError as error:
-            raise OptionError(f"{name}: cannot be read: {error.strerror}; `esrgan-train new` writes one") from error
-        except UnicodeDecodeError as error:
-            raise OptionError(f"{name}: is no text; give a recipe in YAML, UTF-8") from error
-    known = recipe_names()
-    if name not in known:
-        raise OptionError(f"recipe '{name}' is unknown; {nearest(name, known)} Files end in .yaml")
-    return (resources.files("esrgan_train") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
-
-
-def load_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
-    """Read a recipe, and see whether its networks exist and fit its patches.
-
-    Args:
-        name: of a recipe of this package, or a path that ends in .yaml.
-        settings: "a.b=c" each, c in YAML; list items by number: "data.train.0.folder=photos".
-
-    Raises:
-        OptionError: no such recipe, no YAML, an unknown key (the nearest is named), or a value out of its range.
-    """
-    from esrgan_train.recipe.networks import check_networks  # torch
-
-    recipe = read_recipe(name, settings)
-    try:
-        check_networks(recipe)
-    except OptionError as error:
-        raise OptionError(f"{name}: {error}") from error
-    return recipe
-
-
-def read_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
-    """The same without a look at the networks, which takes torch and seconds. Arguments and errors as above."""
-    return parse_recipe(read_yaml(recipe_text(name), name), name, settings)
-
-
-def parse_recipe(content: object, label: str, settings: Sequence[str] = ()) -> Recipe:
-    """`content`, with settings applied to it, as a recipe; its networks are not looked at.
-
-    Args:
-        content: what the YAML holds; changed by the settings.
-        label: what errors call it.
-        settings: see `load_recipe`.
-
-    Raises:
-        OptionError: see `load_recipe`.
-    """
-    if not isinstance(content, dict):
-        raise OptionError(f"{label}: holds no recipe; `esrgan-train new NAME` writes one to begin with")
-    for setting in settings:
-        apply_setting(setting, content)
-    try:
-        return Recipe.model_validate(content)
-    except ValidationError as error:
-        raise OptionError(f"{label}: {explain(error, Recipe)}") from error
