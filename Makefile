@@ -36,6 +36,8 @@ lint: .venv/dev.done
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
 	$(BIN)/python -m mypy
+	$(BIN)/python -m mypy --platform win32 --cache-dir .mypy_cache/win32 esrgan_deploy
+	$(BIN)/python -m mypy --platform darwin --cache-dir .mypy_cache/darwin esrgan_deploy
 	$(BIN)/lint-imports
 
 format: .venv/dev.done

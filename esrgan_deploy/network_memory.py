@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from esrgan_deploy.flops import set_image_size, standard_graph
 from esrgan_deploy.frame_io import attach_frame_io
-from esrgan_deploy.system.machine import free_mib, ram_mib
+from esrgan_deploy.system.memory import free_mib, ram_mib
 
 if TYPE_CHECKING:
     import onnx

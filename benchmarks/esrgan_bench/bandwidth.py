@@ -7,7 +7,8 @@ from time import perf_counter
 
 import numpy as np
 
-from esrgan_deploy.system.machine import largest_cache_bytes, ram_mib, usable_cores
+from esrgan_deploy.system.cpu import largest_cache_bytes, usable_cores
+from esrgan_deploy.system.memory import ram_mib
 
 LEAST_BYTES = 128 << 20
 """Of source and of target each; several times the caches of a desktop."""

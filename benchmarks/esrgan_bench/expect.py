@@ -23,7 +23,7 @@ from esrgan_deploy.backends import Session
 from esrgan_deploy.errors import OptionError
 from esrgan_deploy.flops import count_flops
 from esrgan_deploy.model import load_onnx
-from esrgan_deploy.system.machine import disturbance
+from esrgan_deploy.system.cpu import disturbance
 from esrgan_deploy.upscaler import Upscaler
 
 SMALLEST_PROBE = 32

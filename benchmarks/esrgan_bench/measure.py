@@ -15,7 +15,8 @@ from esrgan_bench.peak import Peak, Peaks
 from esrgan_bench.rounds import WARM_UP_ROUNDS, Round, rounds
 from esrgan_deploy.backends import Session
 from esrgan_deploy.backends.names import GPU_BACKENDS
-from esrgan_deploy.system.machine import disturbance, peak_rss_mib, reset_peak_rss, rss_mib
+from esrgan_deploy.system.cpu import disturbance
+from esrgan_deploy.system.memory import peak_rss_mib, reset_peak_rss, rss_mib
 
 LEAST_RUNS = 5
 LEAST_SECONDS = 10.0

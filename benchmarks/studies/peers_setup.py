@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from esrgan_deploy.engine.store.folder import user_folder
 from esrgan_deploy.model import load_onnx
+from esrgan_deploy.system.paths import user_cache
 from esrgan_export.networks import Network
 from peers_process import UnavailableError
 
@@ -123,7 +123,7 @@ def made_once(name: str, make: Callable[[Path], None]) -> Path:
     Raises:
         UnavailableError: what `make` raises.
     """
-    folder = user_folder("peers") / name
+    folder = user_cache("peers") / name
     complete = folder / ".complete"
     if not complete.exists():
         shutil.rmtree(folder, ignore_errors=True)

@@ -56,7 +56,7 @@ def measure(model: Path, backend: str, width: int, height: int) -> dict[str, Any
     import numpy as np
 
     from esrgan_deploy import Upscaler, open_session
-    from esrgan_deploy.system.machine import peak_rss_mib, reset_peak_rss, rss_mib
+    from esrgan_deploy.system.memory import peak_rss_mib, reset_peak_rss, rss_mib
 
     random = np.random.default_rng(0)
     small, frame = (random.integers(0, 256, (*size, 3), np.uint8) for size in ((SMALL, SMALL), (height, width)))

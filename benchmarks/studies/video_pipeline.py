@@ -50,7 +50,7 @@ MEMORY = Clip(320, 180, 100), Clip(320, 180, 3000)
 # A process of its own for each clip: the peak of a process never falls.
 MEMORY_PROBE = """
 import sys
-from esrgan_deploy.system.machine import peak_rss_mib
+from esrgan_deploy.system.memory import peak_rss_mib
 from esrgan_deploy.cli.upscale import main
 code = main(sys.argv[1:])
 print(peak_rss_mib())

@@ -11,7 +11,6 @@ It is filled under another name, and what is in it is compared with its check su
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import hashlib
 import json
 import shutil
@@ -22,6 +21,7 @@ from pathlib import Path
 
 from esrgan_deploy.cuda.gpu import DeviceFacts
 from esrgan_deploy.errors import OutputError
+from esrgan_deploy.system.libraries import library_name, load
 from esrgan_deploy.system.locks import locked
 
 SUMS = "sums.json"
@@ -76,7 +76,7 @@ class EngineFolder:
                 shutil.copy(timing, folder)
             yield folder
             try:
-                (folder / SUMS).write_text(json.dumps(_sums(folder), indent=1), encoding="utf-8")
+                (folder / SUMS).write_text(json.dumps(_sums(folder), indent=1), encoding="utf-8", newline="\n")
                 shutil.rmtree(self.path, ignore_errors=True)
                 folder.rename(self.path)
             except OSError as error:
@@ -118,9 +118,5 @@ def _sums(folder: Path) -> dict[str, str]:
 
 def _tensorrt_version() -> int:
     """101303 for 10.13.3, asked of the library; 0 where it is not there."""
-    try:
-        library = ctypes.CDLL("libnvinfer.so.10")
-    except OSError:
-        return 0
-    version: int = library.getInferLibVersion()
-    return version
+    library = load(library_name("nvinfer", 10))
+    return int(library.getInferLibVersion()) if library else 0

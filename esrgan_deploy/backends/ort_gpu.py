@@ -23,9 +23,9 @@ from esrgan_deploy.backends import ort_engines, ort_libraries
 from esrgan_deploy.backends.ort import check_installed, first_line
 from esrgan_deploy.backends.session import ThreadedSession
 from esrgan_deploy.cuda.gpu import DeviceFacts, check_driver, find_gpu
-from esrgan_deploy.engine.store.folder import user_folder
 from esrgan_deploy.errors import BackendMissingError, EsrganError, MachineError, ModelError
 from esrgan_deploy.frame_io import Frames, FrameType, attach_frame_io, frame_type_of
+from esrgan_deploy.system.paths import writable_cache
 
 if TYPE_CHECKING:
     import onnx
@@ -63,7 +63,7 @@ class OrtGpuSession(ThreadedSession):
             model: an ONNX file that `load_onnx` accepts.
             backend: "ort-cuda", or "ort-tensorrt": TensorRT, and CUDA for what TensorRT does not take.
             device: where the buffers are; "cpu" runs the same path on the CPU provider, without a GPU.
-            cache: folder where "ort-tensorrt" keeps its engines; None: `user_folder("ort-tensorrt")`.
+            cache: folder where "ort-tensorrt" keeps its engines; None: the user's.
 
         Raises:
             BackendMissingError: onnxruntime-gpu is not installed, or onnxruntime is installed as well.
@@ -225,7 +225,7 @@ class OrtGpuSession(ThreadedSession):
 
         assert self._facts is not None
         machine = ort_engines.machine_key(self._facts, onnxruntime.__version__)
-        root = self._cache or user_folder("ort-tensorrt")
+        root = self._cache or writable_cache("ort-tensorrt")
         folder = ort_engines.EngineFolder(root, machine, ort_engines.network_key(data))
         with folder.opened(lambda: _LOG.info("%s: another process builds the same engine", folder.path)) as path:
             yield path

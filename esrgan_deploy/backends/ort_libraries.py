@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import io
 import mmap
-import re
 import struct
 from collections.abc import Iterator
 from importlib import metadata, util
@@ -19,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from esrgan_deploy.errors import MachineError
+from esrgan_deploy.system.libraries import driver_names, library_name, load, provider_name, version_in
 
 FILES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "tensorrt"}
-TENSORRT = ("libnvinfer.so.10", "libnvinfer_plugin.so.10", "libnvonnxparser.so.10")
+TENSORRT = tuple(library_name(name, 10) for name in ("nvinfer", "nvinfer_plugin", "nvonnxparser"))
 """Every ONNX Runtime from 1.18 on is linked with TensorRT 10; none with 8.x or 11."""
-CUDNN = "libcudnn.so.9"
+CUDNN = library_name("cudnn", 9)
 """From 1.29 on it is loaded later than the provider, and no longer listed among what that needs."""
 _PT_LOAD, _PT_DYNAMIC = 1, 2
 _DT_NULL, _DT_NEEDED, _DT_STRTAB = 0, 1, 5
@@ -51,7 +51,7 @@ def check_libraries(*providers: str) -> None:
     import onnxruntime
 
     names = tuple(dict.fromkeys(name for provider in providers for name in _needed_by(provider)))
-    missing = [name for name in dict.fromkeys((*names, CUDNN)) if names and not _loads(name)]
+    missing = [name for name in dict.fromkeys((*names, CUDNN)) if names and load(name) is None]
     if missing:
         raise MachineError(
             f"onnxruntime-gpu {onnxruntime.__version__} needs {', '.join(missing)}, not found here: "
@@ -65,11 +65,11 @@ def cuda_major(provider: str) -> int | None:
 
 
 def _needed_by(provider: str) -> tuple[str, ...]:
-    """What a provider was linked with; nothing where it is no file of its own: on Windows, or where it is built in."""
+    """What a provider was linked with; nothing where that cannot be read: on Windows, or where it is built in."""
     import onnxruntime
 
-    file = Path(onnxruntime.__file__).parent / "capi" / f"libonnxruntime_providers_{FILES[provider]}.so"
-    return needed(file) if file.exists() else ()
+    file = Path(onnxruntime.__file__).parent / "capi" / provider_name(FILES[provider])
+    return needed(file) if file.exists() and file.suffix == ".so" else ()
 
 
 def needed(library: Path) -> tuple[str, ...]:
@@ -103,18 +103,10 @@ def _dynamic(data: Any, offset: int) -> Iterator[tuple[int, int]]:  # noqa: ANN4
         offset += 16
 
 
-def _loads(name: str) -> bool:
-    try:
-        ctypes.CDLL(name)
-    except OSError:
-        return False
-    return True
-
-
 def _remedy(library: str, names: tuple[str, ...]) -> str:
     """What brings `library` to an onnxruntime-gpu that was linked with `names`."""
     cuda = _cuda_major(names) or 12
-    if library.startswith("libcuda.so"):
+    if library in driver_names("cuda"):
         return "install the NVIDIA driver"
     if library in TENSORRT:
         return f"pip install 'tensorrt-cu{cuda}>=10,<11'"
@@ -125,8 +117,7 @@ def _remedy(library: str, names: tuple[str, ...]) -> str:
 
 
 def _cuda_major(names: tuple[str, ...]) -> int | None:
-    found = [int(match[1]) for match in (re.fullmatch(r"libcudart\.so\.(\d+).*", name) for name in names) if match]
-    return found[0] if found else None
+    return next((major for name in names if (major := version_in(name, "cudart"))), None)
 
 
 def _package_folders(package: str) -> list[Path]:

@@ -15,10 +15,10 @@ from typing import Any
 from esrgan_deploy.backends.choice import Choice
 from esrgan_deploy.backends.int8 import int8_path
 from esrgan_deploy.backends.names import CpuPrecision
-from esrgan_deploy.engine.store.folder import user_folder
 from esrgan_deploy.errors import OutputError
-from esrgan_deploy.system.cpu import facts
-from esrgan_deploy.system.files import replacing
+from esrgan_deploy.system.files import write_json
+from esrgan_deploy.system.machine import speed_facts
+from esrgan_deploy.system.paths import user_cache
 
 CHOICE_FORMAT = 1
 _KEY_DIGITS = 16
@@ -27,7 +27,7 @@ _KEY_DIGITS = 16
 def recall(model: Path, quality: CpuPrecision) -> Choice | None:
     """The choice that was saved for this model on this machine; None if there is none."""
     with contextlib.suppress(OSError, OutputError, KeyError, TypeError, ValueError, AttributeError):
-        folder = user_folder("tuning")
+        folder = user_cache("tuning")
         if not folder.is_dir():  # the usual case, in which the model need not be read for its hash
             return None
         question = _question(model, quality)
@@ -43,7 +43,7 @@ def remember(model: Path, quality: CpuPrecision, choice: Choice) -> Path:
     Raises:
         OutputError: it cannot be written.
     """
-    folder = user_folder("tuning")
+    folder = user_cache("tuning")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         question = _question(model, quality)
@@ -52,8 +52,7 @@ def remember(model: Path, quality: CpuPrecision, choice: Choice) -> Path:
             f"{folder}: cannot be made: {error.strerror}; set XDG_CACHE_HOME to another folder"
         ) from error
     path = _path(folder, question)
-    with replacing(path) as partial:
-        partial.write_text(json.dumps({"question": question, "choice": choice.to_json()}, indent=1), encoding="utf-8")
+    write_json(path, {"question": question, "choice": choice.to_json()})
     return path
 
 
@@ -65,7 +64,7 @@ def _question(model: Path, quality: CpuPrecision) -> dict[str, Any]:
         "quality": quality,
         "model": _sha256(model),
         "int8": _sha256(int8) if quality == "int8" and int8.exists() else None,
-        **facts(),
+        **speed_facts(),
     }
     loaded: dict[str, Any] = json.loads(json.dumps(question))  # as it will be read back
     return loaded

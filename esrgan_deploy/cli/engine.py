@@ -68,10 +68,11 @@ def _batches(text: str) -> tuple[int, int]:
 
 def _engine(args: argparse.Namespace) -> None:
     from esrgan_deploy.engine.store.cache import EngineCache
+    from esrgan_deploy.system.paths import user_cache
 
     if sum((args.model is not None, args.list, args.prune is not None)) != 1:
         raise OptionError("give one thing to do: a MODEL.onnx to build an engine from, --list, or --prune")
-    cache = EngineCache(args.cache)
+    cache = EngineCache(args.cache or user_cache("engines"))  # what is built here is meant to stay
     if args.list:
         _list(cache)
     elif args.prune:

@@ -16,10 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from esrgan_deploy.errors import MachineError
+from esrgan_deploy.system.libraries import driver_names, load
 
-_CUDA = ("libcuda.so.1", "/usr/lib/wsl/lib/libcuda.so.1")
-"""The driver's library, and where Windows puts it into its Linux, which the loader often does not know."""
-_NVML = ("libnvidia-ml.so.1", "/usr/lib/wsl/lib/libnvidia-ml.so.1")
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 _NO_DEVICE = "no NVIDIA GPU is visible; check CUDA_VISIBLE_DEVICES, and start a container with --gpus all"
 _REMEDIES = {
@@ -54,9 +52,10 @@ def find_gpu(device: int = 0) -> DeviceFacts:
     Raises:
         MachineError: no driver, a driver that does not work, no GPU, or no GPU of that number.
     """
-    cuda = _load(_CUDA)
+    names = driver_names("cuda")
+    cuda = load(*names)
     if cuda is None:
-        raise MachineError("no NVIDIA driver (libcuda.so.1) is installed; install one, or use a machine with a GPU")
+        raise MachineError(f"no NVIDIA driver ({names[0]}) is installed; install one, or use a machine with a GPU")
     _check(cuda, "cuInit", 0)
     count = _integer(cuda, "cuDeviceGetCount")
     if count == 0:
@@ -112,15 +111,6 @@ def check_driver(facts: DeviceFacts, cuda_major: int | None, library: str) -> No
         )
 
 
-def _load(names: tuple[str, ...]) -> ctypes.CDLL | None:
-    for name in names:
-        try:
-            return ctypes.CDLL(name)
-        except OSError:
-            continue
-    return None
-
-
 def _integer(cuda: ctypes.CDLL, function: str, *arguments: int) -> int:
     """The value that a function of the driver gives through its first argument, a pointer to an int."""
     value = ctypes.c_int()
@@ -139,7 +129,7 @@ def _check(cuda: ctypes.CDLL, function: str, *arguments: object) -> None:
 
 def _driver_version() -> str | None:
     """The driver's own version by NVML, which is absent on some Jetsons and in small containers."""
-    nvml = _load(_NVML)
+    nvml = load(*driver_names("nvidia-ml"))
     if nvml is None or nvml.nvmlInit_v2():
         return None
     try:

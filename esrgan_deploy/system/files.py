@@ -6,11 +6,17 @@ import contextlib
 import json
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from esrgan_deploy.errors import OutputError
+from esrgan_deploy.system.paths import check_output_name
+
+_OPEN_FILES = Path("/proc/self/fd")
+_STEM_BYTES = 200
+"""Of a name, that its temporary name keeps: so the longest one still fits when the rest is added."""
 
 
 @contextlib.contextmanager
@@ -22,17 +28,20 @@ def replacing(target: Path) -> Iterator[Path]:
     anything, KeyboardInterrupt included, the temporary file is removed and `target` stays as it was.
 
     Raises:
-        OutputError: `target` is a folder, its folder is missing or not writable, or the disk is full.
+        OutputError: `target` is a folder or no name for a file here, its folder is missing or not writable, or the
+            disk is full.
     """
+    check_output_name(target)
     if target.is_dir():
         raise OutputError(f"{target}: is a folder; name a file")
     if not target.parent.is_dir():
         raise OutputError(f"{target}: the folder {target.parent} does not exist; create it first")
-    partial = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.part{target.suffix}")
+    stem = target.stem.encode(errors="ignore")[:_STEM_BYTES].decode(errors="ignore")
+    partial = target.with_name(f".{stem}.{secrets.token_hex(4)}.part{target.suffix}")
     try:
         partial.touch(exist_ok=False)
         yield partial
-        with partial.open("rb") as file:
+        with partial.open("rb+") as file:  # Windows flushes only what is open for writing
             os.fsync(file.fileno())
         partial.replace(target)
     except OSError as error:
@@ -42,6 +51,16 @@ def replacing(target: Path) -> Iterator[Path]:
         raise OutputError(f"{target}: cannot be written: {error.strerror or error}; choose another place") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names in a folder on the disk, where the system can do that; Windows cannot, and need not be asked."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def same_file(a: Path, b: Path) -> bool:
@@ -55,6 +74,7 @@ def check_writable(path: Path) -> None:
     Raises:
         OutputError: `path` is a folder, or its folder is missing or not writable.
     """
+    check_output_name(path)
     if path.is_dir():
         raise OutputError(f"{path}: is a folder; name a file")
     if not os.access(path.parent, os.W_OK):
@@ -68,4 +88,34 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         OutputError: `path` cannot be written.
     """
     with replacing(path) as partial:
-        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8", newline="\n")
+
+
+class ScratchFile:
+    """A file that is removed when it is closed, and by the death of the process as well.
+
+    Where the system has paths for open files (Linux), it has no other name; elsewhere it lies in a folder of its own,
+    which a process that is killed leaves among the temporary ones.
+
+    Raises:
+        OutputError: the disk is full.
+    """
+
+    def __init__(self, content: bytes | memoryview) -> None:
+        self._open = contextlib.ExitStack()
+        try:
+            file = self._open.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+            self.path = _OPEN_FILES / str(file.fileno())
+            if not self.path.exists():
+                folder = self._open.enter_context(tempfile.TemporaryDirectory(prefix="esrgan-"))
+                self.path = Path(folder) / "content"
+            self.path.write_bytes(content)
+        except OSError as error:
+            self.close()
+            raise OutputError(
+                f"{tempfile.gettempdir()}: cannot be written: {error.strerror}; make room there"
+            ) from error
+
+    def close(self) -> None:
+        """Remove it."""
+        self._open.close()

@@ -1,20 +1,31 @@
-"""One process at a time builds an engine; the lock of a process that was killed is gone with it."""
+"""One process at a time builds an engine or writes a clip; the lock of a process that was killed is gone with it."""
 
 from __future__ import annotations
 
 import contextlib
-import os
+import errno
+import functools
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from esrgan_deploy.errors import OutputError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
+"""What file systems that have no locks answer: some network and user-space ones."""
+_LOG = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
 def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Hold the lock for the block; another process, or thread, waits in here for it.
 
-    The file is removed at the end. Whoever dies leaves it behind, unlocked, and harms nobody.
+    The file is removed at the end. Whoever dies leaves it behind, unlocked, and harms nobody. On a file system without
+    locks the block runs without one, and a warning is logged once: two processes may then do the same work.
 
     Args:
         path: the lock file; its folder exists.
@@ -23,66 +34,66 @@ def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
     Raises:
         OutputError: the file cannot be made.
     """
-    file = _acquire(path, wait=False)
-    if file is None:
+    lock = _lock(path)
+    if not _acquired(lock, wait=False):
         waiting()
-        file = _acquire(path, wait=True)
-        assert file is not None
-    with _released(file, path):
+        _acquired(lock, wait=True)
+    with _released(lock):
         yield
 
 
 @contextlib.contextmanager
 def locked_if_free(path: Path) -> Iterator[bool]:
-    """Hold the lock for the block, or yield False at once if somebody else holds it.
+    """Hold the lock for the block, or yield False at once if somebody else holds it. See `locked`.
 
     Raises:
         OutputError: the file cannot be made.
     """
-    file = _acquire(path, wait=False)
-    if file is None:
+    lock = _lock(path)
+    if not _acquired(lock, wait=False):
         yield False
         return
-    with _released(file, path):
+    with _released(lock):
         yield True
 
 
-def _acquire(path: Path, *, wait: bool) -> int | None:
-    """The locked file, or None if somebody else holds it and `wait` is False."""
-    import fcntl
+def _lock(path: Path) -> BaseFileLock:
+    from filelock import FileLock
 
-    while True:
-        try:
-            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise OutputError(f"{path.parent}: cannot be written: {error.strerror}; choose another folder") from error
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            os.close(file)
-            return None
-        except OSError:
-            return file  # a network file system without locks: better unlocked than not at all
-        except BaseException:
-            os.close(file)
-            raise
-        if _is_still_there(file, path):
-            return file
-        os.close(file)  # its holder removed it while we waited; whoever comes now locks another file
+    # Soft locks, which filelock would fall back to, outlive whoever dies.
+    return FileLock(path, fallback_to_soft=False)
 
 
-def _is_still_there(file: int, path: Path) -> bool:
+def _acquired(lock: BaseFileLock, *, wait: bool) -> bool:
+    """False: somebody else holds it and `wait` is False. True also without a lock, where there are none."""
+    from filelock import Timeout
+
+    folder = Path(lock.lock_file).parent
     try:
-        return os.path.samestat(os.fstat(file), path.stat())
-    except FileNotFoundError:
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout:
         return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise OutputError(f"{folder}: cannot be written: {error.strerror}; choose another folder") from error
+        _warn(folder)
+    return True
+
+
+@functools.cache
+def _warn(folder: Path) -> None:
+    _LOG.warning("%s: its file system has no locks; run one process at a time there", folder)
 
 
 @contextlib.contextmanager
-def _released(file: int, path: Path) -> Iterator[None]:
+def _released(lock: BaseFileLock) -> Iterator[None]:
+    from filelock import UnixFileLock
+
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):
-            path.unlink()  # before the lock is given up: whoever opened the file meanwhile notices
-        os.close(file)
+        if isinstance(lock, UnixFileLock):  # others remove the file themselves
+            # Before the lock is given up: whoever has opened the file meanwhile notices, and makes another one.
+            with contextlib.suppress(OSError):
+                Path(lock.lock_file).unlink()
+        lock.release()

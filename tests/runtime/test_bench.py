@@ -5,10 +5,7 @@ Times are never measured here: `seconds_of` is replaced, so that every figure ha
 
 import hashlib
 import json
-import os
 import re
-import subprocess
-import sys
 
 import numpy as np
 import onnx
@@ -24,7 +21,7 @@ from esrgan_deploy.system import machine
 from esrgan_deploy.system.cpu import default_threads
 from tiny_onnx import write_onnx
 
-# --- statistics and memory ------------------------------------------------------------------------------------------
+# --- statistics -----------------------------------------------------------------------------------------------------
 
 
 def test_percentiles():
@@ -35,104 +32,6 @@ def test_percentiles():
 
 def test_an_outlier_does_not_move_the_spread():
     assert spread_ms([0.010, 0.011, 0.013, 0.014, 5.0]) == pytest.approx(2)  # 3, 2, 0, 1 and a lot from 13
-
-
-MEMORY_PROGRAM = """
-import mmap, resource
-from esrgan_deploy.system import machine
-
-before = machine.rss_mib()
-with mmap.mmap(-1, 64 << 20) as block:  # given back at once, which malloc does not promise
-    for page in range(0, len(block), mmap.PAGESIZE):
-        block[page] = 1
-    assert machine.rss_mib() - before > 60
-assert machine.peak_rss_mib() - before > 60
-assert machine.peak_rss_mib() <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 + 1
-if machine.reset_peak_rss():
-    assert machine.peak_rss_mib() - before < 30
-"""
-
-
-def test_memory_is_seen_to_come_and_go():
-    """In a process of its own, where no other library changes when memory is given back."""
-    done = subprocess.run([sys.executable, "-c", MEMORY_PROGRAM], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize(
-    ("files", "cores", "mib"),
-    [
-        ({"cpu.max": "150000 100000\n", "memory.max": "1073741824\n"}, 1.5, 1024),
-        ({"cpu.max": "max 100000\n", "memory.max": "max\n"}, None, None),
-        (
-            {
-                "cpu/cpu.cfs_quota_us": "400000\n",
-                "cpu/cpu.cfs_period_us": "100000\n",
-                "memory/memory.limit_in_bytes": "536870912\n",
-            },
-            4.0,
-            512,
-        ),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "memory/memory.limit_in_bytes": "9223372036854771712\n"}, None, None),
-        ({}, None, None),
-    ],
-)
-def test_limits_of_a_container_are_read(tmp_path, files, cores, mib):
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert machine.cgroup_cores(tmp_path) == cores
-    assert machine.cgroup_memory_mib(tmp_path) == mib
-
-
-def test_clocks_and_caches_are_read(tmp_path):
-    files = {
-        "cpu0/cpufreq/scaling_cur_freq": "1200000\n",
-        "cpu0/cpufreq/cpuinfo_max_freq": "3400000\n",
-        "cpu0/cpufreq/scaling_governor": "powersave\n",
-        **{"cpu0/cache/index0/type": "Data\n", "cpu0/cache/index0/level": "1\n", "cpu0/cache/index0/size": "32K\n"},
-        **{"cpu0/cache/index1/type": "Instruction\n", "cpu0/cache/index1/level": "1\n"},
-        "cpu0/cache/index1/size": "64K\n",
-        **{
-            "cpu0/cache/index2/type": "Unified\n",
-            "cpu0/cache/index2/level": "3\n",
-            "cpu0/cache/index2/size": "8192K\n",
-        },
-    }
-    assert machine.clocks(tmp_path) == {"now": None, "max": None, "governor": None}
-    assert machine.clocks(tmp_path, "2499.998")["now"] == 2499.998
-    assert machine.caches(tmp_path) == {}
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
-        (tmp_path / name).write_text(text)
-    assert machine.clocks(tmp_path, "2499.998") == {"now": 1200, "max": 3400, "governor": "powersave"}
-    assert machine.caches(tmp_path) == {1: 32 << 10, 3: 8 << 20}
-
-
-def test_a_machine_at_work_is_seen():
-    """While one process computes and this one waits, at least half a core is busy, even if others want them too."""
-    endless = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-    try:
-        assert 0.5 < machine.busy_cores(0.5) <= os.cpu_count()
-    finally:
-        endless.kill()
-        endless.wait()
-
-
-def test_a_busy_machine_is_remarked_on(monkeypatch):
-    monkeypatch.setattr(machine, "usable_cores", lambda: 8)
-    monkeypatch.setattr(machine, "busy_cores", lambda _: 0.7)
-    assert machine.disturbance() is None
-    monkeypatch.setattr(machine, "busy_cores", lambda _: 1.5)
-    assert "1.5 cores busy" in machine.disturbance()
-
-
-def test_machine_facts_agree_with_the_system():
-    facts = json.loads(json.dumps(machine.machine_facts()))
-    assert facts["cores"] == os.cpu_count()
-    assert 0 < facts["cores_usable"] <= len(os.sched_getaffinity(0))
-    assert 0 < facts["ram_mib"] <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
-    assert facts["packages"]["numpy"] == np.__version__
 
 
 # --- the command ----------------------------------------------------------------------------------------------------

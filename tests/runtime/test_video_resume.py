@@ -268,7 +268,7 @@ def test_a_segment_that_is_interrupted_leaves_nothing(tmp_path):
         with pytest.raises(KeyboardInterrupt), journal.file(1) as file:
             file.write(b"half")
             raise KeyboardInterrupt
-        assert {path.name for path in parts_of(target).iterdir()} == {"journal.jsonl", "000000.packets"}
+        assert {path.name for path in parts_of(target).iterdir()} == {"journal.jsonl", "000000.packets", "lock"}
         assert journal.path(0).read_bytes() == b"whole"
 
 

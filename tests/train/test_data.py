@@ -16,7 +16,7 @@ from PIL import Image
 
 from esrgan_deploy import MediaError, OptionError, OutputError
 from esrgan_export.bicubic import downscale, mod_crop
-from esrgan_train.data.cache import Pair, default_cache, in_threads, open_pairs
+from esrgan_train.data.cache import Pair, in_threads, open_pairs
 from esrgan_train.data.crops import Crops, Source
 from esrgan_train.data.degradation import DegradationOptions
 from esrgan_train.data.loader import batches
@@ -146,14 +146,6 @@ def test_a_damaged_cache_is_named(pictures, tmp_path, damage):
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(MediaError, match=rf"{file.name}: is damaged; remove it, and the pictures are decoded again"):
         open_pairs(pictures, 4, cache=tmp_path)
-
-
-def test_where_the_cache_is(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_cache() == tmp_path / "esrgan-deploy"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/home/somebody")
-    assert default_cache() == Path("/home/somebody/.cache/esrgan-deploy")
 
 
 def test_only_a_few_pictures_are_in_memory_however_slow_the_disk_is(monkeypatch):

@@ -10,7 +10,7 @@ from time import perf_counter
 import torch
 from lightning_fabric import Fabric
 
-from esrgan_deploy.system.machine import peak_rss_mib
+from esrgan_deploy.system.memory import peak_rss_mib
 from esrgan_train.recipe import Recipe
 from esrgan_train.run import set_up_game
 from esrgan_train.step import train_step

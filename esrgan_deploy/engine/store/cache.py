@@ -20,7 +20,7 @@ from esrgan_deploy.alpha import endpoints_path
 from esrgan_deploy.engine.machine import Machine, this_machine
 from esrgan_deploy.engine.options import EngineOptions, Shape
 from esrgan_deploy.engine.store import prune, timing_cache
-from esrgan_deploy.engine.store.folder import EngineFolder, Entry, remove_file, user_folder
+from esrgan_deploy.engine.store.folder import EngineFolder, Entry, remove_file
 from esrgan_deploy.engine.store.sidecar import (
     SIDECAR_FORMAT,
     EngineFile,
@@ -31,6 +31,7 @@ from esrgan_deploy.engine.store.sidecar import (
 from esrgan_deploy.errors import ModelError, OptionError, OutputError
 from esrgan_deploy.system.files import replacing
 from esrgan_deploy.system.locks import locked
+from esrgan_deploy.system.paths import user_cache_or_temporary, writable_cache
 from esrgan_deploy.version import __version__
 
 if TYPE_CHECKING:
@@ -46,15 +47,18 @@ class EngineCache:
     """A folder of engines, which any number of processes may share.
 
     Args:
-        folder: created with the first engine; None: `esrgan-deploy/engines` in $XDG_CACHE_HOME, or in ~/.cache.
-
-    Raises:
-        OutputError: `folder` is None, and there is no home folder.
+        folder: created with the first engine; None: `user_cache("engines")`, or where that cannot be written, a folder
+            that is removed at the end of the process.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or user_folder("engines")
-        self._files = EngineFolder(self.folder)
+        self._given = folder is not None
+        self._files = EngineFolder(folder or user_cache_or_temporary("engines"))
+
+    @property
+    def folder(self) -> Path:
+        """Where the engines are."""
+        return self._files.path
 
     def get(
         self,
@@ -91,7 +95,10 @@ class EngineCache:
         engine, _ = self._lookup(request.key)
         if engine is not None:
             return engine
-        self._files.make()
+        if self._given:
+            self._files.make()
+        else:
+            self._files = EngineFolder(writable_cache("engines"))
         with self._locked(request.key, lambda: progress("another process builds this engine; waiting for it", 0, 0)):
             engine, faults = self._lookup(request.key)  # the process that held the lock may have built it
             if engine is not None:

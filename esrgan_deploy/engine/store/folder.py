@@ -148,22 +148,6 @@ class EngineFolder:
             raise OutputError(f"{self.path}: cannot be read: {error.strerror}; choose another folder") from error
 
 
-def user_folder(name: str) -> Path:
-    """The user's folder for what can be made again: `esrgan-deploy/NAME` in $XDG_CACHE_HOME, or in ~/.cache.
-
-    By the XDG Base Directory Specification, which wants relative paths ignored.
-
-    Raises:
-        OutputError: neither that variable nor a home folder is there.
-    """
-    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    try:
-        base = given if given.is_absolute() else Path.home() / ".cache"
-    except RuntimeError as error:
-        raise OutputError("engines have no place, since there is no home folder; set XDG_CACHE_HOME") from error
-    return base / "esrgan-deploy" / name
-
-
 def remove_file(path: Path) -> int:
     """Remove a file, if it is still there, and return how many bytes it had.
 

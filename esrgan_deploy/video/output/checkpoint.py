@@ -2,7 +2,8 @@
 
 Beside the target lies a folder `TARGET.parts`: one file for each finished segment, and `journal.jsonl`. Its first line
 says what the run computes; each other line is a `SegmentRecord`, added when the file of the segment is on the disk. So
-even after a power cut a segment that is listed is complete, and one that is not listed is upscaled again.
+even after a power cut a segment that is listed is complete, and one that is not listed is upscaled again. A third file,
+`lock`, is held by the run.
 """
 
 from __future__ import annotations
@@ -11,22 +12,25 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from esrgan_deploy.errors import OutputError
+from esrgan_deploy.system.files import sync_folder
+from esrgan_deploy.system.locks import locked_if_free
 from esrgan_deploy.video.output.segment_file import SegmentRecord, packets_path
 
 CHECKPOINT_FORMAT = 1
 _JOURNAL = "journal.jsonl"
+_LOCK = "lock"
+"""A file of its own: on Windows nobody else could read the journal while it is locked."""
 
 
 class Checkpoint:
     """The folder of one run; made by `open_checkpoint`, which holds its lock."""
 
-    def __init__(self, folder: Path, file: int, records: dict[int, SegmentRecord]) -> None:
+    def __init__(self, folder: Path, file: BinaryIO, records: dict[int, SegmentRecord]) -> None:
         self.folder = folder
         self.records = records
         """Finished segments by index."""
@@ -54,13 +58,15 @@ class Checkpoint:
         try:
             file = partial.open("wb")
             try:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
+                try:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                finally:
+                    with contextlib.suppress(OSError):  # a full disk has no room for the rest of the buffer either
+                        file.close()
                 partial.replace(self.path(index))
             finally:
-                with contextlib.suppress(OSError):  # a full disk has no room for the rest of the buffer either
-                    file.close()
                 partial.unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(
@@ -73,7 +79,7 @@ class Checkpoint:
         Raises:
             OutputError: `journal.jsonl` cannot be written.
         """
-        _sync_folder(self.folder)  # so that the name of the segment's file is on the disk before it is listed
+        sync_folder(self.folder)  # so that the name of the segment's file is on the disk before it is listed
         try:
             _append(self._file, _line(record.to_json()))
         except OSError as error:
@@ -81,8 +87,12 @@ class Checkpoint:
         self.records[record.index] = record
 
     def remove(self) -> None:
-        """Delete the folder: the target is finished, or there is nothing to keep."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Delete the files: the target is finished, or there is nothing to keep. The folder goes with the lock."""
+        self._file.close()
+        for path in self.folder.iterdir():
+            if path.name != _LOCK:
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
 
 def parts_of(target: Path) -> Path:
@@ -117,37 +127,39 @@ def open_checkpoint(target: Path, identity: Mapping[str, Any], *, resume: bool) 
     identity = json.loads(json.dumps({"format": CHECKPOINT_FORMAT, **identity}))  # as it will be read back
     try:
         folder.mkdir(exist_ok=True)
-        file = os.open(folder / _JOURNAL, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
     except OSError as error:
-        raise OutputError(
-            f"{folder}: finished segments cannot be kept there: {error.strerror}; choose another place for the output"
-        ) from error
-    checkpoint = None
+        raise _not_kept(folder, error) from error
     try:
-        _lock(file, target)
-        records = _read(folder, file, target, identity, resume=resume)
-        checkpoint = Checkpoint(folder, file, records)
-        yield checkpoint
+        with locked_if_free(folder / _LOCK) as free:
+            if not free:
+                raise OutputError(f"{target}: another process is writing it; wait for that one or name another file")
+            with _opened(folder) as file:
+                checkpoint = Checkpoint(folder, file, _read(folder, file, target, identity, resume=resume))
+                try:
+                    yield checkpoint
+                finally:
+                    if not checkpoint.records:
+                        checkpoint.remove()
     finally:
-        if checkpoint is not None and not checkpoint.records:
-            checkpoint.remove()
-        os.close(file)
+        with contextlib.suppress(OSError):  # it is not empty, or already somebody else's
+            folder.rmdir()
 
 
-def _lock(file: int, target: Path) -> None:
-    """Keep a second process from the target; the lock of a process that was killed is gone with it."""
-    import fcntl
-
+def _opened(folder: Path) -> BinaryIO:
+    """The journal, for lines at its end."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise OutputError(f"{target}: another process is writing it; wait for that one or name another file") from None
-    except OSError:
-        pass  # a network file system without locks: better unlocked than not at all
+        return (folder / _JOURNAL).open("ab", buffering=0)
+    except OSError as error:
+        raise _not_kept(folder, error) from error
+
+
+def _not_kept(folder: Path, error: OSError) -> OutputError:
+    why = f"finished segments cannot be kept there: {error.strerror}"
+    return OutputError(f"{folder}: {why}; choose another place for the output")
 
 
 def _read(
-    folder: Path, file: int, target: Path, identity: Mapping[str, Any], *, resume: bool
+    folder: Path, file: BinaryIO, target: Path, identity: Mapping[str, Any], *, resume: bool
 ) -> dict[int, SegmentRecord]:
     """The segments that are listed and unharmed; all other files are removed.
 
@@ -159,13 +171,13 @@ def _read(
         _check_same_run(folder, target, lines, identity, resume=resume)
         listed = [SegmentRecord(**json.loads(line)) for line in lines[1:]]
         records = {record.index: record for record in listed if _is_unharmed(folder, record)}
-        os.ftruncate(file, sum(map(len, lines)))  # a power cut may leave half a line
+        file.truncate(sum(map(len, lines)))  # a power cut may leave half a line
     else:
-        os.ftruncate(file, 0)
+        file.truncate(0)
         _append(file, _line(identity))
-        _sync_folder(folder)
-        _sync_folder(folder.parent)
-    kept = {folder / _JOURNAL, *(packets_path(folder, index) for index in records)}
+        sync_folder(folder)
+        sync_folder(folder.parent)
+    kept = {folder / _JOURNAL, folder / _LOCK, *(packets_path(folder, index) for index in records)}
     for path in folder.iterdir():
         if path not in kept:
             path.unlink()
@@ -221,18 +233,8 @@ def _line(values: Mapping[str, Any]) -> bytes:
     return json.dumps(values, separators=(",", ":")).encode() + b"\n"
 
 
-def _append(file: int, data: bytes) -> None:
+def _append(file: BinaryIO, data: bytes) -> None:
     """Put all of `data` on the disk."""
     while data:  # a disk that is nearly full takes a part of it, and fails the next time
-        data = data[os.write(file, data) :]
-    os.fsync(file)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Put the names of the files of a folder on the disk, where the system can do that."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        data = data[file.write(data) :]
+    os.fsync(file.fileno())

@@ -19,6 +19,7 @@ from av.stream import AttachmentStream, Discard, Stream
 from av.video.stream import VideoStream
 
 from esrgan_deploy.errors import MediaError, OutputError
+from esrgan_deploy.system.paths import file_url
 from esrgan_deploy.video.info import VideoInfo
 from esrgan_deploy.video.output.encode import EncoderSettings, add_stream
 from esrgan_deploy.video.output.segment_file import SegmentRecord, read_packets
@@ -101,7 +102,7 @@ def _opened(
     with open_clip(info.path, info.protocols) as source:
         # Without "bitexact" Matroska holds random numbers, and no two runs would give the same bytes.
         options = {"fflags": "+bitexact"} if name == "matroska" else {"movie_timescale": _movie_timescale(source, info)}
-        container = av.open(into or f"file:{path}", "w", format=name, container_options=options, **KEEP_TAG_BYTES)
+        container = av.open(into or file_url(str(path)), "w", format=name, container_options=options, **KEEP_TAG_BYTES)
         try:
             _refuse_pixel_shape(name, info, settings)
             stream = add_stream(container, settings, info)

@@ -22,6 +22,7 @@ from av.video.stream import VideoStream
 
 from esrgan_deploy.errors import MediaError, OptionError, OutputError
 from esrgan_deploy.system.files import replacing
+from esrgan_deploy.system.paths import file_url
 from esrgan_deploy.video.info import VideoInfo
 from esrgan_deploy.video.output.encode import (
     Y4M,
@@ -214,7 +215,7 @@ def _wanted(decoded: Iterable[VideoFrame], info: VideoInfo, options: VideoOption
 
 def _to_file(frames: Iterable[FrameToEncode], path: Path, info: VideoInfo, settings: EncoderSettings) -> None:
     """Write a clip that holds the video alone."""
-    with av.open(f"file:{path}", "w", format=FORMATS[path.suffix.lower()]) as container:
+    with av.open(file_url(str(path)), "w", format=FORMATS[path.suffix.lower()]) as container:
         stream = add_stream(container, settings, info)
         _encode(frames, container, stream, settings)
 

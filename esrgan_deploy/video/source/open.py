@@ -21,6 +21,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from esrgan_deploy.errors import MediaError
+from esrgan_deploy.system.paths import file_url
 from esrgan_deploy.video.info import (
     BT2020_PRIMARIES,
     DEPTHS,
@@ -144,7 +145,7 @@ def open_clip(
     try:
         # "file:" keeps names with a colon from being taken for a protocol, the whitelist keeps playlists local.
         allowed = {"protocol_whitelist": ",".join(("file", "crypto", *protocols)), **(options or {})}
-        clip = av.open(f"file:{path}", container_options=allowed, **KEEP_TAG_BYTES)
+        clip = av.open(file_url(str(path)), container_options=allowed, **KEEP_TAG_BYTES)
     except FFmpegError as error:
         raise MediaError(f"{path}: {_why_not_opened(path, error)}") from error
     with clip:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 import math
 import os
 from collections import deque
@@ -19,12 +20,15 @@ import numpy.typing as npt
 from esrgan_deploy.cli.progress import Progress
 from esrgan_deploy.errors import MediaError, OutputError
 from esrgan_deploy.system.files import replacing
+from esrgan_deploy.system.locks import locked
+from esrgan_deploy.system.paths import writable_cache
 from esrgan_export.bicubic import downscale, mod_crop
 from esrgan_train.data.pictures import find_partner, list_pictures, read_rgb8
 
 Picture = npt.NDArray[np.uint8]
 
 FORMAT = 1  # of the cache; part of its key
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ def open_pairs(
         scale: HR pixels per LR pixel.
         lr_folder: LR pictures under the same names; None: they are made as MATLAB's imresize makes them.
         shrink: HR pictures are made this many times smaller first (MATLAB bicubic), which sharpens soft photographs.
-        cache: where decoded pictures are kept; None: `default_cache()`.
+        cache: where decoded pictures are kept; None: the user's, or where that cannot be written, a
+            folder for this process alone.
 
     Raises:
         MediaError: no pictures, one that cannot be read, an LR that does not fit its HR, or a damaged cache.
@@ -64,15 +69,20 @@ def open_pairs(
     files = list_pictures(folder)
     lr_files = [find_partner(file, folder, lr_folder, scale) if lr_folder else None for file in files]
     key = _key(folder, [*files, *filter(None, lr_files)], scale, shrink)
-    target = (cache or default_cache()) / f"{key}.pairs"
+    target = (cache or writable_cache()) / f"{key}.pairs"
     if not target.exists():
-        _build(target, folder, files, lr_files, functools.partial(_load_pair, scale=scale, shrink=shrink))
+        _make(target.parent)
+        with locked(target.with_suffix(".lock"), lambda: _LOG.info("%s: another process decodes it; waiting", folder)):
+            if not target.exists():
+                _build(target, folder, files, lr_files, functools.partial(_load_pair, scale=scale, shrink=shrink))
     return _map(target)
 
 
-def default_cache() -> Path:
-    """Where decoded pictures are kept: $XDG_CACHE_HOME/esrgan-deploy, or ~/.cache/esrgan-deploy."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "esrgan-deploy"
+def _make(cache: Path) -> None:
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{cache}: cannot be made: {error.strerror}; set data.cache") from error
 
 
 def _key(folder: Path, files: Sequence[Path], scale: int, shrink: int) -> str:
@@ -92,10 +102,6 @@ def _build(
 
     Layout: 8 bytes that say where the header starts | HR and LR of each pair, raw | header, JSON.
     """
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{target.parent}: cannot be made: {error.strerror}; set data.cache") from error
     entries = []
     pairs = in_threads(load, zip(files, lr_files, strict=True))
     with replacing(target) as partial, partial.open("wb") as out, Progress("picture", len(files)) as progress:

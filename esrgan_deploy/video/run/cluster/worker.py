@@ -9,7 +9,6 @@ import contextlib
 import io
 import os
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from esrgan_deploy.errors import EsrganError, MachineError, OutputError
+from esrgan_deploy.system.files import ScratchFile
 from esrgan_deploy.tile_reuse import Counts
 from esrgan_deploy.video.output.segment_file import SegmentRecord
 from esrgan_deploy.video.run.cluster.upscaler_spec import UpscalerSpec
@@ -185,16 +185,16 @@ class _Worker:
 
         self._setup = setup
         self._gpus = ray.get_gpu_ids()
-        self._model: IO[bytes] | None = None
-        self._source: tuple[StoredObject, IO[bytes]] | None = None
+        self._model: ScratchFile | None = None
+        self._source: tuple[StoredObject, ScratchFile] | None = None
         self._job: tuple[StoredObject, VideoJob] | None = None
         self.upscaler = self._open(setup.fetch())
 
     def _open(self, setup: WorkerSetup) -> Upscaler:
         if setup.model is None:
             return setup.spec.open()
-        self._model = _unnamed_file(setup.model.fetch())
-        path = _path_of(self._model)
+        self._model = ScratchFile(setup.model.fetch().data)
+        path = self._model.path
         try:
             return replace(setup.spec, model=path).open()
         except EsrganError as error:
@@ -232,8 +232,10 @@ class _Worker:
         if source.content is None:
             return None
         if self._source is None or self._source[0] != source.content:
-            self._source = source.content, _unnamed_file(source.content.fetch())
-        return _path_of(self._source[1])
+            if self._source is not None:
+                self._source[1].close()
+            self._source = source.content, ScratchFile(source.content.fetch().data)
+        return self._source[1].path
 
     def upscale(self, source: Path, segment: Segment, progress: Callable[[int], None] | None) -> FinishedSegment:
         """Finish one segment of the job."""
@@ -267,25 +269,6 @@ class _MemoryStore:
 
     def add(self, record: SegmentRecord) -> None:
         self.records.append(record)
-
-
-def _unnamed_file(content: npt.NDArray[np.uint8]) -> IO[bytes]:
-    """A temporary file without a name, so that it never outlives the process.
-
-    Raises:
-        OutputError: the disk is full.
-    """
-    try:
-        file = tempfile.TemporaryFile()  # noqa: SIM115  # it stays open for as long as it is needed
-        file.write(content.data)
-        file.flush()
-    except OSError as error:
-        raise OutputError(f"{tempfile.gettempdir()}: cannot be written: {error.strerror}; make room there") from error
-    return file
-
-
-def _path_of(file: IO[bytes]) -> Path:
-    return Path(f"/proc/self/fd/{file.fileno()}")
 
 
 def _reporter(counter: Any, segment: int) -> Callable[[int], None]:  # noqa: ANN401

@@ -1,0 +1,167 @@
+"""Names that a system takes for files, paths that are the same file, and the user's folder for what can be made again.
+
+What a rule depends on is an argument, `system`, a value of `sys.platform`: so each is tested on every system.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import logging
+import os
+import re
+import shutil
+import sys
+import tempfile
+import unicodedata
+from pathlib import Path, PurePath, PureWindowsPath
+
+from esrgan_deploy.errors import OutputError
+
+_LOG = logging.getLogger(__name__)
+_RESERVED = re.compile(r"(?is)(CON|PRN|AUX|NUL|COM[0-9¹²³]|LPT[0-9¹²³]|CONIN\$|CONOUT\$) *(\..*)?")
+"""Devices, which Windows finds in every folder, with any extension. Source: learn.microsoft.com, "Naming Files"."""
+_FORBIDDEN = re.compile(r'[<>:"|?*\x00-\x1f]')
+_NAME_LENGTH = 255
+"""UTF-16 units on Windows, bytes elsewhere."""
+_PATH_LENGTHS = {"win32": 32767, "darwin": 1023}
+_PATH_LENGTH = 4095
+"""Bytes, elsewhere: PATH_MAX of Linux."""
+_SHORT_PATH = 259
+"""MAX_PATH of Windows, where long paths were not switched on; paths that begin with \\\\?\\ are never short."""
+_VERBATIM = "\\\\?\\"
+
+
+def check_output_name(path: Path) -> None:
+    """Refuse a path that this system would not write, or would write as something else: a device, a stream.
+
+    Raises:
+        OutputError: says what is wrong with it, and what to do.
+    """
+    fault = name_fault(str(path), long_paths=_long_paths_enabled())
+    if fault:
+        raise OutputError(fault)
+
+
+def name_fault(path: str, system: str = sys.platform, *, long_paths: bool = True) -> str | None:
+    """Why no file can be written under `path`, and the remedy, in one line; None: its name is no reason.
+
+    Args:
+        path: as the user gave it.
+        system: whose rules hold, as in `sys.platform`.
+        long_paths: whether Windows was told to take paths of more than 259 characters.
+    """
+    windows = system == "win32"
+    names = (PureWindowsPath(path) if windows else PurePath(path)).parts
+    for name in names:
+        length = len(name.encode("utf-16-le", "surrogatepass")) // 2 if windows else len(os.fsencode(name))
+        if length > _NAME_LENGTH:
+            unit = "characters" if windows else "bytes"
+            return f"{_short(path)}: a name of {length} {unit} in it is too long; {_NAME_LENGTH} is the most"
+    longest = _PATH_LENGTHS.get(system, _PATH_LENGTH)
+    length = len(path) if windows else len(os.fsencode(path))
+    if length > longest:
+        return f"{_short(path)}: this path is too long; {longest} is the most"
+    if "\0" in path:
+        return f"{_short(path)}: no name can hold a zero byte; name another file"
+    return _windows_fault(path, long_paths) if windows else None
+
+
+def _windows_fault(path: str, long_paths: bool) -> str | None:
+    if path.startswith(_VERBATIM):  # which is taken as it is
+        return None
+    if len(path) > _SHORT_PATH and not long_paths:
+        return f"{_short(path)}: is longer than {_SHORT_PATH} characters; shorten it, or begin it with {_VERBATIM}"
+    whole = PureWindowsPath(path)
+    for name in whole.parts[1:] if whole.anchor else whole.parts:
+        if _RESERVED.fullmatch(name):
+            return f"{path}: '{name}' is a device on Windows; name another file"
+        if bad := _FORBIDDEN.search(name):
+            return f"{path}: Windows takes no {bad[0]!r} in the name of a file; name another one"
+        if name.rstrip(" .") != name and name not in (".", ".."):
+            return f"{path}: Windows drops the dots and spaces at the end of '{name}'; name another file"
+    return None
+
+
+def path_key(path: str, system: str = sys.platform) -> str:
+    """The same for paths that the system takes for the same file, whether that exists or not.
+
+    Windows and macOS usually ignore case, and macOS how an accent is composed; links are not followed.
+    """
+    if system == "win32":
+        return str(PureWindowsPath(path.removeprefix(_VERBATIM))).lower()
+    return unicodedata.normalize("NFC", path).casefold() if system == "darwin" else path
+
+
+def file_url(path: str, system: str = sys.platform) -> str:
+    """How FFmpeg is told that `path` is a local file: without "file:", what is before a colon would be a protocol.
+
+    Of a drive letter too: FFmpeg takes `file:C:/clip.mp4` for C:/clip.mp4. What a playlist names beside itself is found
+    by the last slash of its own URL, so that Windows' separators are written as slashes, where it allows that.
+    """
+    slashes = system == "win32" and not path.startswith(_VERBATIM)
+    return f"file:{path.replace(chr(92), '/') if slashes else path}"
+
+
+def user_cache(name: str = "") -> Path:
+    """The user's folder for what can be made again, on Linux `esrgan-deploy/NAME` in $XDG_CACHE_HOME or ~/.cache.
+
+    It need not exist yet. By the XDG Base Directory Specification, relative paths in that variable are ignored.
+
+    Raises:
+        OutputError: there is no home folder.
+    """
+    import platformdirs
+
+    try:
+        folder = platformdirs.user_cache_path("esrgan-deploy", appauthor=False)
+    except RuntimeError:
+        folder = Path()
+    if not folder.is_absolute():
+        raise OutputError("there is no home folder for a cache; set XDG_CACHE_HOME to a folder")
+    return folder / name
+
+
+def user_cache_or_temporary(name: str) -> Path:
+    """As `user_cache`, or without a home folder, a folder for this process alone, with a warning."""
+    try:
+        return user_cache(name)
+    except OutputError as error:
+        return temporary_cache(str(error)) / name
+
+
+def writable_cache(name: str = "") -> Path:
+    """As `user_cache`, and made; where it cannot be written, a folder for this process alone, with a warning."""
+    folder = user_cache_or_temporary(name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        reason = None if os.access(folder, os.W_OK) else "cannot be written"
+    except OSError as error:
+        reason = f"cannot be made: {error.strerror}"
+    if reason is None:
+        return folder
+    folder = temporary_cache(f"{folder}: {reason}") / name
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@functools.cache
+def temporary_cache(reason: str) -> Path:
+    """A folder that is removed at the end of this process; `reason`, why it is needed, is logged once."""
+    _LOG.warning("%s; nothing is kept for the next time; XDG_CACHE_HOME names another folder", reason)
+    folder = Path(tempfile.mkdtemp(prefix="esrgan-deploy-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _long_paths_enabled() -> bool:
+    if sys.platform == "win32":
+        import ctypes
+
+        return bool(ctypes.WinDLL("ntdll").RtlAreLongPathsEnabled() & 0xFF)  # a BOOLEAN is one byte
+    return True
+
+
+def _short(path: str) -> str:
+    """A long path as it fits on a line."""
+    return path if len(path) <= 80 else f"{path[:50]}...{path[-27:]}"
