@@ -38,7 +38,7 @@ lint: .venv/dev.done
 	$(BIN)/python -m mypy
 	$(BIN)/python -m mypy --platform win32 --cache-dir .mypy_cache/win32 esrgan_deploy
 	$(BIN)/python -m mypy --platform darwin --cache-dir .mypy_cache/darwin esrgan_deploy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 
 format: .venv/dev.done
 	$(BIN)/ruff check --fix
