@@ -10,7 +10,7 @@ from esrgan_deploy import ModelInfo, Upscaler
 from esrgan_deploy.backends.reference import ReferenceSession
 
 SIZE = (48, 64)
-"""Height and width of the pictures, unless told otherwise."""
+"""Height and width of the frames, unless told otherwise."""
 TICKS = Fraction(1, 12800)
 BITS = 8
 
@@ -21,12 +21,12 @@ def nearest(scale=2):
 
 
 def numbered(index, size=SIZE):
-    """A picture that shows `index` as a row of dark and bright bars, least significant bit on the left."""
+    """A frame that shows `index` as a row of dark and bright bars, least significant bit on the left."""
     height, width = size
     bits = [200 if index >> bit & 1 else 50 for bit in range(BITS)]
     luma = np.repeat(bits, width // BITS)
     luma = np.pad(luma, (0, width - len(luma)), mode="edge")
-    return picture(np.tile(luma, (height, 1)), 128, 128)
+    return yuv_frame(np.tile(luma, (height, 1)), 128, 128)
 
 
 def read_number(frame):
@@ -37,8 +37,8 @@ def read_number(frame):
     return sum(1 << bit for bit, value in enumerate(bars) if value > 125)
 
 
-def picture(luma, cb, cr, pixel_format="yuv420p"):
-    """A picture from planes; chroma may be single values, and `luma` decides the size."""
+def yuv_frame(luma, cb, cr, pixel_format="yuv420p"):
+    """A frame from planes; chroma may be single values, and `luma` decides the size."""
     luma = np.asarray(luma)
     frame = av.VideoFrame(luma.shape[1], luma.shape[0], pixel_format)
     for plane, values in zip(frame.planes, (luma, cb, cr), strict=True):
@@ -49,7 +49,7 @@ def picture(luma, cb, cr, pixel_format="yuv420p"):
 
 
 def planes(frame):
-    """The planes of a planar 8 bit picture, as arrays of integers."""
+    """The planes of a planar 8 bit frame, as arrays of integers."""
     return [
         np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width].astype(int)
         for plane in frame.planes
@@ -76,7 +76,7 @@ def write_clip(
     chapters=(),
     container_options=None,
 ):
-    """Encode one picture for each entry of `pts`, in units of `time_base`.
+    """Encode one frame for each entry of `pts`, in units of `time_base`.
 
     Args:
         path: the suffix chooses the container.
@@ -84,11 +84,11 @@ def write_clip(
         time_base: seconds per unit.
         rate: what the container is told.
         size: height and width.
-        draw: gives the picture of an index.
+        draw: gives the frame of an index.
         codec: FFmpeg's encoder.
         pixel_format: of the encoder.
         options: of the encoder; B-frames and small GOPs come from here.
-        last_duration: of the last picture, in units of `time_base`; without B-frames only.
+        last_duration: of the last frame, in units of `time_base`; without B-frames only.
         tags: attributes of the codec context, for instance colorspace.
         rotation: degrees of the display matrix.
         sounds: (start in seconds, seconds) of AAC tracks.
@@ -150,18 +150,18 @@ def _write_title(out, titles, start_ms):
 
 
 def read_frames(path):
-    """All pictures of a clip: (time in seconds, number shown, picture)."""
+    """All frames of a clip: (time in seconds, number shown, frame)."""
     with av.open(str(path)) as clip:
         return [(time_of(frame), read_number(frame), frame) for frame in clip.decode(video=0)]
 
 
 def times(path):
-    """Times of all pictures, in seconds, exact."""
+    """Times of all frames, in seconds, exact."""
     return [time for time, _, _ in read_frames(path)]
 
 
 def copied_packets(path, kinds=("audio", "subtitle")):
-    """(stream, time in seconds, hash of the bytes) of every packet that is not picture, stream by stream."""
+    """(stream, time in seconds, hash of the bytes) of every packet that is not video, stream by stream."""
     with av.open(str(path)) as clip:
         packets = [packet for packet in clip.demux() if packet.size and packet.stream.type in kinds]
         return sorted(

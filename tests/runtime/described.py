@@ -11,29 +11,29 @@ WRITTEN_BY_MUXERS = {
 
 
 def described(path):
-    """All that has to survive. Times are exact, in seconds; the picture is the first video that is no cover art."""
+    """All that has to survive. Times are exact, in seconds; the video is the first one that is no cover art."""
     found = ffprobe(path)
     streams, entries = found["streams"], found["packets_and_frames"]
-    picture = next(s for s in streams if s["codec_type"] == "video" and not s["disposition"]["attached_pic"])
-    others = [other for other in streams if other is not picture and other["codec_type"] != "data"]
+    video = next(s for s in streams if s["codec_type"] == "video" and not s["disposition"]["attached_pic"])
+    others = [other for other in streams if other is not video and other["codec_type"] != "data"]
     times = [
-        _seconds(entry.get("best_effort_timestamp"), picture)
+        _seconds(entry.get("best_effort_timestamp"), video)
         for entry in entries
-        if entry["type"] == "frame" and entry["stream_index"] == picture["index"]
+        if entry["type"] == "frame" and entry["stream_index"] == video["index"]
     ]
     return {
         "frames": len(times),
         "times": times,
-        "ends": _end(picture),
+        "ends": _end(video),
         "duration": float(found["format"].get("duration", 0)),
-        "size": (picture["width"], picture["height"]),
-        "colour": [picture.get(f"color_{name}") for name in ("range", "space", "primaries", "transfer")],
-        "bits": 12 if "12" in picture["pix_fmt"] else 10 if "10" in picture["pix_fmt"] else 8,
-        "pixel shape": picture.get("sample_aspect_ratio", "1:1"),
-        "rotation": [side["rotation"] for side in picture.get("side_data_list", ()) if "rotation" in side],
-        "fields": picture.get("field_order", "progressive"),
+        "size": (video["width"], video["height"]),
+        "colour": [video.get(f"color_{name}") for name in ("range", "space", "primaries", "transfer")],
+        "bits": 12 if "12" in video["pix_fmt"] else 10 if "10" in video["pix_fmt"] else 8,
+        "pixel shape": video.get("sample_aspect_ratio", "1:1"),
+        "rotation": [side["rotation"] for side in video.get("side_data_list", ()) if "rotation" in side],
+        "fields": video.get("field_order", "progressive"),
         "tags": _tags(found["format"]),
-        "picture": _about(picture),
+        "video": _about(video),
         "others": [_about(other) for other in others],
         "packets": [_packets(entries, other) for other in others],
         "packet times": [_packet_times(entries, other) for other in others],

@@ -1,4 +1,4 @@
-"""Clips of every kind that is met in practice, made by the ffmpeg program: small pictures, a second or less.
+"""Clips of every kind that is met in practice, made by the ffmpeg program: small frames, a second or less.
 
 `CLIPS` says how each file is made: one line of ffmpeg arguments a step, run in the folder of the clips. The last word
 of a line is the file that it makes; a step may read what a step before made.

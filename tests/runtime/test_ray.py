@@ -16,7 +16,7 @@ import av
 import numpy as np
 import pytest
 
-from clips import picture, write_clip
+from clips import write_clip, yuv_frame
 from esrgan_deploy.errors import MachineError, OptionError
 from esrgan_deploy.video import VideoOptions, upscale_video
 from esrgan_deploy.video.output.checkpoint import parts_of
@@ -115,7 +115,7 @@ class Cluster:
         return [pid for pid in below if command_of(pid).startswith("ray::upscale_segment")]
 
     def kill(self, node):
-        """End all processes of a node at once, without a chance to say so."""
+        """End all processes of a node at once, without a chance to clean up."""
         for process in reversed(processes_below(node.pid)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
@@ -220,7 +220,7 @@ class Run:
         return self
 
     def wait_for(self, frames):
-        """Until so many frames are done."""
+        """Wait until `frames` frames are done."""
         for line in self.process.stdout:
             if line[0].isdigit() and int(line.split()[0]) >= frames:
                 return
@@ -242,7 +242,7 @@ class Run:
         return lines
 
     def fail(self):
-        """The exit code and the one line that tells why."""
+        """The exit code and the one line of the error."""
         code, _, errors = self.finish()
         assert errors.startswith("driver: ")
         assert errors.count("\n") == 1, errors
@@ -336,7 +336,7 @@ def test_workers_end_with_a_killed_driver(cluster, clip, tmp_path):
 
 @pytest.fixture
 def hidden(tmp_path):
-    """(a folder, the beginning of a command that alone sees what is in it, given the files to put there)"""
+    """(a folder, a function): given files, it returns the start of a command that alone sees them in the folder"""
     folder = tmp_path / "hidden"
     folder.mkdir()
     if subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "none", folder], capture_output=True).returncode:
@@ -371,7 +371,7 @@ def test_a_clip_too_large_to_be_sent(cluster, clip, hidden, tmp_path):
 def test_damage_ends_the_file_where_it_does_on_one_machine(cluster, tmp_path):
     clip = write_clip(
         tmp_path / "noise.mp4",
-        draw=lambda index, size: picture(np.random.default_rng(index).integers(40, 200, size), 128, 128),
+        draw=lambda index, size: yuv_frame(np.random.default_rng(index).integers(40, 200, size), 128, 128),
         pts=range(0, FRAMES * 512, 512),
         options={"g": "8"},
     )
@@ -389,7 +389,7 @@ def test_damage_ends_the_file_where_it_does_on_one_machine(cluster, tmp_path):
     assert (tmp_path / "ray.mp4").read_bytes() == (tmp_path / "alone.mp4").read_bytes()
 
 
-def test_a_bad_model_is_named_as_it_is_here(cluster, clip, tmp_path):
+def test_a_bad_model_is_named_by_its_path_on_this_machine(cluster, clip, tmp_path):
     model = tmp_path / "bad.onnx"
     model.write_bytes(b"no model")
     code, line = Run(cluster, clip, tmp_path / "ray.mp4", model=model, backend="ort").start().fail()

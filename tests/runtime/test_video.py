@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clips import TICKS, copied_packets, nearest, numbered, picture, planes, read_frames, times, write_clip
+from clips import TICKS, copied_packets, nearest, numbered, planes, read_frames, times, write_clip, yuv_frame
 from esrgan_deploy.tile_reuse import Counts
 from esrgan_deploy.video import CODECS, VideoOptions, probe, upscale_video
 from esrgan_deploy.video.info import BT601, BT709, Colour
@@ -46,7 +46,7 @@ def test_a_real_clip_keeps_frames_times_sound_and_tags(tmp_path, codec):
     assert (summary.frames, len(list(tmp_path.iterdir()))) == (50, 1)
 
 
-def test_the_pictures_are_those_of_the_source(tmp_path):
+def test_the_frames_are_those_of_the_source(tmp_path):
     out = tmp_path / "out.mp4"
     upscale_video(BUNNY, out, nearest(2))
     for (_, _, small), (_, _, large) in zip(read_frames(BUNNY)[::10], read_frames(out)[::10], strict=True):
@@ -123,7 +123,7 @@ def test_ntsc_rates_do_not_drift(tmp_path, rate, base):
 
 
 @pytest.mark.parametrize("delay", [0, 1, 1579, 20_001])
-def test_a_picture_that_starts_later_than_the_sound_stays_in_step(tmp_path, delay):
+def test_a_video_that_starts_later_than_its_sound_stays_in_step(tmp_path, delay):
     source = write_clip(
         tmp_path / "in.mp4",
         range(delay, delay + 20 * 512, 512),
@@ -138,7 +138,7 @@ def test_a_picture_that_starts_later_than_the_sound_stays_in_step(tmp_path, dela
     assert copied_packets(out) == copied_packets(source), "their times included"
 
 
-def test_sound_lies_beside_the_picture_in_the_file(tmp_path):
+def test_sound_and_video_alternate_in_the_file(tmp_path):
     """Players read a file from front to back. FFmpeg's muxer sorts by itself, but over ten seconds only."""
     source = write_clip(tmp_path / "in.mkv", range(0, 30_000, 500), time_base=Fraction(1, 1000), sounds=[(0, 30)])
     upscale_video(source, tmp_path / "out.mkv", nearest(1))
@@ -157,7 +157,7 @@ def test_matroska_rounds_to_its_clock_of_a_millisecond(tmp_path):
     assert max(apart) <= Fraction(1, 2000)
 
 
-def test_matroska_moves_sound_before_zero_and_picture_together(tmp_path):
+def test_matroska_moves_sound_before_zero_and_video_together(tmp_path):
     upscale_video(BUNNY, tmp_path / "out.mkv", nearest(1))
     sound_before, sound_after = (copied_packets(path)[0][1] for path in (BUNNY, tmp_path / "out.mkv"))
     assert sound_before < 0, "the excerpt is there to test a sound that starts before zero"
@@ -166,7 +166,7 @@ def test_matroska_moves_sound_before_zero_and_picture_together(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_a_broadcast_starts_at_zero_with_sound_and_picture_in_step(tmp_path, suffix):
+def test_a_broadcast_starts_at_zero_with_sound_and_video_in_step(tmp_path, suffix):
     source = write_clip(
         tmp_path / "in.ts",
         range(9000, 9000 + 20 * 3600, 3600),
@@ -273,12 +273,12 @@ def test_pixel_shape_rotation_and_colour_tags_survive(tmp_path, codec):
     assert (after.sample_aspect, after.rotation) == (Fraction(128, 117), -90)
 
 
-def test_the_offset_of_a_display_matrix_grows_with_the_picture(tmp_path):
+def test_the_offset_of_a_display_matrix_grows_with_the_frames(tmp_path):
     source, out = tmp_path / "in.mp4", tmp_path / "out.mp4"
     with av.open(str(source), "w") as clip:
         stream = clip.add_stream("libx264", rate=25, width=64, height=48, time_base=TICKS)
         stream.set_display_matrix([0, 1 << 16, 0, -1 << 16, 0, 0, 48 << 16, 0, 1 << 30])  # as a phone writes it
-        frame = picture(np.full((48, 64), 90), 128, 128)
+        frame = yuv_frame(np.full((48, 64), 90), 128, 128)
         frame.pts, frame.time_base = 0, TICKS
         clip.mux(stream.encode(frame))
         clip.mux(stream.encode(None))
@@ -324,7 +324,7 @@ def test_solid_colours_come_back_as_they_were(tmp_path, codec, matrix, full):
         tmp_path / "in.mkv",
         range(len(colours)),
         time_base=Fraction(1, 25),
-        draw=lambda index, size: picture(np.full(size, colours[index][0]), *colours[index][1:]),
+        draw=lambda index, size: yuv_frame(np.full(size, colours[index][0]), *colours[index][1:]),
         codec="ffv1",
         tags=tags,
     )
@@ -353,7 +353,7 @@ def test_rgb_becomes_limited_range_yuv_of_the_same_colour(tmp_path):
 @pytest.mark.parametrize("scale", [1, 3])
 def test_odd_sizes_lose_no_row_and_no_column(tmp_path, codec, scale):
     source = write_clip(tmp_path / "in.mkv", codec="ffv1", size=(49, 67),
-                        draw=lambda index, size: picture(np.full(size, 90), 128, 128))  # fmt: skip
+                        draw=lambda index, size: yuv_frame(np.full(size, 90), 128, 128))  # fmt: skip
     upscale_video(source, tmp_path / "out.mp4", nearest(scale), VideoOptions(codec=codec))
     after = probe(tmp_path / "out.mp4")
     assert (after.height, after.width) == (49 * scale, 67 * scale)

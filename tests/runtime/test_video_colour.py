@@ -54,8 +54,8 @@ def colour_of(matrix, full):
     return Colour(matrix, full, UNSPECIFIED, UNSPECIFIED)
 
 
-def picture(planes, pixel_format, size=SIZE):
-    """A picture from arrays of code values."""
+def yuv_frame(planes, pixel_format, size=SIZE):
+    """A frame from arrays of code values."""
     frame = av.VideoFrame(size[1], size[0], pixel_format)
     for view, values in zip(views(frame), planes, strict=True):
         view[:] = values
@@ -78,7 +78,7 @@ def test_yuv_to_rgb_is_the_standards_formula(matrix, full, bits, rng):
     """Every pixel another colour, those outside RGB included."""
     yuv = rng.integers(0, 2**bits, (*SIZE, 3))
     rgb = to_rgb(SIZE[1], SIZE[0], format_of("444", bits), colour_of(matrix, full))(
-        picture(np.moveaxis(yuv, -1, 0), format_of("444", bits))
+        yuv_frame(np.moveaxis(yuv, -1, 0), format_of("444", bits))
     )
     peak = 255 if bits == 8 else 65535
     assert rgb.dtype == (np.uint8 if bits == 8 else np.uint16)
@@ -123,7 +123,7 @@ def test_yuv_comes_back_within_one_code_value(matrix, full, bits, subsampling, l
     chroma = np.moveaxis(colours[..., 1:], -1, 0)
     chroma = (chroma - 2 ** (bits - 1)) // 2 + 2 ** (bits - 1)  # so that no mixture with a neighbour leaves RGB
     name = format_of(subsampling, bits)
-    before = picture([y, *chroma], name)
+    before = yuv_frame([y, *chroma], name)
     arguments = (SIZE[1], SIZE[0], name, colour_of(matrix, full))
     rgb = to_rgb(*arguments, chroma_location=location)(before)
     assert rgb.min() > 0
@@ -146,7 +146,7 @@ def test_chroma_is_read_and_written_where_it_sits(bits, location, across, down):
     column, row = np.meshgrid(np.arange(side // 2), np.arange(side // 2))
     cb, cr = (96 + 4 * column + 2 * across) * step, (96 + 4 * row + 2 * down) * step
     name = format_of("420", bits)
-    frame = picture([np.full((side, side), 120 * step), cb, cr], name, (side, side))
+    frame = yuv_frame([np.full((side, side), 120 * step), cb, cr], name, (side, side))
     arguments = (side, side, name, colour_of(BT709, full=False))
     rgb = to_rgb(*arguments, chroma_location=location)(frame)
     read = (yuv_of(rgb / np.iinfo(rgb.dtype).max, BT709, full=False, bits=bits) / step - 96) / 2
@@ -173,7 +173,7 @@ def test_grey_has_neutral_chroma(full, bits, rng):
     name = "gray" if bits == 8 else f"gray{bits}le"
     black, luma, _ = spans(bits, full)
     y = rng.integers(black, black + luma, SIZE, endpoint=True)
-    rgb = to_rgb(SIZE[1], SIZE[0], name, colour_of(BT709, full))(picture([y], name))
+    rgb = to_rgb(SIZE[1], SIZE[0], name, colour_of(BT709, full))(yuv_frame([y], name))
     peak = 255 if bits == 8 else 65535
     assert np.abs(rgb - ((y - black) / luma * peak)[..., None]).max() < 0.53
 
@@ -181,7 +181,7 @@ def test_grey_has_neutral_chroma(full, bits, rng):
 @pytest.mark.parametrize(("name", "bits"), [("gbrp", 8), ("gbrp10le", 10), ("gbrp12le", 12), ("gbrp9le", 9)])
 def test_rgb_sources_keep_their_values(name, bits, rng):
     rgb = rng.integers(0, 2**bits, (*SIZE, 3))
-    frame = picture([rgb[..., channel] for channel in (1, 2, 0)], name)
+    frame = yuv_frame([rgb[..., channel] for channel in (1, 2, 0)], name)
     got = to_rgb(SIZE[1], SIZE[0], name, colour_of(RGB, full=True).resolved(*SIZE))(frame)
     peak = 255 if bits == 8 else 65535
     assert np.array_equal(got, np.round(rgb / (2**bits - 1) * peak))
@@ -209,21 +209,21 @@ def test_packed_rgb_is_unpacked(name, rng):
 )  # fmt: skip
 def test_other_layouts_give_the_same_rgb(packed, planar, full, rng):
     colour = colour_of(BT709, full)
-    plain = picture([rng.integers(50, 200, view.shape) for view in views(av.VideoFrame(76, 50, planar))], planar)
+    plain = yuv_frame([rng.integers(50, 200, view.shape) for view in views(av.VideoFrame(76, 50, planar))], planar)
     plain.color_range = 2 if full else 1
     other = plain.reformat(format=packed, src_color_range=plain.color_range, dst_color_range=plain.color_range)
     assert np.array_equal(to_rgb(76, 50, packed, colour)(other), to_rgb(76, 50, planar, colour)(plain))
 
 
 def test_full_range_by_name_is_full_range_by_tag(rng):
-    old = picture([rng.integers(50, 200, view.shape) for view in views(av.VideoFrame(76, 50, "yuv420p"))], "yuvj420p")
-    new = picture(planes(old), "yuv420p")
+    old = yuv_frame([rng.integers(50, 200, view.shape) for view in views(av.VideoFrame(76, 50, "yuv420p"))], "yuvj420p")
+    new = yuv_frame(planes(old), "yuv420p")
     colour = colour_of(BT601, full=True)
     assert np.array_equal(to_rgb(76, 50, "yuvj420p", colour)(old), to_rgb(76, 50, "yuv420p", colour)(new))
 
 
 def test_coarse_chroma_is_brought_to_every_pixel():
-    frame = picture([np.full(SIZE, 100), np.full((SIZE[0], SIZE[1] // 4), 90), np.full((50, 19), 160)], "yuv411p")
+    frame = yuv_frame([np.full(SIZE, 100), np.full((SIZE[0], SIZE[1] // 4), 90), np.full((50, 19), 160)], "yuv411p")
     rgb = to_rgb(SIZE[1], SIZE[0], "yuv411p", colour_of(BT601, full=False))(frame)
     assert np.abs(rgb - rgb_of([100, 90, 160], BT601, full=False, bits=8) * 255).max() < 0.53
 
@@ -241,7 +241,7 @@ def test_sizes_down_to_one_pixel_come_back(height, width, subsampling, bits, see
     name = format_of(subsampling, bits)
     middle = 2 ** (bits - 1)
     shapes = [view.shape for view in views(av.VideoFrame(width, height, name))]
-    before = picture(
+    before = yuv_frame(
         [rng.integers(middle * 9 // 10, middle * 11 // 10, shape) for shape in shapes], name, (height, width)
     )
     arguments = (width, height, name, colour_of(BT709, full=False))
@@ -252,14 +252,14 @@ def test_sizes_down_to_one_pixel_come_back(height, width, subsampling, bits, see
         assert np.abs(one - other)[:whole].max(initial=0) <= 1
 
 
-def test_tall_pictures_are_the_same_in_every_part(rng):
-    """Wide enough for many passes: a small picture, repeated, gives the small result, repeated."""
+def test_tall_frames_are_the_same_in_every_part(rng):
+    """Wide enough for many passes: a small frame, repeated, gives the small result, repeated."""
     height, width = 64, 4096
     small = [rng.integers(100, 150, view.shape) for view in views(av.VideoFrame(64, height, "yuv420p"))]
     arguments = (width, height, "yuv420p", colour_of(BT709, full=False))
-    wide = picture([np.tile(plane, (1, 64)) for plane in small], "yuv420p", (height, width))
+    wide = yuv_frame([np.tile(plane, (1, 64)) for plane in small], "yuv420p", (height, width))
     rgb = to_rgb(*arguments)(wide)
-    alone = to_rgb(64, height, "yuv420p", arguments[3])(picture(small, "yuv420p", (height, 64)))
+    alone = to_rgb(64, height, "yuv420p", arguments[3])(yuv_frame(small, "yuv420p", (height, 64)))
     assert np.array_equal(rgb[:, :62], alone[:, :62])
     for before, after in zip(planes(wide), planes(to_yuv(*arguments)(rgb)), strict=True):
         assert np.abs(before - after).max() <= 1
@@ -268,10 +268,10 @@ def test_tall_pictures_are_the_same_in_every_part(rng):
 def test_frames_that_were_given_out_stay_as_they_are(rng):
     arguments = (SIZE[1], SIZE[0], "yuv420p", colour_of(BT709, full=False))
     decode, encode = to_rgb(*arguments), to_yuv(*arguments)
-    first = decode(picture([60, 100, 100], "yuv420p"))
+    first = decode(yuv_frame([60, 100, 100], "yuv420p"))
     kept, written = first.copy(), encode(first)
     kept_planes = planes(written)
-    encode(decode(picture([200, 140, 140], "yuv420p")))
+    encode(decode(yuv_frame([200, 140, 140], "yuv420p")))
     assert np.array_equal(first, kept)
     assert all(map(np.array_equal, planes(written), kept_planes))
     with pytest.raises(ValueError, match="shape"):

@@ -1,4 +1,4 @@
-"""Clips that are damaged, and clips that cannot be upscaled without harm: what comes out, and what is said."""
+"""Clips that are damaged, and clips that cannot be upscaled without harm: what comes out, and what the message says."""
 
 import re
 import struct
@@ -91,7 +91,7 @@ def test_a_key_frame_that_is_damaged(odd, tmp_path, name, deinterlace):
 
 
 def places(path):
-    """Where in the file the packets of the picture are."""
+    """Where in the file the packets of the video are."""
     packets = [entry for entry in ffprobe(path)["packets_and_frames"] if entry["type"] == "packet"]
     return [int(packet["pos"]) for packet in packets if packet["codec_type"] == "video"]
 
@@ -135,7 +135,7 @@ REFUSED = {
     ("font.mkv", ".mp4"): r"its stream 1 \(attachment, .*\) does not fit into mp4; write .mkv",
     ("mov_text.mp4", ".mkv"): r"its stream 2 \(subtitle, mov_text\) does not fit into matroska; write .mp4 or .mov",
 }
-"""(clip, format that is asked for) -> what is said."""
+"""(clip, format that is asked for) -> what the message says."""
 
 
 @pytest.mark.parametrize(("name", "suffix"), REFUSED)
@@ -152,7 +152,7 @@ def test_what_is_refused_before_the_first_frame(odd, tmp_path, name, suffix):
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_hidden_edges_are_not_brought_to_light(odd, tmp_path, suffix):
-    """MP4's clean aperture of 48x40 in a picture of 64x48; FFmpeg's copy in Matroska says the same by PixelCrop."""
+    """MP4's clean aperture of 48x40 in frames of 64x48; FFmpeg's copy in Matroska says the same by PixelCrop."""
     source = with_clean_aperture(odd("h264.mp4"), tmp_path / "hidden.mp4", 48, 40)
     if suffix == ".mkv":
         source = copied(source, tmp_path / "hidden.mkv")
@@ -176,7 +176,7 @@ def with_clean_aperture(source, target, width, height):
 
 
 def copied(source, target):
-    """The picture's packets in another container, written by the FFmpeg inside PyAV."""
+    """The video's packets in another container, written by the FFmpeg inside PyAV."""
     with av.open(str(source)) as clip, av.open(str(target), "w") as copy:
         stream = copy.add_stream_from_template(clip.streams.video[0], opaque=True)
         for packet in clip.demux(video=0):
@@ -218,7 +218,7 @@ def test_a_playlist_of_local_files(odd, tmp_path):
     assert described(tmp_path / "target.mp4") == described(tmp_path / "direct.mp4")
 
 
-def test_the_other_of_two_pictures_is_copied(odd, tmp_path):
+def test_the_other_of_two_videos_is_copied(odd, tmp_path):
     source, target = odd("two_pictures.mkv"), tmp_path / "target.mkv"
     upscale_video(source, target, nearest(2), VideoOptions(stream=1))
     sizes = [(stream["width"], stream["height"]) for stream in ffprobe(target)["streams"]]

@@ -56,7 +56,7 @@ def test_an_element_of_unknown_length_lasts_until_the_end():
     assert list(elements(b"\xae\x81A\xe0\xff" + b"rest")) == [(0xAE, b"A"), (0xE0, b"rest")]
 
 
-def test_the_header_of_a_picture(tmp_path):
+def test_the_header_of_a_video(tmp_path):
     with av.open(str(write_clip(tmp_path / "clip.mp4", size=(48, 64)))) as clip:
         header = video_header(clip.streams.video[0])
     assert (header[0xB0], header[0xBA]) == (b"\x40", b"\x30"), "PixelWidth and PixelHeight, RFC 9559, 5.1.4.1.28"

@@ -71,7 +71,7 @@ def test_a_file_becomes_a_pipe(tmp_path, pixel_format, expected):
 
 
 @needs_ffmpeg
-def test_from_pipe_to_pipe_the_pictures_are_those_of_a_file(tmp_path):
+def test_from_pipe_to_pipe_the_frames_are_those_of_a_file(tmp_path):
     run = upscale("-", "-o", "-", stdin=y4m(BUNNY))
     assert run.returncode == 0, run.stderr
     assert described(run.stdout)["nb_read_frames"] == "50"
@@ -214,12 +214,12 @@ def test_chapters_of_a_part(tmp_path):
 def test_previews_show_before_and_after(tmp_path):
     source = write_clip(tmp_path / "in.mp4", range(0, 12 * 512, 512), options={"qp": "1"})
     upscale_video(source, tmp_path / "out.mp4", nearest(2), VideoOptions(preview=5))
-    pictures = sorted((tmp_path / "out.mp4.preview").iterdir())
-    assert [path.name for path in pictures] == ["frame_000000.png", "frame_000005.png", "frame_000010.png"]
-    picture = cv2.imread(str(pictures[1]))
-    assert picture.shape == (96, 2 * 128, 3)
-    assert np.array_equal(picture[:, :128], picture[:, 128:]), "nearest neighbour is what both halves show"
-    bars = picture[48, 8:128:16, 0]
+    files = sorted((tmp_path / "out.mp4.preview").iterdir())
+    assert [path.name for path in files] == ["frame_000000.png", "frame_000005.png", "frame_000010.png"]
+    preview = cv2.imread(str(files[1]))
+    assert preview.shape == (96, 2 * 128, 3)
+    assert np.array_equal(preview[:, :128], preview[:, 128:]), "nearest neighbour is what both halves show"
+    bars = preview[48, 8:128:16, 0]
     assert [int(value > 100) for value in bars] == [1, 0, 1, 0, 0, 0, 0, 0], "5, least significant bit first"
 
 

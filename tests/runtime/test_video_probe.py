@@ -15,7 +15,7 @@ import av
 import numpy as np
 import pytest
 
-from clips import TICKS, nearest, numbered, picture, write_clip
+from clips import TICKS, nearest, numbered, write_clip, yuv_frame
 from esrgan_deploy.errors import MediaError, OutputError
 from esrgan_deploy.video import CODECS, probe, upscale_video
 from esrgan_deploy.video.info import Colour, MasteringDisplay, StaticHdr
@@ -248,7 +248,7 @@ def test_two_video_streams_and_none_are_refused(tmp_path):
     with av.open(str(both), "w") as out:
         streams = [out.add_stream("libx264", rate=25, width=64, height=48, time_base=TICKS) for _ in range(2)]
         for stream in streams:
-            frame = picture(np.full((48, 64), 90), 128, 128)
+            frame = yuv_frame(np.full((48, 64), 90), 128, 128)
             frame.pts, frame.time_base = 0, TICKS
             out.mux(stream.encode(frame))
             out.mux(stream.encode(None))
@@ -289,7 +289,7 @@ def test_a_clip_cut_in_the_middle_is_noticed_without_decoding(tmp_path, suffix, 
         pts=range(100),
         time_base=Fraction(1, 20),
         rate=20,
-        draw=lambda index, size: picture(np.random.default_rng(index).integers(40, 200, size), 128, 128),
+        draw=lambda index, size: yuv_frame(np.random.default_rng(index).integers(40, 200, size), 128, 128),
         options={"bf": "0", "g": "10"},
         container_options={"movflags": "+faststart"} if suffix == ".mp4" else {},
     )

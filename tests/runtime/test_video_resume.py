@@ -116,7 +116,7 @@ def command_line(target, *more):
 
 
 def wait_for_lines(child, target, count):
-    """Until the journal has `count` lines or the process has ended."""
+    """Wait until the journal has `count` lines or the process has ended."""
     journal = parts_of(target) / "journal.jsonl"
     deadline = time.monotonic() + 60
     while child.poll() is None and time.monotonic() < deadline:
@@ -262,19 +262,19 @@ def test_the_journal_is_written_after_its_segment(tmp_path):
 
 def test_a_segment_that_is_interrupted_leaves_nothing(tmp_path):
     target = tmp_path / "o.mp4"
-    with open_checkpoint(target, {}, resume=False) as journal:
-        with journal.file(0) as file:
+    with open_checkpoint(target, {}, resume=False) as checkpoint:
+        with checkpoint.file(0) as file:
             file.write(b"whole")
-        with pytest.raises(KeyboardInterrupt), journal.file(1) as file:
+        with pytest.raises(KeyboardInterrupt), checkpoint.file(1) as file:
             file.write(b"half")
             raise KeyboardInterrupt
         assert {path.name for path in parts_of(target).iterdir()} == {"journal.jsonl", "000000.packets", "lock"}
-        assert journal.path(0).read_bytes() == b"whole"
+        assert checkpoint.path(0).read_bytes() == b"whole"
 
 
 @pytest.mark.unix("limits the size of files with setrlimit")
 def test_a_full_disk_keeps_what_is_finished(tmp_path, whole):
-    """A limit on the size of files stops the third segment, in which the picture changes."""
+    """A limit on the size of files stops the third segment, in which the frames change."""
     target = tmp_path / "out.mp4"
     code = (
         "import resource; from pathlib import Path; from clips import nearest\n"
@@ -294,7 +294,7 @@ def test_a_full_disk_keeps_what_is_finished(tmp_path, whole):
 
 
 def test_damage_is_remembered(tmp_path):
-    """Killed after the damaged segment and before the target: the run must not go on behind the damage."""
+    """Killed after the damaged segment and before the target: the run must not go on after the damage."""
     source, target = tmp_path / "in.mkv", tmp_path / "out.mp4"
     write_clip(source, range(0, 60 * 512, 512), options={"g": "10"})
     data = bytearray(source.read_bytes())
@@ -314,18 +314,18 @@ def test_damage_is_remembered(tmp_path):
     assert target.read_bytes() == kept
 
 
-def test_behind_the_first_damage_there_is_nothing_to_do(tmp_path):
+def test_after_the_first_damage_there_is_nothing_to_do(tmp_path):
     """Workers side by side can each meet damage, the later one first."""
     target = tmp_path / "out.mp4"
     job = prepare_job(BUNNY, target, OPTIONS, {}, lambda height, width: (height, width))
     done = SegmentRecord(1, frames=8, bytes=0, sha256="", header="", sizes=[], pts=[], durations=[], keys=[])
-    with open_checkpoint(target, job.identity, resume=False) as journal:
-        assert [segment.index for segment in missing(job, journal)] == list(range(7))
-        journal.records[1] = done
-        assert [segment.index for segment in missing(job, journal)] == [0, 2, 3, 4, 5, 6]
+    with open_checkpoint(target, job.identity, resume=False) as checkpoint:
+        assert [segment.index for segment in missing(job, checkpoint)] == list(range(7))
+        checkpoint.records[1] = done
+        assert [segment.index for segment in missing(job, checkpoint)] == [0, 2, 3, 4, 5, 6]
         for index in (5, 3):
-            journal.records[index] = dataclasses.replace(done, index=index, damage="is cut off")
-        assert [segment.index for segment in missing(job, journal)] == [0, 2]
+            checkpoint.records[index] = dataclasses.replace(done, index=index, damage="is cut off")
+        assert [segment.index for segment in missing(job, checkpoint)] == [0, 2]
 
 
 @pytest.mark.unix("sends signals to another process")

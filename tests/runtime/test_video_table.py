@@ -1,8 +1,8 @@
 """Clips of every kind, and what the ffprobe program says of them before and after: the same.
 
-What is allowed to differ stands in the table, row by row. Beyond the rows, three things hold everywhere: the picture is
-twice as large; the clock of a broadcast (.ts, .mpg) starts at zero, all streams moved by the same time; Matroska rounds
-times to its clock of 1 ms.
+The table says for each clip what is allowed to differ. For all clips, frames are twice as large, the clock of a
+broadcast (.ts, .mpg) starts at zero, with all streams moved by the same time, and Matroska rounds times to its clock of
+1 ms.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ def numbered(count=24, rate=25):
 
 
 SMALL = {"colour": ["tv", "smpte170m", None, None]}
-"""No tags: the matrix that players assume for a picture of this size is written down."""
+"""No tags: the matrix that players assume for frames of this size is written down."""
 LARGE = {"colour": ["tv", "bt709", None, None]}
 PROGRESSIVE = {"fields": "progressive"}
 
@@ -206,12 +206,12 @@ def test_a_frame_of_8k(odd, tmp_path):
 CARRIES_MORE = {
     name for name in ROWS if name.startswith(("two_", "one_frame", "srt", "ass", "mov_", "ch", "font", "cover"))
 }
-"""The picture in these is like that in others."""
+"""Clips whose frames are like those of others."""
 
 
 @pytest.mark.parametrize("name", [name for name in ROWS if name not in CARRIES_MORE])
 def test_a_segment_alone_holds_the_same_frames(odd, name):
-    """What a run that goes on and a cluster rest on, bit for bit: open GOPs, hidden frames, edit lists, broadcasts."""
+    """Resumed runs and clusters need this, bit for bit: open GOPs, hidden frames, edit lists, broadcasts."""
     info = probe(odd(name), deinterlace="fields" in ROWS[name])
     seen = scan_packets(info)
     segments = cut(seen.times, 5)

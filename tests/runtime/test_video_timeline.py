@@ -82,9 +82,9 @@ def test_times_worked_out_by_hand(pts, dts):
     "settings", ["bframes=0", "bframes=1", "bframes=3:b-pyramid=none", "bframes=5:b-pyramid=normal:open-gop=1"]
 )
 def test_x264_gives_the_same_decoding_times(tmp_path, settings):
-    picture = "-f lavfi -i testsrc2=size=64x48:rate=25 -frames:v 30"
+    source = "-f lavfi -i testsrc2=size=64x48:rate=25 -frames:v 30"
     encoder = f"-c:v libx264 -preset veryfast -x264-params keyint=12:{settings}"
-    ffmpeg(f"{picture} {encoder} -enc_time_base 1/25 clip.mp4", tmp_path)
+    ffmpeg(f"{source} {encoder} -enc_time_base 1/25 clip.mp4", tmp_path)
     show = ["ffprobe", "-v", "error", "-show_entries", "packet=pts,dts", "-print_format", "json", "clip.mp4"]
     packets = json.loads(subprocess.run(show, cwd=tmp_path, capture_output=True, check=True).stdout)["packets"]
     assert decoding_times([int(packet["pts"]) for packet in packets]) == [int(packet["dts"]) for packet in packets]
