@@ -9,6 +9,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from esrgan_deploy.alpha import load_at_alpha
+from esrgan_deploy.backends.first_use import openvino_first_use
 from esrgan_deploy.backends.names import CpuPrecision
 from esrgan_deploy.backends.ov_graph import unsigned_activations, widen_last_convolution
 from esrgan_deploy.backends.session import ThreadedSession
@@ -57,6 +58,7 @@ class OpenVinoSession(ThreadedSession):
             import openvino
         except ImportError as error:
             raise BackendMissingError("-b openvino needs OpenVINO: pip install 'esrgan-deploy[cpu]'") from error
+        openvino_first_use()
         self._path = model
         self._alpha: float | None = None
         graph, info = load_at_alpha(model, self._alpha)

@@ -17,6 +17,9 @@ class Preview:
     """Writes `TARGET.preview/frame_000120.png` for every Nth frame of a run."""
 
     def __init__(self, target: Path, every: int) -> None:
+        # Loaded by the thread that makes this, since `add` is called by another one, beside a third that needs it too.
+        import cv2  # noqa: F401
+
         self.folder = target.with_name(f"{target.name}.preview")
         self._every = every
         self._count = 0
