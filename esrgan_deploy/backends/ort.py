@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU, and what it needs to be installed."""
+"""ONNX Runtime on the CPU, and checks of what is installed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class OrtSession(ThreadedSession):
-    """One ONNX Runtime session per frame type, made when the first frame of that type arrives."""
+    """Runs one ONNX Runtime session per frame type, created when the first frame of that type arrives."""
 
     any_shape = True
 
@@ -42,14 +42,14 @@ class OrtSession(ThreadedSession):
             raise ModelError(
                 f"{model}: is bf16, which ONNX Runtime cannot compute; use -b openvino, or export it as fp32 or fp16"
             )
-        # By itself ONNX Runtime counts cores, and looks at no container's quota.
+        # By default ONNX Runtime uses all cores, whatever the container's quota is.
         self._threads = threads or default_threads()
         super().__init__(info, "ort", precision="fp32" if info.precision == "fp16" else info.precision)
         self.largest_untiled = largest_tile(graph, "ort") or self.largest_untiled
         self._sessions: dict[FrameType, Any] = {"uint8": self._open(graph, "uint8")}
 
     def set_alpha(self, alpha: float) -> None:
-        """See `Session.set_alpha`. The model is loaded anew, while the old one still computes; then they change."""
+        """See `Session.set_alpha`. The new model is loaded while the old one still works, and then replaces it."""
         if alpha == self.info.alpha:
             return
         graph, info = load_at_alpha(self._path, alpha)
@@ -84,10 +84,10 @@ class OrtSession(ThreadedSession):
 
 
 def check_installed(backend: str) -> None:
-    """Refuse a missing onnxruntime, and two of them.
+    """Make sure that exactly one ONNX Runtime is installed.
 
-    onnxruntime and onnxruntime-gpu own the same module: whichever was installed last wins, and often the result is a
-    CPU-only one without any message (microsoft/onnxruntime#26996).
+    onnxruntime and onnxruntime-gpu contain the same module: the one installed last overwrites the other, and often only
+    the CPU is left, without any message (microsoft/onnxruntime#26996).
 
     Raises:
         BackendMissingError: the message names the extra to install or the package to remove.
@@ -104,7 +104,7 @@ def check_installed(backend: str) -> None:
 
 
 def installed(distribution: str) -> bool:
-    """Tell whether a distribution of this name is installed, whatever module it provides."""
+    """Whether a distribution of this name is installed, whatever module it contains."""
     try:
         metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -113,6 +113,6 @@ def installed(distribution: str) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """What ONNX Runtime says in the first of its lines, without code and place; the others are a stack."""
+    """The first line of an error of ONNX Runtime, without code and place; the other lines are a stack trace."""
     line = str(error).strip().split("\n", 1)[0].rstrip(".")
     return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : |^/onnxruntime_src/\S+:\d+ .*?\) ", "", line)

@@ -1,9 +1,9 @@
-"""Where ONNX Runtime's TensorRT provider keeps its engines: a folder for each, which is whole or is not there.
+"""Folders for the engines of ONNX Runtime's TensorRT provider, one for each engine, always complete.
 
-The provider has a cache of its own, but it recognises an engine by the names in the graph only: a model with other
-weights, under another driver or on another GPU of the same generation, gets the old engine. It writes its files in
-place, and loads whatever it finds under their names. So every engine gets a folder named after all that it depends on.
-It is filled under another name, and what is in it is compared with its check sums before the provider sees it.
+The provider has a cache of its own, but it finds an engine only by names in the graph: a model with other weights, or
+another driver or GPU of the same generation, gets the old engine. It also loads damaged files. So every engine gets a
+folder that is named after everything it depends on. The folder is filled under a temporary name, and its files are
+compared with their check sums before the provider may use it.
 
     ROOT/{machine}/{network}/       *.engine and *.timing, as the provider names them, and sums.json
 """
@@ -30,7 +30,7 @@ ENGINE, TIMING = "*.engine", "*.timing"
 
 @dataclass(frozen=True)
 class EngineFolder:
-    """Where the engine of one network in one shape on one machine is kept."""
+    """The folder for the engine of one network, in one shape, on one machine."""
 
     root: Path
     machine: str
@@ -43,10 +43,10 @@ class EngineFolder:
 
     @contextlib.contextmanager
     def opened(self, waiting: Callable[[], None]) -> Iterator[Path]:
-        """The folder to point the provider to while it makes a session, which builds or loads the engine.
+        """The folder to give to the provider while it makes a session, which builds or loads the engine.
 
-        If the block ends well, what it wrote is kept; otherwise nothing of it is. One process at a time: another one
-        waits, and then finds the engine.
+        What the provider wrote is kept only if the block ends without an error. One process at a time is let in; the
+        next one then finds the engine.
 
         Args:
             waiting: called once, if another process holds the folder.
@@ -67,9 +67,9 @@ class EngineFolder:
 
     @contextlib.contextmanager
     def _unfinished(self) -> Iterator[Path]:
-        """A folder beside the final one, which becomes it."""
+        """A temporary folder that is renamed to the final one at the end of the block."""
         for left in self.path.parent.glob(f"{self.network}.part-*"):
-            shutil.rmtree(left, ignore_errors=True)  # of a killed process: we hold its lock
+            shutil.rmtree(left, ignore_errors=True)  # of a killed process, since this one holds the lock
         folder = Path(tempfile.mkdtemp(prefix=f"{self.network}.part-", dir=self.path.parent))
         try:
             for timing in self._newest_timings():
@@ -85,24 +85,24 @@ class EngineFolder:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _newest_timings(self) -> list[Path]:
-        """The timing cache of the engine built last for this machine: what was timed for it need not be again."""
+        """The timing cache of the engine built last for this machine, which saves timing the same kernels again."""
         others = sorted(self.path.parent.glob(f"*/{SUMS}"), key=lambda sums: sums.stat().st_mtime, reverse=True)
         return next((list(sums.parent.glob(TIMING)) for sums in others if is_whole(sums.parent)), [])
 
 
 def machine_key(facts: DeviceFacts, onnxruntime_version: str) -> str:
-    """Names everything outside the network that an engine depends on; TensorRT's own version included."""
+    """A hash over everything outside the network that an engine depends on, TensorRT's version too."""
     parts = [facts.name, facts.compute_capability, facts.driver, onnxruntime_version, _tensorrt_version()]
     return "sm{}{}-".format(*facts.compute_capability) + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
 def network_key(graph: bytes) -> str:
-    """Names a graph, its weights, and with them its shape and frame type."""
+    """A hash over a graph: its weights, shape and frame type."""
     return hashlib.sha256(graph).hexdigest()[:24]
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether the folder holds at least one engine, and every file in it is what was written."""
+    """Whether the folder holds an engine, and all of its files agree with their check sums."""
     try:
         sums = json.loads((folder / SUMS).read_text(encoding="utf-8"))
         return any(folder.glob(ENGINE)) and sums == _sums(folder)
@@ -111,12 +111,12 @@ def is_whole(folder: Path) -> bool:
 
 
 def _sums(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file but the check sums themselves."""
+    """SHA-256 of every file but `SUMS`."""
     files = sorted(path for path in folder.iterdir() if path.name != SUMS)
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def _tensorrt_version() -> int:
-    """101303 for 10.13.3, asked of the library; 0 where it is not there."""
+    """101303 for 10.13.3, from the library itself; 0 if it is not installed."""
     library = load(library_name("nvinfer", 10))
     return int(library.getInferLibVersion()) if library else 0

@@ -1,8 +1,8 @@
-"""ONNX Runtime on an NVIDIA GPU: frames in device memory at fixed addresses, CUDA graphs, and never the CPU instead.
+"""ONNX Runtime on an NVIDIA GPU with CUDA graphs; it raises an error instead of falling back to the CPU.
 
-A CUDA graph replays kernels with the addresses and shapes that it was recorded with. So there is a session for each
-shape of batch: its network has that shape as literals, and its input and output stay where they are. A batch is copied
-into the one and out of the other, and nothing else crosses the bus.
+A CUDA graph replays kernels with the addresses and shapes that it was recorded with. So there is one ONNX Runtime
+session for each shape of batch, whose network has that shape as literals, and whose input and output buffers stay where
+they are. Only the batch is copied to the GPU, and only the result back.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 Device = Literal["cuda", "cpu"]
 PROVIDERS = {"ort-cuda": "CUDAExecutionProvider", "ort-tensorrt": "TensorrtExecutionProvider"}
 KEPT_SHAPES = 4
-"""Sessions that are kept, each with weights and buffers in device memory; the one unused for longest goes."""
+"""How many ONNX Runtime sessions are kept in GPU memory; the one unused for the longest time is dropped."""
 _CUDA_OPTIONS = {
-    "use_tf32": "0",  # a model that says fp32 means it
-    "cudnn_conv_algo_search": "HEURISTIC",  # a search by stopwatch ends differently each time, and so do the last bits
+    "use_tf32": "0",  # fp32 means fp32
+    "cudnn_conv_algo_search": "HEURISTIC",  # timing would choose differently each time, and change last bits
 }
 _LOG = logging.getLogger(__name__)
 _NO_GRAPHS = re.compile(r"cannot use the (graph capture|CUDA Graph) feature")
 
 
-class Key(NamedTuple):
-    """What a session is made for: a batch of frames."""
+class SessionKey(NamedTuple):
+    """The batch that an ONNX Runtime session is made for."""
 
     frames: int
     height: int
@@ -52,7 +52,7 @@ class Key(NamedTuple):
 
 
 class OrtGpuSession(ThreadedSession):
-    """One ONNX Runtime session per shape and type of frames, made when they are announced or arrive."""
+    """Runs one ONNX Runtime session per shape and type of frames, created by `prepare` or for the first frames."""
 
     def __init__(
         self, model: Path, backend: str = "ort-cuda", *, device: Device = "cuda", cache: Path | None = None
@@ -61,8 +61,8 @@ class OrtGpuSession(ThreadedSession):
 
         Args:
             model: an ONNX file that `load_onnx` accepts.
-            backend: "ort-cuda", or "ort-tensorrt": TensorRT, and CUDA for what TensorRT does not take.
-            device: where the buffers are; "cpu" runs the same path on the CPU provider, without a GPU.
+            backend: "ort-cuda", or "ort-tensorrt": TensorRT, and CUDA for layers that TensorRT does not take.
+            device: where the buffers are; "cpu" runs the same code on the CPU provider, for tests without a GPU.
             cache: folder where "ort-tensorrt" keeps its engines; None: the user's.
 
         Raises:
@@ -84,18 +84,18 @@ class OrtGpuSession(ThreadedSession):
         self._takes_batches = not self._graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value
         self._announced: dict[tuple[int, int, FrameType], int] = {}
         self._opening = Lock()
-        self._bound: OrderedDict[Key, _Bound] = OrderedDict()
+        self._bound: OrderedDict[SessionKey, _BoundSession] = OrderedDict()
         self._try_out()
 
     def prepare(self, shape: tuple[int, int, int], frame_type: FrameType) -> None:
-        """See `Session.prepare`. With "ort-tensorrt" an engine is built for the shape, which takes minutes, once."""
+        """See `Session.prepare`. With "ort-tensorrt" an engine is built for a new shape, which takes minutes."""
         if self.info.fixed_size in (None, shape[1:]):  # else `submit` refuses
             height, width = (size + -size % self.info.multiple_of for size in shape[1:])
             self._announced[height, width, frame_type] = shape[0]
             self._bound_for(self._key(shape[0], height, width, frame_type))
 
     def set_alpha(self, alpha: float) -> None:
-        """See `Session.set_alpha`. Every session is made anew, while the old ones still compute; then they change."""
+        """See `Session.set_alpha`. New sessions are made while the old ones still work, and then replace them."""
         if alpha == self.info.alpha:
             return
         graph, info = load_at_alpha(self._path, alpha)
@@ -108,8 +108,8 @@ class OrtGpuSession(ThreadedSession):
         super().close()
         self._bound.clear()
 
-    def _together(self, batch: Frames) -> int:
-        """As many frames as were announced for this shape, where the model takes more than one."""
+    def _frames_at_once(self, batch: Frames) -> int:
+        """As many frames as were announced for this shape, if the model takes more than one."""
         if not self._takes_batches:
             return 1
         count, height, width = batch.shape[:3]
@@ -117,7 +117,7 @@ class OrtGpuSession(ThreadedSession):
 
     def _infer(self, frames: Frames) -> Frames:
         count, height, width = frames.shape[:3]
-        bound = self._bound_for(self._key(self._together(frames), height, width, frame_type_of(frames.dtype)))
+        bound = self._bound_for(self._key(self._frames_at_once(frames), height, width, frame_type_of(frames.dtype)))
         try:
             return bound.run(frames)
         except Exception as error:  # onnxruntime's exception classes differ by version
@@ -126,21 +126,21 @@ class OrtGpuSession(ThreadedSession):
                 "a smaller --tile or --batch needs less memory"
             ) from error
 
-    def _key(self, frames: int, height: int, width: int, frame_type: FrameType) -> Key:
-        return Key(frames if self._takes_batches else 1, height, width, frame_type)
+    def _key(self, frames: int, height: int, width: int, frame_type: FrameType) -> SessionKey:
+        return SessionKey(frames if self._takes_batches else 1, height, width, frame_type)
 
-    def _bound_for(self, key: Key) -> _Bound:
-        """The session for `key`, made if it is not there."""
+    def _bound_for(self, key: SessionKey) -> _BoundSession:
+        """The session for `key`, created if it is missing."""
         with self._opening:
             if key not in self._bound:
-                while len(self._bound) >= KEPT_SHAPES:  # first, so that its memory is free
+                while len(self._bound) >= KEPT_SHAPES:  # before the new one is created, so that its memory is free
                     self._bound.popitem(last=False)
                 self._bound[key] = self._open(self._graph, key)
             self._bound.move_to_end(key)
             return self._bound[key]
 
     def _try_out(self) -> None:
-        """Run a network of one node: a provider that does not work says so now, and not with the first frames."""
+        """Load a network of one node, so that a provider that does not work fails now and not with the first frames."""
         from onnx import TensorProto, helper
 
         ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8]) for name in ("x", "y")]
@@ -156,8 +156,8 @@ class OrtGpuSession(ThreadedSession):
                 "check the NVIDIA driver with nvidia-smi, or choose -b ort"
             ) from error
 
-    def _open(self, graph: onnx.ModelProto, key: Key) -> _Bound:
-        """A session of this shape with its buffers; with CUDA graphs, unless the network cannot be captured."""
+    def _open(self, graph: onnx.ModelProto, key: SessionKey) -> _BoundSession:
+        """Create a session with its buffers for this shape, with CUDA graphs unless the network cannot be captured."""
         pairs = key.frame_type == "uint16" and self.backend == "ort-tensorrt"
         framed = at_shape(attach_frame_io(graph, key.frame_type, byte_pairs=pairs), key, self.info.scale)
         data = framed.SerializeToString()
@@ -169,7 +169,7 @@ class OrtGpuSession(ThreadedSession):
                     if not _NO_GRAPHS.search(str(error)):
                         raise
                     session = self._create(data, options(graphs=False))
-            return _Bound(session, framed, self._device)
+            return _BoundSession(session, framed, self._device)
         except EsrganError:
             raise
         except Exception as error:
@@ -183,18 +183,18 @@ class OrtGpuSession(ThreadedSession):
             ) from error
 
     def _create(self, data: bytes, providers: list[tuple[str, dict[str, str]]]) -> Any:  # noqa: ANN401
-        """An InferenceSession that computes where it should.
+        """Create an InferenceSession on the provider of this backend.
 
         Raises:
-            MachineError: it would compute elsewhere.
+            MachineError: it would run on another provider.
         """
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # what goes wrong is raised as well
+        options.log_severity_level = 4  # errors are raised as exceptions too
         if self._device == "cuda":
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        # Without enable_fallback=0 a provider that fails is left out, and the rest is tried again.
+        # Without enable_fallback=0 ONNX Runtime would leave out a provider that fails and try the others.
         session = onnxruntime.InferenceSession(data, options, providers=providers, enable_fallback=0)
         used = session.get_providers()[0]
         if used != self._provider:
@@ -206,7 +206,7 @@ class OrtGpuSession(ThreadedSession):
 
     @contextmanager
     def _options(self, data: bytes) -> Iterator[Any]:
-        """A function that gives the providers and their options, with or without CUDA graphs."""
+        """Yields a function that returns the providers and their options, with or without CUDA graphs."""
         if self._device == "cpu":
             yield lambda graphs: [(self._provider, {})]
         elif self.backend == "ort-cuda":
@@ -220,7 +220,7 @@ class OrtGpuSession(ThreadedSession):
 
     @contextmanager
     def _engine_folder(self, data: bytes) -> Iterator[Path]:
-        """The folder for the engine of `data`; that there is one in it afterwards shows that TensorRT took part."""
+        """The folder for the engine of the graph `data`. Without an engine in it afterwards, TensorRT took no part."""
         import onnxruntime
 
         assert self._facts is not None
@@ -233,8 +233,8 @@ class OrtGpuSession(ThreadedSession):
                 raise ModelError(f"{self._path}: TensorRT took no part of the network; use -b ort-cuda")
 
 
-class _Bound:
-    """A session, its input and its output at addresses that never change."""
+class _BoundSession:
+    """A session with its input and output buffers, whose addresses never change."""
 
     def __init__(self, session: Any, framed: onnx.ModelProto, device: Device) -> None:  # noqa: ANN401
         """Allocate the buffers on `device` for the literal shapes of `framed`."""
@@ -252,9 +252,9 @@ class _Bound:
         self._staging = np.zeros(shapes[0], dtype)
 
     def run(self, frames: Frames) -> Frames:
-        """Upscale at most as many frames as there is room for."""
+        """Upscale frames, at most as many as the buffers hold."""
         given = frames.view(self._staging.dtype)
-        if len(given) < len(self._staging):  # what else is in there is computed in vain
+        if len(given) < len(self._staging):  # the rest of the buffer is computed too, and not used
             self._staging[: len(given)] = given
             given = self._staging
         self._input.update_inplace(given)
@@ -266,10 +266,10 @@ class _Bound:
 
 
 def check_machine(backend: str, provider: str) -> DeviceFacts:
-    """Find out whether `provider` can work here at all, before ONNX Runtime would quietly go on without it.
+    """Make sure that `provider` can work on this machine, since ONNX Runtime would silently go on without it.
 
     Raises:
-        BackendMissingError: this ONNX Runtime was made without it.
+        BackendMissingError: this ONNX Runtime was built without it.
         MachineError: no GPU or driver, a driver that is too old, or missing libraries.
     """
     import onnxruntime
@@ -282,27 +282,28 @@ def check_machine(backend: str, provider: str) -> DeviceFacts:
     facts = find_gpu()
     check_driver(facts, ort_libraries.cuda_major(provider), "onnxruntime-gpu")
     ort_libraries.load_libraries()
-    ort_libraries.check_libraries(*dict.fromkeys((provider, "CUDAExecutionProvider")))  # takes what TensorRT leaves
+    # CUDA too, since it runs the layers that TensorRT does not take.
+    ort_libraries.check_libraries(*dict.fromkeys((provider, "CUDAExecutionProvider")))
     return facts
 
 
-def at_shape(framed: onnx.ModelProto, key: Key, scale: int) -> onnx.ModelProto:
-    """Put the sizes of `key` as literals into a graph with frames attached, in place."""
+def at_shape(framed: onnx.ModelProto, key: SessionKey, scale: int) -> onnx.ModelProto:
+    """Put the sizes of `key` as literals into a graph with frames attached, and return the graph."""
     graph = framed.graph
     sizes = ((graph.input[0], 1), (graph.output[0], scale))
     for value, factor in sizes:
         literal = (key.frames, key.height * factor, key.width * factor)
         for dim, size in zip(value.type.tensor_type.shape.dim, literal, strict=False):
             dim.dim_value = size
-    del graph.value_info[:]  # they may hold symbols, or the N = 1 that was there before
+    del graph.value_info[:]  # they may still hold symbols, or N = 1
     return framed
 
 
 def tensorrt_options(folder: Path, graphs: bool) -> dict[str, str]:
     """Options of the TensorRT provider.
 
-    None of them sets a precision: without one the provider builds a strongly typed network, whose types are the
-    model's own. Without `graphs` parts that TensorRT does not take may run on the CUDA provider.
+    None of them sets a precision, so that the provider builds a strongly typed network with the model's own types.
+    Without `graphs`, layers that TensorRT does not take may run on the CUDA provider.
     """
     return {
         "trt_engine_cache_enable": "1",
@@ -315,5 +316,5 @@ def tensorrt_options(folder: Path, graphs: bool) -> dict[str, str]:
 
 
 def _precision(backend: str, precision: str) -> str:
-    """What is really computed in: the TensorRT provider always lets fp32 become TF32, and has no switch for it."""
+    """The type really computed in: the TensorRT provider computes fp32 as TF32, and has no option against it."""
     return "tf32" if backend == "ort-tensorrt" and precision == "fp32" else precision

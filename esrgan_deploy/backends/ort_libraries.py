@@ -1,7 +1,7 @@
-"""Which of its libraries a GPU provider of ONNX Runtime lacks here, and what brings them.
+"""Find libraries that ONNX Runtime's GPU providers need and that are missing, and say what installs them.
 
-onnxruntime-gpu contains nothing of CUDA, cuDNN or TensorRT. Where one of their libraries is missing, or of another
-major version than it was linked with, it writes a line to stderr and computes on the CPU. So the libraries are looked
+onnxruntime-gpu contains nothing of CUDA, cuDNN or TensorRT. If one of their libraries is missing, or has another major
+version than it was linked with, it only prints a line to stderr and computes on the CPU. So the libraries are looked
 for before a session is made; docs/onnxruntime_gpu.md has a table of what each version is linked with.
 """
 
@@ -24,17 +24,17 @@ FILES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "tensorrt
 TENSORRT = tuple(library_name(name, 10) for name in ("nvinfer", "nvinfer_plugin", "nvonnxparser"))
 """Every ONNX Runtime from 1.18 on is linked with TensorRT 10; none with 8.x or 11."""
 CUDNN = library_name("cudnn", 9)
-"""From 1.29 on it is loaded later than the provider, and no longer listed among what that needs."""
+"""ONNX Runtime 1.29 and newer load it later, so that the provider no longer lists it among its libraries."""
 _PT_LOAD, _PT_DYNAMIC = 1, 2
 _DT_NULL, _DT_NEEDED, _DT_STRTAB = 0, 1, 5
 
 
 def load_libraries() -> None:
-    """Load CUDA, cuDNN and TensorRT from the folders that pip puts them into, which the system does not search."""
+    """Load CUDA, cuDNN and TensorRT from where pip installs them, which the system's loader does not search."""
     import onnxruntime
 
     if hasattr(onnxruntime, "preload_dlls"):  # from 1.21 on
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints the names of missing libraries
             onnxruntime.preload_dlls()
     for folder in _package_folders("tensorrt_libs"):
         for name in TENSORRT:
@@ -43,10 +43,10 @@ def load_libraries() -> None:
 
 
 def check_libraries(*providers: str) -> None:
-    """Refuse to go on where a library of `providers`, keys of `FILES`, is missing.
+    """Make sure that all libraries of `providers`, keys of `FILES`, are installed.
 
     Raises:
-        MachineError: the message names the libraries, and the pip line or driver that brings them.
+        MachineError: some are missing; the message says what installs them.
     """
     import onnxruntime
 
@@ -60,12 +60,12 @@ def check_libraries(*providers: str) -> None:
 
 
 def cuda_major(provider: str) -> int | None:
-    """The CUDA that the installed onnxruntime-gpu was made for, for instance 13; None where it cannot be told."""
+    """The CUDA version that the installed onnxruntime-gpu was built for, for instance 13; None if unknown."""
     return _cuda_major(_needed_by(provider))
 
 
 def _needed_by(provider: str) -> tuple[str, ...]:
-    """What a provider was linked with; nothing where that cannot be read: on Windows, or where it is built in."""
+    """The libraries that a provider was linked with; none if its file cannot be read for that, as on Windows."""
     import onnxruntime
 
     file = Path(onnxruntime.__file__).parent / "capi" / provider_name(FILES[provider])
@@ -75,8 +75,8 @@ def _needed_by(provider: str) -> tuple[str, ...]:
 def needed(library: Path) -> tuple[str, ...]:
     """The names of the libraries that a shared library was linked with, without loading it.
 
-    Loading would be simpler, but a provider wants to be loaded by ONNX Runtime alone. Format: System V ABI, ELF-64
-    object files, little-endian, as x86-64 and aarch64 have them.
+    A provider cannot be loaded to find that out, since only ONNX Runtime may do so. Format: System V ABI, ELF-64 object
+    files, little-endian, as on x86-64 and aarch64.
     """
     with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         start, size, count = *struct.unpack_from("<Q", data, 32), *struct.unpack_from("<HH", data, 54)
@@ -104,16 +104,16 @@ def _dynamic(data: Any, offset: int) -> Iterator[tuple[int, int]]:  # noqa: ANN4
 
 
 def _remedy(library: str, names: tuple[str, ...]) -> str:
-    """What brings `library` to an onnxruntime-gpu that was linked with `names`."""
+    """What installs `library` for an onnxruntime-gpu that was linked with `names`."""
     cuda = _cuda_major(names) or 12
     if library in driver_names("cuda"):
         return "install the NVIDIA driver"
     if library in TENSORRT:
         return f"pip install 'tensorrt-cu{cuda}>=10,<11'"
     package = metadata.metadata("onnxruntime-gpu")
-    if "cuda" in (package.get_all("Provides-Extra") or ()):  # cuBLAS comes with cuDNN, which needs it
+    if "cuda" in (package.get_all("Provides-Extra") or ()):  # cuDNN depends on cuBLAS, so both are installed
         return f"pip install 'onnxruntime-gpu[cuda,cudnn]=={package['Version']}'"
-    return "pip install --upgrade 'onnxruntime-gpu[cuda,cudnn]'"  # 1.20 does not look where pip puts them
+    return "pip install --upgrade 'onnxruntime-gpu[cuda,cudnn]'"  # 1.20 does not find libraries that pip installed
 
 
 def _cuda_major(names: tuple[str, ...]) -> int | None:
@@ -121,6 +121,6 @@ def _cuda_major(names: tuple[str, ...]) -> int | None:
 
 
 def _package_folders(package: str) -> list[Path]:
-    """The folders of an installed package, which is not imported."""
+    """The folders of an installed package, found without importing it."""
     found = util.find_spec(package)
     return [Path(folder) for folder in (found.submodule_search_locations or ())] if found else []

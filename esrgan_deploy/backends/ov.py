@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: the fastest CPU backend, in bf16 where the CPU computes it natively."""
+"""OpenVINO, the fastest backend on most CPUs, in bf16 where the CPU has instructions for it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class OpenVinoSession(ThreadedSession):
-    """One compiled model per frame type, with symbolic height and width."""
+    """Runs one compiled model per frame type, which takes frames of any size."""
 
     any_shape = True
 
@@ -41,12 +41,12 @@ class OpenVinoSession(ThreadedSession):
         Args:
             model: an ONNX file that `load_onnx` accepts.
             precision: what the CPU computes in. "auto": bf16 where the CPU has bf16 instructions (elsewhere it would
-                be emulated, several times slower than fp32). 16-bit frames are always computed in fp32, since
-                bf16's eight significant bits would lose what they hold more than 8-bit ones. A model that is INT8
-                itself stays so; this is then for those of its layers that are not. "int8": only such a model.
+                be emulated, several times slower than fp32). 16-bit frames are always computed in fp32, since bf16 has
+                only eight significant bits. In an INT8 model this is for the layers that are not INT8. "int8": the
+                model must be INT8.
             threads: None: one for each core that may be used.
-            streams: frames that are computed at the same time, each by its share of the threads, which need not wait
-                for each other so often: more frames per second, but each takes longer, and has buffers of its own.
+            streams: frames that are computed at the same time, each by its share of the threads. Fewer threads on a
+                frame wait less for each other: more frames per second, but each frame takes longer and needs memory.
             cache: folder for compiled models, which load faster; None: compile each time.
 
         Raises:
@@ -76,7 +76,7 @@ class OpenVinoSession(ThreadedSession):
         self._requests: dict[FrameType, SimpleQueue[Any]] = {"uint8": self._compile(graph, "uint8")}
 
     def set_alpha(self, alpha: float) -> None:
-        """See `Session.set_alpha`. The model is compiled anew, while the old one still computes; then they change."""
+        """See `Session.set_alpha`. The new model is compiled while the old one still works, and then replaces it."""
         if alpha == self.info.alpha:
             return
         graph, info = load_at_alpha(self._path, alpha)
@@ -85,9 +85,9 @@ class OpenVinoSession(ThreadedSession):
             self.info, self._alpha, self._requests = info, alpha, requests
 
     def _compile(self, graph: onnx.ModelProto, frame_type: FrameType) -> SimpleQueue[Any]:
-        """As many infer requests as there are streams; whoever takes one puts it back."""
+        """Compile the model, and create an infer request for each stream; each request is put back after its use."""
         hint = "bf16" if self._floats == "bf16" and frame_type == "uint8" else "f32"
-        data = attach_frame_io(_suited(graph, self.info.scale), frame_type).SerializeToString()
+        data = attach_frame_io(_fastest_form(graph, self.info.scale), frame_type).SerializeToString()
         try:
             network = self._core.read_model(data)
             config = {**self._config, "INFERENCE_PRECISION_HINT": hint}
@@ -119,8 +119,8 @@ class OpenVinoSession(ThreadedSession):
         return result
 
 
-def _suited(graph: onnx.ModelProto, scale: int) -> onnx.ModelProto:
-    """The same network in the forms that this processor computes fastest; see benchmarks/studies/openvino_forms.py."""
+def _fastest_form(graph: onnx.ModelProto, scale: int) -> onnx.ModelProto:
+    """The same network in the form that this CPU computes fastest; see benchmarks/studies/openvino_forms.py."""
     here = features()
     if "avx512f" in here:  # vectors of sixteen values
         graph = widen_last_convolution(graph, scale)
@@ -131,14 +131,14 @@ def _suited(graph: onnx.ModelProto, scale: int) -> onnx.ModelProto:
 
 def _settings(threads: int | None, streams: int, cache: Path | None) -> dict[str, Any]:
     """Properties of the compiled model."""
-    # Threads that are bound to cores wait where decoders and encoders are at work, and clips are slower. And two
-    # processes of one thread each would share the first core.
+    # Threads pinned to a core wait while a decoder or encoder uses it, which slows clips down; and two processes with
+    # one thread each would share the first core.
     settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False}
-    # By itself OpenVINO looks at affinity, but not at a container's quota.
+    # By default OpenVINO respects affinity, but not a container's quota.
     usual = default_threads()
     settings["INFERENCE_NUM_THREADS"] = threads or usual
     if threads and threads > usual:
-        settings["ENABLE_HYPER_THREADING"] = True  # or it would take one for each core all the same
+        settings["ENABLE_HYPER_THREADING"] = True  # otherwise OpenVINO uses one thread for each core at most
     if streams > 1:
         settings["NUM_STREAMS"] = streams
     if cache:
@@ -152,7 +152,7 @@ def _last_line(error: Exception) -> str:
 
 @functools.cache
 def cpu_has_bf16() -> bool:
-    """Tell whether OpenVINO computes bf16 natively on this CPU; False where it is not installed."""
+    """Whether OpenVINO computes bf16 natively on this CPU; False if OpenVINO is not installed."""
     try:
         import openvino
     except ImportError:

@@ -1,8 +1,8 @@
-"""The last convolution, two by two pixels at a time.
+"""Rewrite a network so that OpenVINO computes the same faster: a wider last convolution, and unsigned activations.
 
-It has three output channels, but processors compute sixteen at a time, and at the full size of the result: in a narrow
-network it takes as long as the layer in front of it, for a tenth of the arithmetic. Twelve channels, three for each of
-four pixels, fill most of the vector.
+The last convolution has three output channels, but CPUs compute sixteen at a time. It also works at the full size of
+the result, so in a narrow network it takes as long as the layer before it with a tenth of the arithmetic. Computing two
+by two pixels at a time makes it twelve channels, which fill most of a vector.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 
 BLOCK = 2
 ELEMENTWISE = ("Cast", "Clip", "Identity")
-"""What may stand between the convolution and the output: it keeps the size."""
+"""Nodes that may stand between the convolution and the output, since they keep the size."""
 
 
 def widen_last_convolution(model: onnx.ModelProto, scale: int) -> onnx.ModelProto:
     """A copy of `model` that computes the same, its last convolution with stride 2 and a DepthToSpace behind it.
 
     A kernel of (3, C, k, k) becomes (12, C, k + 1, k + 1): four copies, each shifted to its pixel of the block, with
-    zeros around. The sums have the same terms.
+    zeros around it. The sums have the same terms.
 
     Args:
         model: takes images of any size.
         scale: of the network.
 
     Returns:
-        `model` itself where that does not apply: an odd scale, with which a result may not consist of whole blocks, or
-        a last layer that is no convolution of stride 1 with constant floating-point weights, larger than 1x1, that
-        keeps the size.
+        `model` itself if it cannot be rewritten: its scale is odd, so that a result may not consist of whole blocks, or
+        the last layer is no convolution of stride 1 with constant floating-point weights, larger than 1x1, that keeps
+        the size.
     """
     import onnx
     from onnx import helper, numpy_helper
@@ -65,7 +65,7 @@ def widen_last_convolution(model: onnx.ModelProto, scale: int) -> onnx.ModelProt
 
 
 def _last_convolution(graph: onnx.GraphProto) -> onnx.NodeProto | None:
-    """The convolution that makes the output; None: something else does."""
+    """The convolution that makes the output; None if another node does."""
     makers = {name: node for node in graph.node for name in node.output}
     node = makers.get(graph.output[0].name)
     while node is not None and node.op_type in ELEMENTWISE:
@@ -85,7 +85,7 @@ def _keeps_the_size(node: onnx.NodeProto, kernel: tuple[int, ...]) -> bool:
 
 
 def _widened(kernel: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
-    """(3, C, k, k) -> (12, C, k + 1, k + 1); the output channels of a colour stand together (DepthToSpace's CRD)."""
+    """(3, C, k, k) -> (12, C, k + 1, k + 1); the channels of a colour are neighbours (DepthToSpace's mode CRD)."""
     colours, channels, side, _ = kernel.shape
     wide = np.zeros((colours, BLOCK, BLOCK, channels, side + 1, side + 1), kernel.dtype)
     for y in range(BLOCK):
@@ -105,8 +105,7 @@ def unsigned_activations(model: onnx.ModelProto) -> onnx.ModelProto:
         model: in Q/DQ form, symmetric, as esrgan-export writes it.
 
     Returns:
-        `model` itself where that does not apply: there are no such activations, or something else than Concat and
-        DequantizeLinear reads their codes.
+        `model` itself if there are no such activations, or nodes other than Concat and DequantizeLinear read them.
     """
     import onnx
     from onnx import numpy_helper
@@ -126,14 +125,14 @@ def unsigned_activations(model: onnx.ModelProto) -> onnx.ModelProto:
         if begins or (node.op_type == "DequantizeLinear" and node.input[0] in codes):
             node.input[2] = _ZERO
     graph.initializer.append(numpy_helper.from_array(np.array(OFFSET, np.uint8), _ZERO))
-    kept = [value for value in graph.value_info if value.name not in codes]  # of the others the type is another now
+    kept = [value for value in graph.value_info if value.name not in codes]  # the types of the others have changed
     del graph.value_info[:]
     graph.value_info.extend(kept)
     return shifted
 
 
 def _codes(graph: onnx.GraphProto, constants: Mapping[str, onnx.TensorProto]) -> set[str]:
-    """The tensors that hold int8 activations."""
+    """Names of the tensors that hold int8 activations."""
     codes: set[str] = set()
     for node in graph.node:
         begins = node.op_type == "QuantizeLinear" and node.input[0] not in constants and _is_symmetric(node, constants)
@@ -143,7 +142,7 @@ def _codes(graph: onnx.GraphProto, constants: Mapping[str, onnx.TensorProto]) ->
 
 
 def _is_symmetric(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> bool:
-    """Whether `node` has one int8 grid for all, around zero."""
+    """Whether the zero point of `node` is a single int8 zero."""
     from onnx import numpy_helper
 
     zero = constants.get(node.input[2]) if len(node.input) == 3 else None

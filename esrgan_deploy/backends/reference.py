@@ -1,4 +1,4 @@
-"""Nearest neighbour in numpy: a session that needs no model and no package, for tests and dry runs."""
+"""Nearest neighbour in numpy, which needs no model and no package, for tests and dry runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Session contract: a network loaded on one device, integer RGB frames in and out."""
+"""The interface of all backends: a network loaded on one device, integer RGB frames in and out."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ if TYPE_CHECKING:
 class Session(ABC):
     """A network loaded on one device.
 
-    Everything between integer pixels and the network (layout, normalisation, clamp, rounding) happens inside, where
-    it is cheapest. Sessions are context managers; a closed one must not be used.
+    A session converts integer pixels to what the network takes and back (layout, normalisation, clamp, rounding), on
+    the device where possible. Sessions are context managers; a closed one must not be used.
     """
 
     info: ModelInfo
     backend: str
     """Name for `open_session`, for instance "openvino"."""
     precision: str
-    """The type that the device really computes in: it may be wider than the file's."""
+    """The type that the device computes in, which may be wider than the file's."""
     largest_untiled: int = 512 * 512
-    """With automatic tiling, a frame of more input pixels is tiled; where `any_shape` no tile has more. CPU sessions
-    follow the memory that there is, see `footprint.largest_tile`. For RRDBNet x4 this is 3 GB in fp32."""
+    """With automatic tiling, a frame with more input pixels is tiled, and with `any_shape` no tile has more. CPU
+    sessions set it by the memory of the machine, see `network_memory.largest_tile`. The default is 3 GB for RRDBNet x4
+    in fp32."""
     any_shape: bool = False
-    """Whether another height and width costs next to nothing. Then tiles take what shape serves each frame best."""
+    """Whether a new height and width costs next to nothing, so that tiles may have the best shape for a frame."""
 
     @property
     def model_sha256(self) -> str | None:
@@ -48,14 +49,14 @@ class Session(ABC):
         """Start upscaling `batch` and return at once.
 
         Args:
-            batch: uint8 or uint16, (N, H, W, 3), RGB; H and W of any size. It must not be changed before the result
-                is there.
+            batch: uint8 or uint16, (N, H, W, 3), RGB; H and W of any size. It must not change before the
+                result is there.
 
         Returns:
             The future of (N, H * scale, W * scale, 3) in the same type. Results do not depend on N.
 
         Raises:
-            OptionError: another type or shape, or a size that the model is not made for.
+            OptionError: another type or shape, or a size that the model does not take.
         """
 
     def run(self, batch: Frames) -> Frames:
@@ -63,7 +64,7 @@ class Session(ABC):
         return self.submit(batch).result()
 
     def prepare(self, shape: tuple[int, int, int], frame_type: FrameType) -> None:  # noqa: B027  # a default
-        """Announce the largest batch that will come, so that what depends on shapes is made once; never required.
+        """Announce the largest batch, so that everything that depends on shapes is set up once. Calling it is optional.
 
         Args:
             shape: (N, H, W), N the most frames that are submitted together.
@@ -71,7 +72,7 @@ class Session(ABC):
         """
 
     def set_alpha(self, alpha: float) -> None:
-        """Take another share of the GAN for all that is submitted from now on.
+        """Change the share of the GAN for all batches that are submitted from now on.
 
         theta = (1 - alpha) * PSNR + alpha * GAN, Wang et al. 2018 (ESRGAN), section 3.4.
 
@@ -82,7 +83,7 @@ class Session(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Wait for the work in flight and give back what the device holds."""
+        """Wait for the work in flight, and free the device."""
 
     def __enter__(self) -> Self:
         return self
@@ -94,10 +95,10 @@ class Session(ABC):
 
 
 class ThreadedSession(Session):
-    """A Session whose backend computes in the calling thread: worker threads make `submit` return at once."""
+    """A Session for backends that compute in the calling thread; worker threads let `submit` return at once."""
 
     def __init__(self, info: ModelInfo, backend: str, precision: str, streams: int = 1) -> None:
-        """`streams`: batches that are computed at the same time, `_infer` being called from so many threads."""
+        """`streams`: how many threads call `_infer`, and so how many batches are computed at the same time."""
         self.info = info
         self.backend = backend
         self.precision = precision
@@ -122,8 +123,8 @@ class ThreadedSession(Session):
 
     @contextmanager
     def _paused(self) -> Iterator[None]:
-        """Wait for everything submitted so far; what is submitted from now on starts when the block has ended."""
-        with self._pausing:  # two pauses at a time would each hold some workers, and wait for the others'
+        """Wait for everything submitted so far. Batches submitted during the block start after it."""
+        with self._pausing:  # two pauses at once would each hold some workers and wait for the rest
             parked, resume = Barrier(self._streams + 1), Event()
 
             def park() -> None:
@@ -137,33 +138,33 @@ class ThreadedSession(Session):
                 yield
             finally:
                 resume.set()
-                parked.abort()  # where Ctrl-C ended the wait, let the workers go
+                parked.abort()  # if Ctrl-C ended the wait, this frees the workers
 
     @abstractmethod
     def _infer(self, frame: Frames) -> Frames:
-        """Upscale (n, H, W, 3), n at most `_together`, H and W multiples of `info.multiple_of`, contiguous."""
+        """Upscale (n, H, W, 3), n at most `_frames_at_once`, H and W multiples of `info.multiple_of`, contiguous."""
 
-    def _together(self, batch: Frames) -> int:
-        """How many frames of a batch `_infer` takes at once. On a CPU more than one gain nothing."""
+    def _frames_at_once(self, batch: Frames) -> int:
+        """How many frames of a batch go to `_infer` at once. On a CPU more than one would gain nothing."""
         return 1
 
     def _run_padded(self, batch: Frames) -> Frames:
-        """Run in pieces whose size is the same for every batch of this shape, so that results cannot depend on it."""
+        """Run in pieces of the same size for all batches of this shape, so that results do not depend on the batch."""
         height, width = batch.shape[1:3]
         extra = [-size % self.info.multiple_of for size in (height, width)]
         if any(extra):
             batch = np.pad(batch, ((0, 0), (0, extra[0]), (0, extra[1]), (0, 0)), mode="edge")
-        step = self._together(batch)
+        step = self._frames_at_once(batch)
         results = [self._infer(np.ascontiguousarray(batch[at : at + step])) for at in range(0, len(batch), step)]
         joined = results[0] if len(results) == 1 else np.concatenate(results)
         return joined[:, : height * self.info.scale, : width * self.info.scale]
 
 
 def check_batch(batch: Frames) -> FrameType:
-    """Refuse what is not a batch of integer RGB frames; tell which integers they are.
+    """Make sure that this is a batch of integer RGB frames, and return its type.
 
     Raises:
-        OptionError: the message gives the type and shape received.
+        OptionError: it is not.
     """
     if batch.dtype not in (np.uint8, np.uint16) or batch.ndim != 4 or batch.shape[3] != 3 or 0 in batch.shape:
         raise OptionError(

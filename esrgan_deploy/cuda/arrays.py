@@ -1,6 +1,6 @@
-"""Arrays on the GPU, of whatever library: CUDA Array Interface v3 and DLPack, in and out, without a copy.
+"""Exchange arrays in GPU memory with any library, without a copy, by CUDA Array Interface v3 or DLPack.
 
-PyCUDA's GPUArray, CuPy and torch speak the first, all but PyCUDA the second too:
+PyCUDA, CuPy and torch have the first, and all but PyCUDA the second too:
 https://nvidia.github.io/numba-cuda/user/cuda_array_interface.html
 """
 
@@ -18,14 +18,14 @@ from esrgan_deploy.errors import OptionError
 from esrgan_deploy.frame_io import FrameType, frame_type_of
 
 LEGACY = 1
-"""CU_STREAM_LEGACY: the default stream has a fixed number."""
+"""CU_STREAM_LEGACY, the number of the default stream."""
 NO_ORDER = -1
-"""DLPack: the consumer orders its work itself."""
+"""DLPack's number for "the consumer orders its work itself"."""
 
 
 @dataclass(frozen=True)
 class DeviceArray:
-    """Frames on the GPU that belong to somebody else."""
+    """Frames in GPU memory that belong to another library."""
 
     address: int
     shape: tuple[int, int, int, int]
@@ -33,20 +33,20 @@ class DeviceArray:
     dtype: np.dtype[Any]
     """uint8 or uint16."""
     produced_on: int | None
-    """The stream whose work must be done before the array is read; None: its owner has seen to that."""
+    """The stream whose work must be done before the array is read; None: the array can be read at once."""
     owner: object
     """Keeps the memory alive."""
 
     @property
     def frame_type(self) -> FrameType:
-        """The dtype by name."""
+        """The name of the dtype."""
         return frame_type_of(self.dtype)
 
 
 def stream_handle(stream: object) -> int:
-    """The CUDA stream behind a number or behind PyCUDA's, CuPy's, torch's or cuda.core's object.
+    """The number of a CUDA stream, given as such or as an object of PyCUDA, CuPy, torch or cuda.core.
 
-    None and 0 are the legacy default stream, which is also 1.
+    None and 0 mean the legacy default stream, whose number is 1.
 
     Raises:
         OptionError: something else.
@@ -59,7 +59,7 @@ def stream_handle(stream: object) -> int:
     for name in ("cuda_stream", "ptr", "handle"):  # torch, CuPy, PyCUDA
         stream = getattr(stream, name, stream)
     try:
-        handle = int(stream)  # type: ignore[call-overload]  # whatever it is, int() decides
+        handle = int(stream)  # type: ignore[call-overload]  # int() checks it
     except (TypeError, ValueError) as error:
         raise OptionError(
             f"stream {stream!r} is no CUDA stream; give its number, or the object of PyCUDA, CuPy, torch or cuda.core"
@@ -68,12 +68,12 @@ def stream_handle(stream: object) -> int:
 
 
 def device_array(frames: object, stream: int, *, role: str = "frames", device: int = 0) -> DeviceArray:
-    """Find out where `frames` lie, without a copy.
+    """Find the memory of `frames`, without a copy.
 
     Args:
         frames: an object with `__cuda_array_interface__` or `__dlpack__`.
-        stream: where they will be used; a DLPack producer orders its own work before it.
-        role: what to call the array in messages; "out" must be writable.
+        stream: the stream that will read them; a DLPack producer orders its own work before it.
+        role: name of the array in messages; "out" must be writable.
         device: number of the GPU that it must be on.
 
     Raises:
@@ -81,7 +81,7 @@ def device_array(frames: object, stream: int, *, role: str = "frames", device: i
     """
     interface = getattr(frames, "__cuda_array_interface__", None)
     lends = hasattr(frames, "__dlpack__") and hasattr(frames, "__dlpack_device__")
-    # torch's interface, of version 2, does not say which stream its work is in; by DLPack torch sees to the order.
+    # torch's interface, of version 2, does not name the stream to wait for; with DLPack torch orders the work itself.
     if interface is not None and ("stream" in interface or not lends):
         view, produced_on = _from_interface(interface, role)
         owner = frames
@@ -131,7 +131,7 @@ def _checked(view: dlpack.View, role: str) -> tuple[int, int, int, int]:
     if not native or len(shape) != 4 or shape[3] != 3 or 0 in shape:
         raise OptionError(f"{role}: must be uint8 or uint16 of shape (N, H, W, 3); received {dtype} of shape {shape}")
     expected = tuple(dtype.itemsize * math.prod(shape[axis + 1 :]) for axis in range(4))
-    # The stride of an axis of length 1 means nothing, and libraries put anything there.
+    # The stride of an axis of length 1 has no meaning, and libraries write anything there.
     if view.strides and any(n > 1 and a != b for n, a, b in zip(shape, view.strides, expected, strict=True)):
         raise OptionError(
             f"{role}: must be C-contiguous, strides {expected}; received strides {view.strides}; copy it to a "
@@ -141,13 +141,13 @@ def _checked(view: dlpack.View, role: str) -> tuple[int, int, int, int]:
 
 
 class DeviceFrames:
-    """Upscaled frames on the GPU, perhaps still in the making: (N, H * scale, W * scale, 3), C-contiguous.
+    """Upscaled frames in GPU memory, which may still be computed: (N, H * scale, W * scale, 3), C-contiguous.
 
-    Other libraries take it without a copy: `cupy.asarray(frames)`, `torch.from_dlpack(frames)`, or its `address` for
-    PyCUDA's `gpudata`. They order their work after it; with the address alone, use `stream`, or wait for it.
+    Other libraries take them without a copy: `cupy.asarray(frames)`, `torch.from_dlpack(frames)`, or `address` for
+    PyCUDA's `gpudata`. The first two order their work after the frames; with the address alone, use `stream` or wait.
 
-    The memory is used again by later calls on the same stream, once this object and all that was made of it by the
-    two protocols are gone. So keep one of these until work in *another* stream that reads it is done.
+    When this object and all arrays made from it are gone, later calls on the same stream reuse the memory. So keep one
+    of them until work in *another* stream that reads the frames is done.
     """
 
     def __init__(
@@ -162,12 +162,13 @@ class DeviceFrames:
         """Make a result.
 
         Args:
-            view: what it is.
-            stream: where it is made.
-            memory: keeps it alive; nothing else, so that one who passes results back in as `out` piles up nothing.
-            inputs: must outlive the making.
+            view: address, shape and type.
+            stream: the stream that computes the frames.
+            memory: the owner of the memory, and no more, so that results that are passed back as `out` do not keep all
+                earlier ones alive.
+            inputs: kept alive until the frames are computed.
             order: makes a stream wait for the frames.
-            check: reads back whether they are sound.
+            check: raises if the network overflowed.
         """
         self.address = view.address
         """Of the first sample, in device memory."""
@@ -176,10 +177,10 @@ class DeviceFrames:
         self.dtype = view.dtype
         """uint8 or uint16."""
         self.stream = stream
-        """The stream after whose work, as given so far, the frames are there; 1 is the legacy default stream."""
+        """The stream that computes the frames; 1 is the legacy default stream."""
         self._view = view
         self.memory = memory
-        """Whatever owns the memory."""
+        """The owner of the memory."""
         self._inputs = inputs
         self._order = order
         self._check = check
@@ -204,7 +205,7 @@ class DeviceFrames:
         dl_device: tuple[int, int] | None = None,
         copy: bool | None = None,
     ) -> object:
-        """A DLPack capsule; work given to `stream` from now on comes after the frames. None: the default stream.
+        """Make a DLPack capsule; work given to `stream` (None: the default stream) from now on waits for the frames.
 
         Raises:
             BufferError: a copy was asked for, or another device.
@@ -222,10 +223,10 @@ class DeviceFrames:
     def check(self) -> None:
         """Wait for the frames, and make sure that the network did not overflow.
 
-        `submit` does that for every batch; here it would make the caller wait, so it is done when asked for: on the
-        first frames of a new model.
+        `submit` does that for every batch. `run_device` does not, since it would have to wait; call this for the first
+        frames of a new model.
 
         Raises:
-            MachineError: there were NaN or infinite values in the network's output.
+            MachineError: the network's output holds NaN or infinite values.
         """
         self._check()

@@ -1,7 +1,7 @@
-"""DLPack by ctypes: hand an array over to another library, or take one, without a copy.
+"""Exchange arrays with other libraries by DLPack, without a copy, through ctypes.
 
-The structures are those of dlpack.h, version 0.8, which every consumer still takes (DLPack 1.0 asks producers for the
-newer ones only where the consumer names a `max_version`, and lets them answer with the old ones):
+The structures are those of dlpack.h, version 0.8, which every library still accepts: even with DLPack 1.0, where a
+consumer names a `max_version`, producers may answer with the older structures.
 https://dmlc.github.io/dlpack/latest/python_spec.html
 """
 
@@ -41,15 +41,15 @@ class _Tensor(ctypes.Structure):
 
 
 class _Managed(ctypes.Structure):
-    """DLManagedTensor: a tensor and the function that gives it back."""
+    """DLManagedTensor: a tensor and the function that frees it."""
 
 
 _Deleter = ctypes.CFUNCTYPE(None, ctypes.POINTER(_Managed))
 _Managed._fields_ = (("tensor", _Tensor), ("context", ctypes.c_void_p), ("deleter", _Deleter))
 
 _python = ctypes.pythonapi
-# Addresses instead of py_object: inside a destructor the capsule's count is zero, and counting it again would free it
-# twice. Prototypes of our own, since `pythonapi` and its functions are shared with every other module.
+# Capsules are passed as addresses, not as py_object: inside a destructor the reference count is zero, and a new
+# reference would free the capsule twice. The prototypes are our own: all modules share those of `ctypes.pythonapi`.
 _new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(
     ("PyCapsule_New", _python)
 )
@@ -58,12 +58,12 @@ _pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(
 _rename = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_SetName", _python))
 
 FRESH, USED = b"dltensor", b"used_dltensor"
-"""Names of a capsule before and after somebody took what is in it. CPython keeps the pointer: they must stay alive."""
+"""Names of a capsule before and after its content was taken. CPython keeps pointers to these bytes."""
 
 
 @dataclass(frozen=True)
 class View:
-    """Where an array lies and what it looks like."""
+    """Address, shape and type of an array."""
 
     address: int
     shape: tuple[int, ...]
@@ -75,7 +75,7 @@ class View:
 
 
 class _Lent:
-    """Everything that must outlive the consumer of one capsule."""
+    """Everything that must stay alive until the consumer of a capsule gives it back."""
 
     def __init__(self, view: View, owner: object) -> None:
         self.owner = owner
@@ -99,8 +99,8 @@ _lent: dict[int, _Lent] = {}
 _lending = threading.Lock()
 
 
-# Consumers may give back after the interpreter has cleared this module and ctypes: what that takes is bound as defaults
-# here, and is never freed.
+# Consumers may give an array back when the interpreter has cleared this module and ctypes already. So these functions
+# keep everything that they use as default arguments, which are never freed.
 def _delete(managed: Any, lent: dict[int, _Lent] = _lent, address_of: Any = ctypes.addressof) -> None:  # noqa: ANN401
     lent.pop(address_of(managed.contents), None)
 
@@ -112,7 +112,7 @@ def _give_back_unused(
     pointer: Callable[..., int] = _pointer,
     fresh: bytes = FRESH,
 ) -> None:
-    """Give back what nobody took; a consumer has renamed the capsule, and calls the deleter itself."""
+    """Free the content if nobody took it; a consumer renames the capsule, and calls the deleter itself."""
     if is_valid(capsule, fresh):
         lent.pop(pointer(capsule, fresh), None)
 
@@ -125,7 +125,7 @@ for _kept in (_lent, _deleter, _destructor, FRESH, USED):
 
 
 def lend(view: View, owner: object) -> object:
-    """A capsule for `__dlpack__` to return; `owner` stays alive until its consumer gives it back."""
+    """Make the capsule that `__dlpack__` returns; `owner` stays alive until the consumer gives it back."""
     lent = _Lent(view, owner)
     with _lending:
         _lent[lent.address] = lent
@@ -134,13 +134,13 @@ def lend(view: View, owner: object) -> object:
 
 
 class Borrowed:
-    """What a capsule held: alive, and valid at `view.address`, for as long as this object is."""
+    """The content of another library's capsule, which stays valid as long as this object is alive."""
 
     def __init__(self, capsule: object) -> None:
-        """Take over the content of `capsule`, which nobody may have taken before.
+        """Take the content of `capsule`.
 
         Raises:
-            ValueError: no DLPack capsule, one that was used, or a type of element that numpy does not have.
+            ValueError: no DLPack capsule, one that was used already, or elements of a type that numpy does not have.
         """
         address = _pointer(id(capsule), FRESH) if _is_valid(id(capsule), FRESH) else None
         if not address:
@@ -151,7 +151,7 @@ class Borrowed:
         self._taken = True
 
     def __del__(self) -> None:
-        # Without a name of this module: at the end of the interpreter they may be gone.
+        # Uses no global names, which may be gone at the end of the interpreter.
         if getattr(self, "_taken", False) and self._managed.contents.deleter:
             self._managed.contents.deleter(self._managed)
 
@@ -168,5 +168,5 @@ def _view(tensor: _Tensor) -> View:
 
 
 def _contiguous(shape: tuple[int, ...]) -> list[int]:
-    """Strides in elements of a C-contiguous array."""
+    """Strides of a C-contiguous array, in elements."""
     return [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]

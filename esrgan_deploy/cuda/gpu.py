@@ -1,8 +1,7 @@
-"""Ask the driver what GPU is here, before TensorRT is asked anything.
+"""Find the GPU by asking the NVIDIA driver, before TensorRT is used.
 
-Without a driver TensorRT answers with TypeErrors, and some of its calls with a segmentation fault. The driver's own
-library answers with numbers. It is called through ctypes, so that nothing has to be installed for it; no context is
-made, so that no GPU memory is taken.
+Without a driver TensorRT raises TypeErrors, and some of its calls crash. The driver's own library returns error codes.
+It is called through ctypes, so that no package is needed, and no context is made, so that no GPU memory is taken.
 
 Source of the functions and constants: CUDA Driver API, `cuda.h` of CUDA 13, and NVML, `nvml.h`.
 """
@@ -27,12 +26,12 @@ _REMEDIES = {
     803: "the driver was updated and its old kernel module is still loaded; restart the machine",
     804: "the CUDA compatibility package does not know this GPU; take its folder out of LD_LIBRARY_PATH",
 }
-"""By CUresult; what else `cuInit` returns is explained best by nvidia-smi."""
+"""By CUresult; other errors of `cuInit` are explained best by nvidia-smi."""
 
 
 @dataclass(frozen=True)
 class DeviceFacts:
-    """One GPU and its driver, as an engine depends on them."""
+    """A GPU and its driver."""
 
     name: str
     """For instance "NVIDIA H200"."""
@@ -47,7 +46,7 @@ class DeviceFacts:
 
 
 def find_gpu(device: int = 0) -> DeviceFacts:
-    """What GPU number `device` and its driver are, as CUDA counts devices.
+    """Ask the driver what GPU number `device` is, as CUDA counts devices.
 
     Raises:
         MachineError: no driver, a driver that does not work, no GPU, or no GPU of that number.
@@ -81,14 +80,14 @@ def find_gpu(device: int = 0) -> DeviceFacts:
 
 
 def cuda_version(number: int) -> str:
-    """CUDA's way of counting in plain words: "12.4" for 12040."""
+    """A CUDA version as people write it: "12.4" for 12040."""
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def required_cuda(module: str) -> int | None:
-    """The CUDA major version that the installed wheels of `module`, "tensorrt" or "tensorrt_rtx", were made for.
+    """The CUDA major version that the installed wheels of `module`, "tensorrt" or "tensorrt_rtx", were built for.
 
-    NVIDIA names the distributions so: tensorrt-cu13, tensorrt-rtx-cu12-libs. None: it was not installed from those.
+    It is in the names of NVIDIA's distributions: tensorrt-cu13, tensorrt-rtx-cu12-libs. None: installed otherwise.
     """
     pattern = re.compile(module.replace("_", "[-_]") + r"[-_]cu(\d+)([-_](libs|bindings))?")
     names = (distribution.metadata["Name"] or "" for distribution in importlib.metadata.distributions())
@@ -97,12 +96,12 @@ def required_cuda(module: str) -> int | None:
 
 
 def check_driver(facts: DeviceFacts, cuda_major: int | None, library: str) -> None:
-    """Refuse a driver that is too old for a library that was made for CUDA `cuda_major`; None: not known.
+    """Make sure that the driver is new enough for a library that was built for CUDA `cuda_major`; None: unknown.
 
     Any driver of the same major version will do (CUDA's minor version compatibility).
 
     Raises:
-        MachineError: the driver is older; names both.
+        MachineError: the driver is older.
     """
     if cuda_major is not None and facts.cuda < cuda_major * 1000:
         raise MachineError(
@@ -112,7 +111,7 @@ def check_driver(facts: DeviceFacts, cuda_major: int | None, library: str) -> No
 
 
 def _integer(cuda: ctypes.CDLL, function: str, *arguments: int) -> int:
-    """The value that a function of the driver gives through its first argument, a pointer to an int."""
+    """The value that a function of the driver writes to its first argument, a pointer to an int."""
     value = ctypes.c_int()
     _check(cuda, function, ctypes.byref(value), *arguments)
     return value.value
@@ -128,7 +127,7 @@ def _check(cuda: ctypes.CDLL, function: str, *arguments: object) -> None:
 
 
 def _driver_version() -> str | None:
-    """The driver's own version by NVML, which is absent on some Jetsons and in small containers."""
+    """The driver's own version from NVML, which some Jetsons and small containers do not have."""
     nvml = load(*driver_names("nvidia-ml"))
     if nvml is None or nvml.nvmlInit_v2():
         return None

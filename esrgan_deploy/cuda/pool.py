@@ -1,4 +1,4 @@
-"""Memory that is handed out again when its last user is gone, so that a steady stream of frames allocates none."""
+"""A pool of memory that is reused when nobody holds it any more, so that frames after the first allocate none."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Place = int | None
 
 
 class Block:
-    """A piece of memory; it goes back to its pool when this object, and all arrays made of it, are gone."""
+    """A piece of memory, which returns to its pool when this object and all arrays made from it are gone."""
 
     def __init__(self, address: int, nbytes: int) -> None:
         self.address = address
@@ -29,11 +29,11 @@ class Block:
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
-        """Makes numpy's view of host memory keep this object alive."""
+        """Lets numpy make a view of host memory that keeps this object alive."""
         return {"version": 3, "typestr": "|u1", "shape": (self.nbytes,), "data": (self.address, False)}
 
     def array(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """The first bytes of pinned memory as an array that keeps the block from going back."""
+        """The first bytes of pinned memory as an array, which keeps this block alive."""
         nbytes = math.prod(shape) * np.dtype(dtype).itemsize
         return np.asarray(self)[:nbytes].view(dtype).reshape(shape)
 
@@ -41,17 +41,17 @@ class Block:
 class Pool:
     """Blocks of pinned host memory and of device memory.
 
-    A block of device memory returns to the stream that it was taken for: work that was given to that stream and still
-    reads the block is done before new work in the same stream writes it.
+    A block of device memory is reused only in the stream that it was taken for: work in that stream which still reads
+    the block is then done before new work writes to it.
     """
 
     def __init__(self, driver: Driver, when_empty: Callable[[], None]) -> None:
-        """`when_empty` is called once: after `close`, when the last block has been freed."""
+        """`when_empty` is called once, when the last block has been freed after `close`."""
         self._driver = driver
         self._when_empty = [when_empty]
         self._free: dict[Place, list[tuple[int, int]]] = {}
         self._allocated: set[int] = set()
-        # Blocks die wherever Python finds out, also in the middle of `take`: what they call must not wait for a lock.
+        # Python may finalize a block at any moment, even inside `take`, so the finalizer must not wait for a lock.
         self._returned: deque[tuple[Place, int, int]] = deque()
         self._lock = threading.Lock()
         self._closed = False
@@ -70,22 +70,22 @@ class Pool:
                 size, address = min(fitting)
                 free.remove((size, address))
             else:
-                self._release(place)  # too small for what is wanted now
+                self._release(place)  # all of these blocks are too small
                 size, address = nbytes, self._allocate(place, nbytes)
         block = Block(address, size)
         finalizer = weakref.finalize(block, self._give_back, place, size, address)
-        finalizer.atexit = False  # the end of the process frees everything, and the context may be gone by then
+        finalizer.atexit = False  # the end of the process frees everything, perhaps after the context is gone
         return block
 
     def trim(self) -> None:
-        """Free all that nobody uses; the driver's context must be active."""
+        """Free all blocks that nobody holds; the driver's context must be active."""
         with self._lock:
             self._sort_returned()
             for place in self._free:
                 self._release(place)
 
     def close(self) -> None:
-        """Free all that nobody uses, and from now on each block as it comes back."""
+        """Free all blocks that nobody holds, and from now on each block as it returns."""
         self._closed = True
         with contextlib.suppress(MachineError), self._driver.active():
             self.trim()
@@ -108,7 +108,7 @@ class Pool:
             self._free_one(place, address)
 
     def _free_one(self, place: Place, address: int) -> None:
-        # After a failure of the device it refuses everything; that failure has been reported where it happened.
+        # After a failure the GPU may refuse this; that failure has been reported where it happened.
         with contextlib.suppress(MachineError):
             if place is None:
                 self._driver.free_pinned(address)

@@ -1,5 +1,5 @@
-"""ONNX becomes a TensorRT engine, on the machine that will run it and without torch.
+"""Build TensorRT engines of ONNX networks, keep them on the disk and run them, without torch.
 
-A plan belongs to one GPU, driver and TensorRT, so it is built where it runs, and found again by everything that it
-depends on. `tensorrt` is imported inside functions only.
+A plan runs only with the GPU, driver and TensorRT that it was built with, so it is built on the machine that runs it.
+`tensorrt` is imported inside functions only.
 """

@@ -1,4 +1,4 @@
-"""TensorRT 8.5, 10.x, 11.x and TensorRT-RTX as one thing: what differs is found by asking for names, not versions.
+"""One interface to TensorRT 8.5, 10.x, 11.x and TensorRT-RTX. Differences are found by looking for names, not versions.
 
 What the Python bindings of each version offer:
 
@@ -25,7 +25,7 @@ from esrgan_deploy.engine.options import EngineOptions
 from esrgan_deploy.errors import BackendMissingError, MachineError, OptionError
 
 DISTRIBUTIONS = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13")
-"""Those that may own the module `tensorrt`. Since version 10 the first of them only asks for one of the others."""
+"""Distributions that may contain the module `tensorrt`. From version 10 on the first only depends on another."""
 EXTERNAL_TACTICS = ("CUBLAS", "CUBLAS_LT", "CUDNN")
 _LOG = logging.getLogger("esrgan_deploy.tensorrt")
 
@@ -43,7 +43,7 @@ class TensorRT:
     portable: bool
     """A plan runs on several kinds of GPU, and is built without one: TensorRT-RTX."""
     logger: Any
-    """What TensorRT's classes want as logger; there is one for each module, see `take_errors`."""
+    """TensorRT's classes take it as an argument; there is one for each module, see `take_errors`."""
 
     def __init__(self, module: Any) -> None:  # noqa: ANN401  # a module, or what looks like it
         creation = module.NetworkDefinitionCreationFlag
@@ -58,16 +58,16 @@ class TensorRT:
         return f"{self.name} {self.version}"
 
     def take_errors(self) -> list[str]:
-        """What TensorRT reported as errors since the last call, oldest first, in one line each."""
+        """The errors that TensorRT reported since the last call, oldest first, in one line each."""
         errors: list[str] = self.logger.take_errors()
         return errors
 
     def take_reason(self) -> str:
-        """The newest of `take_errors`, for a message; words for it where there is none."""
+        """The newest of `take_errors`, for a message; "it gave no reason" if there is none."""
         return (self.take_errors() or ["it gave no reason"])[-1]
 
     def create_runtime(self) -> Any:  # noqa: ANN401  # TensorRT has no types
-        """An object that turns plans into engines.
+        """Create an object that turns plans into engines.
 
         Raises:
             MachineError: TensorRT finds no GPU or driver.
@@ -75,15 +75,15 @@ class TensorRT:
         return self._create("Runtime")
 
     def create_builder(self) -> Any:  # noqa: ANN401
-        """An object that builds plans.
+        """Create an object that builds plans.
 
         Raises:
-            MachineError: TensorRT finds no GPU or driver, and is not of the kind that builds without.
+            MachineError: TensorRT finds no GPU or driver; TensorRT-RTX needs none.
         """
         return self._create("Builder")
 
     def create_network(self, builder: Any) -> Any:  # noqa: ANN401
-        """An empty network, explicit in its batch, strongly typed where there is such a thing."""
+        """Create an empty network with an explicit batch, strongly typed where this version can."""
         flags = self.module.NetworkDefinitionCreationFlag
         for name in ("STRONGLY_TYPED", "EXPLICIT_BATCH"):
             if hasattr(flags, name):
@@ -91,29 +91,25 @@ class TensorRT:
         return builder.create_network(0)
 
     def check(self, options: EngineOptions) -> None:
-        """Refuse what this version cannot do.
+        """Make sure that this version has all settings that `options` use.
 
         Raises:
-            OptionError: it has no such setting; the message names it and the version.
+            OptionError: it lacks one.
         """
-        asked = {
-            "builder_optimization_level": options.optimization_level is not None,
-            "tiling_optimization_level": options.tiling != "none",
-            "max_aux_streams": options.aux_streams is not None,
+        wanted = {
+            "builder_optimization_level": (
+                options.optimization_level,
+                f"optimization level {options.optimization_level}",
+            ),
+            "tiling_optimization_level": (options.tiling != "none" or None, f"tiling '{options.tiling}'"),
+            "max_aux_streams": (options.aux_streams, f"aux-streams {options.aux_streams}"),
         }
-        labels = {
-            "builder_optimization_level": f"optimization level {options.optimization_level}",
-            "tiling_optimization_level": f"tiling '{options.tiling}'",
-            "max_aux_streams": f"aux-streams {options.aux_streams}",
-        }
-        for setting, wanted in asked.items():
-            if wanted and not hasattr(self.module.IBuilderConfig, setting):
-                raise OptionError(
-                    f"{labels[setting]}: {self} has no such setting; leave it out, or install 10.8 or newer"
-                )
+        for setting, (value, label) in wanted.items():
+            if value is not None and not hasattr(self.module.IBuilderConfig, setting):
+                raise OptionError(f"{label}: {self} has no such setting; leave it out, or install 10.8 or newer")
 
     def configure(self, builder: Any, options: EngineOptions) -> Any:  # noqa: ANN401
-        """A builder configuration with `options`, except for profile and types."""
+        """Create a builder configuration with `options`, except for profile and types."""
         module = self.module
         config = builder.create_builder_config()
         config.clear_flag(module.BuilderFlag.TF32)  # a graph that says float32 means it
@@ -131,7 +127,7 @@ class TensorRT:
         return config
 
     def _leave_out_external_tactics(self, config: Any) -> None:  # noqa: ANN401
-        """Compute without cuBLAS and cuDNN, which convolutions gain nothing from and which may not be installed."""
+        """Do without cuBLAS and cuDNN: they make convolutions no faster, and may not be installed."""
         sources = self.module.TacticSource.__members__
         if any(name in sources for name in EXTERNAL_TACTICS):
             own = (int(source) for name, source in sources.items() if name not in EXTERNAL_TACTICS)
@@ -174,13 +170,13 @@ def load_tensorrt() -> TensorRT:
         except (ImportError, OSError) as error:
             raise _broken(name, error) from error
         else:
-            if hasattr(module, "Builder"):  # not a folder of this name, which imports too
+            if hasattr(module, "Builder"):  # a folder of this name can be imported too
                 return TensorRT(module)
     raise BackendMissingError("TensorRT is not installed: pip install 'esrgan-deploy[tensorrt]'")
 
 
 def _owns_module(distribution: str) -> bool:
-    """Tell whether this distribution is installed and brings files of the module `tensorrt`."""
+    """Whether this distribution is installed and contains files of the module `tensorrt`."""
     try:
         files = metadata.files(distribution)
     except metadata.PackageNotFoundError:
@@ -200,9 +196,9 @@ _LOGGERS: dict[int, tuple[Any, Any]] = {}
 
 
 def _logger_of(module: Any) -> Any:  # noqa: ANN401
-    """The one logger of `module`: TensorRT keeps the first that it is given, and ignores all others."""
+    """The logger of `module`, always the same: TensorRT keeps the first that it is given, and ignores others."""
     if id(module) not in _LOGGERS:
-        _LOGGERS[id(module)] = (module, _make_logger(module))  # the module too, so that its id stays taken
+        _LOGGERS[id(module)] = (module, _make_logger(module))  # keeping the module keeps its id from being used again
     return _LOGGERS[id(module)][1]
 
 
@@ -210,7 +206,7 @@ def _make_logger(module: Any) -> Any:  # noqa: ANN401
     severity = module.ILogger.Severity
 
     class Logger(module.ILogger):  # type: ignore[misc]  # a class of an untyped module
-        """Keeps the newest errors, and hands everything but chatter to `logging`, at the level DEBUG."""
+        """Keeps the newest errors, and hands all but verbose messages to `logging`, at level DEBUG."""
 
         def __init__(self) -> None:
             module.ILogger.__init__(self)

@@ -1,4 +1,4 @@
-"""What an engine is built for: shapes of batches, type of the frames, and the builder's settings."""
+"""What an engine is built for: the shapes of batches, the type of the frames, and settings of the builder."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Profile:
 
     @classmethod
     def fixed(cls, batch: int, height: int, width: int) -> Profile:
-        """One shape only, which builds fastest and runs fastest."""
+        """A profile of a single shape, which builds and runs the fastest."""
         shape = Shape(batch, height, width)
         return cls(shape, shape, shape)
 
@@ -93,28 +93,28 @@ class Profile:
 
 
 def default_profile(info: ModelInfo) -> Profile:
-    """If nobody says: one frame of the model's own size, or of 640x360, rounded up to what the model takes."""
+    """One frame of the model's own size, or of 640x360 rounded up to a size that the model takes."""
     height, width = info.fixed_size or (-(-side // info.multiple_of) * info.multiple_of for side in DEFAULT_SIZE)
     return Profile.fixed(1, height, width)
 
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Everything that the caller decides about an engine; with model and machine it makes the engine's key."""
+    """Everything that the caller decides about an engine. Model, machine and options make the engine's key."""
 
     profile: Profile
     frames: FrameType = "uint8"
     """Type of the samples that go in and come out."""
     refit: bool = False
-    """Keep the weights exchangeable, so that alpha can be set later; costs a little speed."""
+    """Allow the weights to be exchanged, so that alpha can be set later; costs a little speed."""
     optimization_level: int | None = None
     """0 (quick build) to 5 (long search); None: TensorRT's default, 3. TensorRT 8.5 has no such setting."""
     tiling: Tiling = "none"
-    """How long TensorRT looks for tilings that keep data in the L2 cache (from 10.8 on)."""
+    """How thoroughly TensorRT looks for tilings that keep data in the L2 cache (from 10.8 on)."""
     aux_streams: int | None = None
-    """Further streams that TensorRT may compute layers in; None: its choice."""
+    """Additional CUDA streams that TensorRT may compute layers in; None: it decides."""
     workspace_mib: int | None = None
-    """Scratch memory that a layer may use, in MiB; None: what the GPU has."""
+    """Scratch memory that a layer may use, in MiB; None: all of the GPU's."""
 
     def __post_init__(self) -> None:
         if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
@@ -126,7 +126,7 @@ class EngineOptions:
                 raise OptionError(f"{name} {value} is too small; give at least {smallest}")
 
     def to_json(self) -> dict[str, Any]:
-        """For the sidecar and the key; `from_json` reads it back."""
+        """Values for the sidecar and the key."""
         return {**self.__dict__, "profile": str(self.profile)}
 
     @classmethod

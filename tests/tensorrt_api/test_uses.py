@@ -40,7 +40,7 @@ PARAMETERS = {
     "refitter": object_of("Refitter"),
     "level": object_of("ILogger.Severity"),
 }
-LOCALS = {"build.py": {"error": object_of("ParserError")}, "weak_types.py": {"each": object_of("ILayer")}}
+LOCALS = {"plan.py": {"error": object_of("ParserError")}, "layer_types.py": {"each": object_of("ILayer")}}
 # What methods give, TensorRT's and those of the adapter.
 RETURNS = {
     "create_builder": object_of("Builder"),

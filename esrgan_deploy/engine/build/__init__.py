@@ -1,1 +1,1 @@
-"""An ONNX network becomes a plan: TensorRT compiles it for the shapes that will come."""
+"""Compile an ONNX network to a TensorRT plan."""

@@ -1,4 +1,4 @@
-"""The graph that becomes an engine: the network with frames around it, in the shapes of a profile."""
+"""The graph that becomes an engine: the network with integer frames as input and output, in the shapes of a profile."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 INPUT, OUTPUT, MEAN = "frames_in", "frames_out", "mean"
 CHANNELS = {"uint8": 3, "uint16": 6}
-"""uint8 values of a pixel: TensorRT has no uint16, so such samples go in and come out as little-endian byte pairs."""
+"""uint8 values of a pixel. TensorRT has no uint16, so such samples go in and come out as little-endian byte pairs."""
 
 
 def frame_graph(model: onnx.ModelProto, options: EngineOptions) -> onnx.ModelProto:
@@ -21,8 +21,8 @@ def frame_graph(model: onnx.ModelProto, options: EngineOptions) -> onnx.ModelPro
     in:  `frames_in`, uint8 (N, H, W, C), C = 3 for uint8 frames and 6 for uint16 frames: a uint16 array (N, H, W, 3)
          in little-endian order, viewed as uint8. N, H, W are literals where the profile has one value, else symbolic.
     out: `frames_out`, uint8 (N, H * scale, W * scale, C), converted as `attach_frame_io` says;
-         `mean`, float32 (N,): mean of each frame before the network's final Clip. A NaN or infinity of the network
-         shows there, while Clip turns it into an ordinary black or white.
+         `mean`, float32 (N,): mean of each frame before the network's final Clip. It is NaN or infinite if the network
+         overflowed, which cannot be seen in the frames, where Clip makes black or white of such values.
     """
     import onnx
     from onnx import TensorProto, helper
@@ -31,7 +31,7 @@ def frame_graph(model: onnx.ModelProto, options: EngineOptions) -> onnx.ModelPro
     graph = framed.graph
     unclamped = _before_clip(model.graph)
     graph.node.append(helper.make_node("Cast", [unclamped], ["mean/float"], name="mean/cast", to=TensorProto.FLOAT))
-    # Rows first, each alone: TensorRT gives few threads to a reduction to one number.
+    # The mean of each row first: TensorRT uses few threads for a reduction to one number.
     for source, result, axes, keep in (("mean/float", "mean/rows", [3], 1), ("mean/rows", MEAN, [1, 2, 3], 0)):
         if _opset(framed) < 18:
             graph.node.append(helper.make_node("ReduceMean", [source], [result], axes=axes, keepdims=keep))
@@ -46,7 +46,7 @@ def frame_graph(model: onnx.ModelProto, options: EngineOptions) -> onnx.ModelPro
     channels = CHANNELS[options.frames]
     del graph.input[:]
     del graph.output[:]
-    del graph.value_info[:]  # they may hold the N = 1 that was there before
+    del graph.value_info[:]  # they may still say N = 1
     graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.UINT8, [n, height, width, channels]))
     graph.output.extend(
         [
@@ -59,7 +59,7 @@ def frame_graph(model: onnx.ModelProto, options: EngineOptions) -> onnx.ModelPro
 
 
 def _before_clip(graph: onnx.GraphProto) -> str:
-    """The tensor that the final Clip reads, also where a Cast follows it; the output itself where there is no Clip."""
+    """The tensor that the final Clip reads, even if a Cast follows the Clip; without a Clip the output itself."""
     producers = {name: node for node in graph.node for name in node.output}
     result: str = graph.output[0].name
     last = producers[result]

@@ -1,7 +1,7 @@
-"""Types of layers for TensorRT 8.5, which chooses them by flags and speed instead of reading them in the graph.
+"""Set the types of layers for TensorRT 8.5, which otherwise chooses them by speed and ignores those of the graph.
 
-With FP16 allowed it would compute the conversion of frames in half precision too, whose 11 significant bits do not hold
-a 16-bit sample. So every layer that the graph computes in float32 is told to.
+Where FP16 is allowed it would convert frames in half precision too, whose 11 significant bits cannot hold a 16-bit
+sample. So every layer that is float32 in the graph is set to float32.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     import onnx
 
 UNTYPED = ("CONSTANT", "SHAPE", "QUANTIZE", "DEQUANTIZE", "IDENTITY", "CAST")
-"""Kinds of layers that compute nothing, or whose types the ONNX parser has set."""
+"""Kinds of layers that compute nothing, or whose types were set by the ONNX parser."""
 
 
 def check_types(trt: TensorRT, model: onnx.ModelProto, source: Path) -> None:
-    """Refuse a network whose type this TensorRT does not know.
+    """Make sure that this TensorRT knows the network's types.
 
     Raises:
         MachineError: bfloat16 in TensorRT 8.5.
@@ -34,9 +34,9 @@ def check_types(trt: TensorRT, model: onnx.ModelProto, source: Path) -> None:
 
 
 def set_types(trt: TensorRT, framed: onnx.ModelProto, network: Any, config: Any) -> None:  # noqa: ANN401
-    """Give `config` and the layers of `network` the types of `framed`, which it was parsed from.
+    """Set the types of `framed` in `config` and in the layers of `network`, which was parsed from it.
 
-    Nothing is to be done where TensorRT is strongly typed.
+    A strongly typed TensorRT reads them in the graph itself, and nothing is set.
     """
     from onnx import TensorProto
 
@@ -52,10 +52,10 @@ def set_types(trt: TensorRT, framed: onnx.ModelProto, network: Any, config: Any)
 
 
 def _keep_float32(module: Any, network: Any, types: dict[str, int]) -> None:  # noqa: ANN401
-    """Let the layers compute in float32 that stand for nodes with a float32 result.
+    """Set the layers of nodes that have a float32 result to float32.
 
-    TensorRT itself cannot be asked: before the build it calls every tensor FLOAT whose type nobody has set. The parser
-    makes one or several layers of a node, in order, and names what the last of them gives as the graph does.
+    The types are read from the graph, since TensorRT reports FLOAT for every tensor whose type was not set. To find the
+    layers of a node: the parser makes one or more in order, and gives the output of the last one the node's own name.
     """
     from onnx import TensorProto
 

@@ -1,13 +1,12 @@
-"""How much device memory an engine will need, said before it is built, from the graph alone.
+"""Estimate how much GPU memory an engine will need from its graph, before it is built.
 
-The estimate is what the tensors take that live at the same time, plus the weights. TensorRT adds scratch memory of its
-own and saves some by fusing layers; neither is known before the build.
+The estimate is the weights plus the tensors that are needed at the same time. TensorRT also uses scratch memory, and
+saves some by fusing layers; neither is known before the build.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isqrt, prod
 from typing import TYPE_CHECKING
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EngineMemory:
-    """Bytes of device memory at one shape, which everything but the weights is proportional to."""
+    """Bytes of GPU memory for batches of `shape`; all but the weights grow in proportion to the pixels."""
 
     weights: int
     activations: int
@@ -39,44 +38,32 @@ class EngineMemory:
         return max(0, (free - self.weights) // max(1, one))
 
     def largest_tile(self, free: int, multiple_of: int) -> int:
-        """Side of the largest square that fits into `free` bytes alone, a multiple of `multiple_of`; 0: none does."""
+        """Side of the largest square frame that fits into `free` bytes, a multiple of `multiple_of`; 0: none fits."""
         pixels = max(0, free - self.weights) * _pixels(self.shape) // max(1, self.activations)
         return isqrt(pixels) // multiple_of * multiple_of
 
 
 def engine_memory(model: onnx.ModelProto, shape: Shape, frames: FrameType = "uint8") -> EngineMemory:
-    """Frames, activations and weights, by the life time of each tensor when nodes run in the order of the graph."""
+    """Estimate the memory for frames, activations and weights, with nodes running in the order of the graph."""
     import onnx
+    from onnx import helper
 
     profile = Profile.fixed(shape.batch, shape.height, shape.width)
     framed = frame_graph(model, EngineOptions(profile, frames))
     graph = onnx.shape_inference.infer_shapes(framed, data_prop=True).graph
-    weights = sum(_stored_bytes(tensor) for tensor in _constants(graph))
+    stored = [*graph.initializer]
+    for node in graph.node:
+        if node.op_type == "Constant":
+            stored += [attribute.t for attribute in node.attribute if attribute.name == "value"]
+    weights = sum(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize * prod(tensor.dims) for tensor in stored)
     sizes = {value.name: value_bytes(value) for value in (*graph.value_info, *graph.input, *graph.output)}
-    outside = {value.name for value in (*graph.input, *graph.output)}  # buffers of the caller, there all the time
+    outside = {value.name for value in (*graph.input, *graph.output)}  # the caller's, there all the time
     lasting = sum(sizes.get(name, 0) for name in outside)
     inside = {name: size for name, size in sizes.items() if name not in outside}
     for node in graph.node:
         if node.op_type == "Constant":
             inside.pop(node.output[0], None)
     return EngineMemory(weights, lasting + most_alive(graph.node, inside), shape)
-
-
-def _constants(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for node in graph.node:
-        if node.op_type == "Constant":
-            yield from (attribute.t for attribute in node.attribute if attribute.name == "value")
-
-
-def _stored_bytes(tensor: onnx.TensorProto) -> int:
-    return _bytes(tensor.data_type, list(tensor.dims))
-
-
-def _bytes(element: int, dims: list[int]) -> int:
-    from onnx import helper
-
-    return int(helper.tensor_dtype_to_np_dtype(element).itemsize) * prod(dims)
 
 
 def _pixels(shape: Shape) -> int:

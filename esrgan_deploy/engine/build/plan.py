@@ -1,4 +1,4 @@
-"""Build a plan: an ONNX network, framed and compiled by TensorRT for the shapes that will come."""
+"""Build a plan: TensorRT compiles an ONNX network, with frames attached, for the shapes of a profile."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """A serialised engine, and how it came about."""
+    """A serialised engine, and how it was built."""
 
     data: bytes
     options: EngineOptions
-    """As really built: a dynamic profile may have become smaller or static, see `notes`."""
+    """As built: a dynamic profile may have become smaller or static, see `notes`."""
     seconds: float
     timing_cache: bytes
-    """What TensorRT measured, for the next build on this GPU; empty for TensorRT-RTX, which measures when it runs."""
+    """TensorRT's measurements, for the next build on this GPU; empty for TensorRT-RTX, which measures when it runs."""
     notes: tuple[str, ...]
-    """One line each for what was done differently from what was asked."""
+    """One line for each thing that was done differently than asked."""
 
 
 def build_plan(
@@ -49,9 +49,9 @@ def build_plan(
 ) -> Plan:
     """Compile `model` for `options`.
 
-    A dynamic profile that does not fit into `free_memory` gets a smaller maximum, and one that TensorRT cannot build
-    becomes static, of the shape `opt`; notes say so. Ctrl-C stops the build at TensorRT's next step, and at its end
-    where no steps are reported (8.5).
+    A dynamic profile that does not fit into `free_memory` gets a smaller maximum; one that TensorRT cannot build is
+    replaced by its shape `opt` alone. The plan's notes say so. Ctrl-C stops the build at TensorRT's next step; version
+    8.5 reports no steps and stops when it is finished.
 
     Args:
         trt: from `load_tensorrt`.
@@ -59,14 +59,14 @@ def build_plan(
         info: for the sizes that the network takes.
         source: the ONNX file, for messages.
         options: profile and settings.
-        free_memory: bytes of device memory that the engine may need; None: unknown, nothing is checked.
-        timing_cache: of an earlier build on this GPU with this TensorRT.
-        progress: called at the beginning and end of every phase, and at its steps.
+        free_memory: bytes of GPU memory that the engine may need; None: unknown, and not checked.
+        timing_cache: from an earlier build on this GPU with this TensorRT.
+        progress: called at the beginning, at every step and at the end of each phase.
 
     Raises:
         OptionError: a setting that this TensorRT lacks, or shapes that the network is not made for.
-        ModelError: TensorRT cannot read the network; the layer is named.
-        MachineError: no GPU where one is needed, not enough memory, or TensorRT gave up; its own words are quoted.
+        ModelError: TensorRT cannot read the network; the message names the layer.
+        MachineError: no GPU where one is needed, not enough memory, or TensorRT failed; the message quotes it.
     """
     trt.check(options)
     check_types(trt, model, source)
@@ -81,7 +81,7 @@ def build_plan(
     except (ModelError, MachineError) as error:
         if options.profile.is_static or _needs_gpu(trt, options):
             raise
-        # Whole sizes are known in a static graph: more of it can be read, and less memory is needed.
+        # A static graph has literal sizes: TensorRT can read more networks then, and needs less memory.
         wanted, opt = options.profile, options.profile.opt
         options = dataclasses.replace(options, profile=Profile.fixed(opt.batch, opt.height, opt.width))
         data = build.attempt(model, options)
@@ -106,7 +106,7 @@ def _check_profile(profile: Profile, info: ModelInfo, source: Path) -> None:
 def _fitted(
     model: onnx.ModelProto, info: ModelInfo, source: Path, options: EngineOptions, free: int, notes: list[str]
 ) -> EngineOptions:
-    """`options` with a profile that fits into `free` bytes: only the maximum of a dynamic one is changed."""
+    """`options` with a profile that fits into `free` bytes; only the maximum of a dynamic profile is changed."""
     profile = options.profile
     need = engine_memory(model, profile.max, options.frames)
     if need.at(profile.max) <= free:
@@ -122,7 +122,7 @@ def _fitted(
 
 
 def _largest_between(need: EngineMemory, opt: Shape, top: Shape, free: int, multiple_of: int) -> Shape:
-    """A shape that fits into `free` bytes, between `opt`, which does, and `top`: fewer frames, else smaller ones."""
+    """A shape between `opt`, which fits into `free` bytes, and `top`: fewer frames, or else smaller ones."""
     batch = need.largest_batch(top, free)
     if batch >= opt.batch:
         return dataclasses.replace(top, batch=min(batch, top.batch))
@@ -139,7 +139,7 @@ def _largest_between(need: EngineMemory, opt: Shape, top: Shape, free: int, mult
 
 
 def _shortage(need: EngineMemory, shape: Shape, free: int, multiple_of: int) -> str:
-    """Why `shape` cannot be built, and what can."""
+    """The message that `shape` does not fit, and what does."""
     batch, tile = need.largest_batch(shape, free), need.largest_tile(free, multiple_of)
     if batch:
         remedy = f"it fits with --batch {batch}"
@@ -167,7 +167,7 @@ class _Build:
         self._progress = progress
 
     def attempt(self, model: onnx.ModelProto, options: EngineOptions) -> bytes:
-        """The plan; errors are those of `build_plan`."""
+        """Build the plan once; raises what `build_plan` raises."""
         trt = self._trt
         trt.take_errors()
         framed = frame_graph(model, options)
@@ -180,7 +180,7 @@ class _Build:
         set_types(trt, framed, network, config)
         if not options.profile.is_static:
             self._add_profile(builder, config, options)
-        # RTX chooses kernels on the machine that runs the plan: its calls for a timing cache do nothing but warn.
+        # TensorRT-RTX chooses kernels on the machine that runs the plan; its functions for a timing cache only warn.
         with_timing = not trt.portable
         if with_timing:
             self._use_timing_cache(config)
@@ -210,7 +210,7 @@ class _Build:
 
 
 def _needs_gpu(trt: TensorRT, options: EngineOptions) -> bool:
-    """Whether a build without a GPU fails for this alone: TensorRT-RTX compiles refittable kernels at once."""
+    """Whether a build needs a GPU just because of `refit`: TensorRT-RTX then compiles kernels during the build."""
     return trt.portable and options.refit
 
 
@@ -226,10 +226,10 @@ def _failure(trt: TensorRT, source: Path, options: EngineOptions) -> MachineErro
 
 
 def _parse_error(trt: TensorRT, parser: Any, framed: onnx.ModelProto, source: Path) -> ModelError:  # noqa: ANN401
-    """What the parser did not understand, in one line with the layer's name and operator."""
+    """The parser's error in one line, with the name and operator of the layer."""
     where, reason = "the network", _tidy(trt.take_reason())
     if parser.num_errors:
-        error = parser.get_error(parser.num_errors - 1)  # those before it are what led to it
+        error = parser.get_error(parser.num_errors - 1)  # the earlier ones led to it
         reason = _tidy(error.desc())
         if 0 <= error.node() < len(framed.graph.node):
             node = framed.graph.node[error.node()]
@@ -238,6 +238,6 @@ def _parse_error(trt: TensorRT, parser: Any, framed: onnx.ModelProto, source: Pa
 
 
 def _tidy(text: str) -> str:
-    """TensorRT's words without the places in its source code."""
+    """A message of TensorRT without the places in its source code."""
     text = re.sub(r"\.? In \S+ at /\S+:\d+", "", " ".join(text.split()))
     return re.sub(r" \[\w+\.\w+::.*", "", text)

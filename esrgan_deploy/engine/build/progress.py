@@ -1,4 +1,4 @@
-"""What happens while TensorRT builds: progress is told, and Ctrl-C ends the build instead of waiting minutes for it."""
+"""Report the progress of a build, and let Ctrl-C stop it instead of waiting minutes for its end."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ WHOLE = "Building engine"
 
 
 class BuildProgress(Protocol):
-    """Told how far the build is."""
+    """A function that is told how far a build is."""
 
     def __call__(self, phase: str, done: int, total: int) -> None:
         """`done` of `total` steps of `phase` are complete. Phases nest: one may begin and end within another.
 
-        What it raises, KeyboardInterrupt too, stops the build and comes out of `build_plan`. TensorRT may call from
-        threads of its own, one at a time.
+        An exception that it raises, KeyboardInterrupt too, stops the build and is raised by `build_plan`. It may be
+        called in TensorRT's own threads, but never in two at the same time.
         """
 
 
 class BuildMonitor:
-    """Around a build: `progress` is called, and the build stopped at Ctrl-C or when `progress` raises.
+    """A context manager around a build: calls `progress`, and stops the build when that or a signal handler raises.
 
-    A Python exception must not reach TensorRT's C++ code, where it is printed and lost. So what the handlers of SIGINT
-    and SIGTERM raise is kept, and raised when the block ends: with TensorRT 8.5, which reports no progress and cannot
-    be stopped, that is when the engine is built. A handler that raises nothing stops nothing.
+    A Python exception that reaches TensorRT's C++ code is printed there and lost. So exceptions of `progress`, and of
+    the handlers of SIGINT and SIGTERM, are kept and raised at the end of the block. TensorRT 8.5 reports no progress
+    and cannot be stopped: there the block ends when the engine is built.
     """
 
     def __init__(self, trt: TensorRT, config: Any, progress: BuildProgress) -> None:  # noqa: ANN401
-        """`config`: of the builder; it keeps the monitor, which must therefore live as long."""
+        """`config`: of the builder, which calls the monitor and must not outlive it."""
         self._progress = progress
         self._error: BaseException | None = None
         self._lock = threading.Lock()
@@ -68,7 +68,7 @@ class BuildMonitor:
             self._stop(error)
 
     def tell(self, phase: str, done: int, total: int) -> bool:
-        """Pass it on; False if the build is to end."""
+        """Call `progress`; False if the build should stop."""
         try:
             with self._lock:
                 self._progress(phase, done, total)
@@ -78,16 +78,16 @@ class BuildMonitor:
 
     @property
     def stopped(self) -> bool:
-        """Whether the build is to end."""
+        """Whether the build should stop."""
         return self._error is not None
 
     def _stop(self, error: BaseException) -> None:
         self._error = self._error or error
 
 
-def _make_monitor(module: Any, watch: BuildMonitor) -> Any:  # noqa: ANN401
+def _make_monitor(module: Any, build: BuildMonitor) -> Any:  # noqa: ANN401
     class Monitor(module.IProgressMonitor):  # type: ignore[misc]  # a class of an untyped module
-        """TensorRT's own names for what `BuildMonitor` is told."""
+        """Passes on to `BuildMonitor` what TensorRT reports."""
 
         def __init__(self) -> None:
             module.IProgressMonitor.__init__(self)
@@ -102,11 +102,11 @@ def _make_monitor(module: Any, watch: BuildMonitor) -> Any:  # noqa: ANN401
 
         def phase_finish(self, phase_name: str) -> None:
             done, total = self._steps.pop(phase_name, (0, 0))
-            if done < total and not watch.stopped:  # TensorRT often leaves the last steps out
-                watch.tell(phase_name, total, total)
+            if done < total and not build.stopped:  # TensorRT often does not report the last steps
+                build.tell(phase_name, total, total)
 
         def _tell(self, phase: str, done: int, total: int) -> bool:
             self._steps[phase] = done, total
-            return watch.tell(phase, done, total)
+            return build.tell(phase, done, total)
 
     return Monitor()

@@ -1,1 +1,1 @@
-"""What runs a plan: it is loaded, frames are copied in and out, and its weights can change."""
+"""Run plans: load them, upscale frames in host or GPU memory, and exchange the weights."""

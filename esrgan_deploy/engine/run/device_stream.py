@@ -1,4 +1,4 @@
-"""Frames that are on the GPU already, through an engine and on to somebody else there, in the caller's own stream."""
+"""Upscale frames that are in GPU memory already, in the caller's own CUDA stream, without copying them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from esrgan_deploy.engine.run.execution import Context, Engine
 
 ALIGNMENT = 256
-"""What TensorRT asks of the addresses of tensors, in bytes; cuMemAlloc gives no others."""
+"""Addresses of tensors must be multiples of this; TensorRT demands it, and cuMemAlloc gives such addresses."""
 
 
 @dataclass(frozen=True)
 class _Run:
-    """Where the frames of one call and their results lie, and in which batches they are computed."""
+    """Where the frames and results of one call are, and in which batches they are computed."""
 
     engine: Engine
     source: DeviceArray
@@ -33,9 +33,9 @@ class _Run:
     enlarged: tuple[int, int, int, int]
     """Shape of the array of all results."""
     starts: list[int]
-    """Index of each batch's first frame; the last batch overlaps the one before where they do not come out even."""
+    """Index of each batch's first frame; the last batch begins earlier if it would have too few frames."""
     block: Block
-    """The means, and before them the result if the caller gave no memory for it."""
+    """Holds the result, unless the caller gave memory for it, and then the means."""
     result: int
     means: int
 
@@ -54,9 +54,10 @@ class _Run:
 
 
 class DeviceStream:
-    """Runs of one execution context, one after the other on whatever stream the caller names.
+    """Runs an engine on GPU memory, each call in the CUDA stream that the caller names.
 
-    The driver's context must be active, and calls must not overlap.
+    All calls use the same execution context, so one waits on the GPU for the one before. The driver's context must be
+    active, and calls must not overlap.
     """
 
     def __init__(self, driver: Driver, pool: Pool, device: int) -> None:
@@ -79,14 +80,14 @@ class DeviceStream:
             MachineError: no memory for the result, or TensorRT failed.
         """
         run = self._prepare(streams.engine, source, target, shape, stream)
-        # Given the default stream, TensorRT would wait for the whole device.
+        # In the default stream TensorRT would wait for everything on the GPU.
         work = self._stream if stream == LEGACY else stream
         for array in filter(None, (source, target)):
             if array.produced_on not in (None, stream):
                 self._order(work, array.produced_on or LEGACY)
         if work != stream:
             self._order(work, stream)
-        self._driver.wait(work, self._done)  # of the call before: it used the same context, perhaps elsewhere
+        self._driver.wait(work, self._done)  # the call before used the same context, perhaps in another stream
         try:
             run.enqueue(streams.device_context(), work)
         finally:
@@ -110,7 +111,7 @@ class DeviceStream:
         self._driver.synchronize(self._done)
 
     def close(self) -> None:
-        """Give everything back but the results; nothing may be in flight."""
+        """Free everything but the results; no work may be in flight."""
         self._closed = True
         self._driver.destroy_event(self._ready)
         self._driver.destroy_event(self._done)
@@ -160,10 +161,10 @@ class DeviceStream:
 
 
 def _batches(engine: Engine, shape: Shape, source: DeviceArray) -> tuple[Shape, list[int]]:
-    """The batch to run and the first frame of each, such that no frame has to be copied.
+    """Divide frames into batches without copying: the shape of a batch, and the index of each one's first frame.
 
     Raises:
-        OptionError: the engine takes more frames than there are.
+        OptionError: the engine runs larger batches only.
     """
     count = source.shape[0]
     if count < shape.batch:

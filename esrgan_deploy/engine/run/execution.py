@@ -1,4 +1,4 @@
-"""A plan on the GPU: loaded if there is room for it, and its execution contexts."""
+"""A plan loaded on the GPU, and its execution contexts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LESS_MEMORY = "choose a smaller --tile or --batch, or fewer streams"
 
 @dataclass(frozen=True)
 class Sizes:
-    """Bytes that batches take."""
+    """How many bytes the tensors of a batch take."""
 
     scale: int
     sample: int
@@ -40,7 +40,7 @@ class Sizes:
         return shape.batch * np.dtype(np.float32).itemsize
 
     def all(self, shape: Shape) -> int:
-        """Of one batch, in device memory."""
+        """Of all tensors of a batch, in GPU memory."""
         return self.frames_in(shape) + self.frames_out(shape) + self.mean(shape)
 
 
@@ -54,8 +54,8 @@ class Engine:
             trt: TensorRT.
             driver: the GPU.
             file: what to load; its bytes are verified before TensorRT sees them.
-            contexts: how many execution contexts there will be.
-            batches: how many of the largest shape will lie in device memory with their results.
+            contexts: how many execution contexts will be created.
+            batches: how many batches of the largest shape, with their results, will be in GPU memory.
 
         Raises:
             ModelError: the file is damaged, or TensorRT refuses it.
@@ -80,17 +80,17 @@ class Engine:
         self._check_room({f"{contexts} x activations": contexts * activation_bytes(self.raw), "frames": buffers})
 
     def create_context(self, stream: int) -> Context:
-        """One more execution context, which runs one batch at a time; `stream` is used to set it up.
+        """Create an execution context, which runs one batch at a time; `stream` is used to set it up.
 
         Raises:
-            MachineError: there is not enough memory for its activations, or this TensorRT allows one only.
+            MachineError: there is not enough memory for its activations, or this TensorRT allows only one context.
         """
         self._check_room({"activations": activation_bytes(self.raw)})
         self._trt.take_errors()
         raw = self.raw.create_execution_context()
         if raw is None:
             raise MachineError(f"{self.file.path}: no execution context: {self._trt.take_reason()}; {LESS_MEMORY}")
-        # TensorRT 8.5 lets one context only use a dynamic profile; where it does not, profile 0 is what a context has.
+        # A context begins with profile 0, except that TensorRT 8.5 lets only one context use a dynamic profile.
         if raw.active_optimization_profile != 0:
             try:
                 raw.set_optimization_profile_async(0, stream)
@@ -103,12 +103,12 @@ class Engine:
         return Context(self, raw, self._trt)
 
     def close(self) -> None:
-        """Give the engine back; its contexts must have been closed."""
+        """Free the engine; its contexts must have been closed."""
         self.raw = None
         self._runtime = None
 
     def _check_tensors(self) -> None:
-        """Refuse an engine with another interface than `frame_graph` makes."""
+        """Make sure that the engine has the inputs and outputs that `frame_graph` makes."""
         names = {self.raw.get_tensor_name(index) for index in range(self.raw.num_io_tensors)}
         if names != {INPUT, OUTPUT, MEAN}:
             raise ModelError(
@@ -134,7 +134,7 @@ class Engine:
 
 
 class Context:
-    """One execution context: what one batch needs while it is computed."""
+    """An execution context: the memory and state that one batch needs while it is computed."""
 
     def __init__(self, engine: Engine, raw: Any, trt: TensorRT) -> None:  # noqa: ANN401  # TensorRT has no types
         self._engine = engine
@@ -143,7 +143,7 @@ class Context:
         self._shape: Shape | None = None
 
     def set_shape(self, shape: Shape) -> bool:
-        """Say what comes next; whether that is a change.
+        """Set the shape of the next batch, and return whether it differs from the last.
 
         Raises:
             ModelError: the engine's output is not `scale` times as large: it is not what its sidecar says.
@@ -165,7 +165,7 @@ class Context:
         return True
 
     def enqueue(self, frames_in: int, frames_out: int, mean: int, stream: int) -> None:
-        """Give one batch, at these addresses in device memory, to `stream`.
+        """Start the batch at these addresses in GPU memory in `stream`.
 
         Raises:
             MachineError: TensorRT cannot; the message has its reason.
@@ -180,12 +180,12 @@ class Context:
             )
 
     def close(self) -> None:
-        """Give the context back; nothing may be in flight."""
+        """Free the context; no batch may be at work."""
         self._raw = None
 
 
 def activation_bytes(engine: Any) -> int:  # noqa: ANN401
-    """Device memory that one context of a TensorRT engine takes, by the name that this version has for it."""
+    """GPU memory that one context of a TensorRT engine takes; its name differs between versions of TensorRT."""
     for name in ("device_memory_size_v2", "device_memory_size"):
         if hasattr(engine, name):
             return int(getattr(engine, name))

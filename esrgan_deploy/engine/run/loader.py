@@ -1,4 +1,4 @@
-"""The one engine that a session has on the device at a time, and what changes it: other shapes, another alpha."""
+"""Load the engine that a session needs, one at a time; replace it, or its weights, when shape or alpha change."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class Loader:
     """Loads engines of `source` as they are needed.
 
-    The driver's context must be active, and calls must not overlap. Batches that are on their way must be finished by
-    another thread, see `HostStreams.drain`.
+    The driver's context must be active, and calls must not overlap. Another thread must finish the batches that are at
+    work, see `HostStreams.drain`.
     """
 
     def __init__(
@@ -45,9 +45,9 @@ class Loader:
         self._endpoints: Endpoints | None = None
 
     def streams_for(self, wanted: Shape, frames: FrameType) -> tuple[HostStreams, Shape]:
-        """A loaded engine for frames of this size and type, and the shape of the batches that it runs.
+        """An engine for frames of this size and type, and the shape of the batches that it runs.
 
-        Where the one that is loaded does not take them, its work is finished, and another is loaded or built.
+        If the engine that is loaded does not take them, its work is finished, and another is loaded or built.
 
         Raises:
             EsrganError: what `EngineSource.pick` and `HostStreams` raise.
@@ -61,16 +61,16 @@ class Loader:
         return self._host_streams, nearest_batch(self._host_streams.engine.profile, wanted)
 
     def device_stream(self) -> DeviceStream:
-        """For frames that are on the device already; made when first asked for."""
+        """What upscales frames that are in GPU memory already; created at the first call."""
         if self._device_stream is None:
             self._device_stream = DeviceStream(self._driver, self._pool, self._device)
         return self._device_stream
 
     def set_alpha(self, alpha: float) -> None:
-        """Finish what is on its way, and exchange the weights of this engine and of all that are loaded later.
+        """Finish all work, and exchange the weights of this engine and of all that are loaded later.
 
         Raises:
-            EsrganError: the weights of both endpoints cannot be used; then alpha stays what it was.
+            EsrganError: the weights of both endpoints cannot be used; alpha then stays as it was.
         """
         before, self._alpha = self._alpha, alpha
         if self._host_streams is None:
@@ -80,11 +80,11 @@ class Loader:
             self._refit(self._host_streams)
         except BaseException:
             self._alpha = before
-            self._unload()  # some of its weights may be the new ones
+            self._unload()  # it may hold some of the new weights
             raise
 
     def close(self) -> None:
-        """Finish what is on its way, and give everything back."""
+        """Finish all work, and free everything."""
         try:
             self._unload()
         finally:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 DATA_TYPES = {"float32": "FLOAT", "float16": "HALF", "bfloat16": "BF16"}
 """numpy's name of a type -> TensorRT's."""
 NAMED = 3
-"""So many weights are named in a message; an engine may miss hundreds."""
+"""At most so many weights are named in a message; an engine may miss hundreds."""
 REBUILD = "build the engine again, with refit"
 
 
@@ -28,18 +28,18 @@ def refit(
 ) -> None:
     """Exchange the weights of a deserialised engine.
 
-    Its execution contexts stay valid, but CUDA graphs that were captured from them hold the old weights. Until
-    everything is checked nothing is exchanged: only after a failure of TensorRT's own refit, which the message then
-    says, can the engine hold some weights of each kind.
+    Its execution contexts stay valid, but CUDA graphs that were captured from them keep the old weights. Everything is
+    checked before any weight is exchanged. Only if TensorRT's own refit then fails (MachineError "failed to exchange
+    weights") may the engine hold a mixture of old and new ones.
 
     Args:
-        trt: that the engine was deserialised by.
-        engine: built with refit; nothing may be executing on it.
+        trt: the TensorRT that deserialised the engine.
+        engine: built with refit; it must not be at work.
         weights: all weights of the network by initialiser, in the graph's types and shapes: `Endpoints.graph_weights`.
-            TensorRT wants the types that the network had when it was built, which are those of the graph in every
-            version; 8.5 cannot be asked for them.
-        constants: likewise what alpha does not change, `Endpoints.graph_constants`. Where TensorRT combined one with
-            weights, it wants that again as well.
+            TensorRT wants the types that the network was built with, which in every version are those of the graph;
+            8.5 cannot be asked for them.
+        constants: by initialiser, what alpha does not change: `Endpoints.graph_constants`. TensorRT wants a constant
+            again if it combined it with weights.
 
     Raises:
         ModelError: the engine was built without refit, or from another network.
@@ -49,7 +49,7 @@ def refit(
         raise ModelError(f"the engine was built without refit, so that its alpha is fixed; {REBUILD}")
     trt.take_errors()
     refitter = trt.module.Refitter(engine, trt.logger)
-    # TensorRT reads from these arrays during the refit, and does not keep them alive.
+    # TensorRT reads these arrays during the refit, but does not keep them alive.
     held = _give(trt, refitter, weights)
     missing = set(refitter.get_missing_weights())
     held += _give(trt, refitter, {name: values for name, values in (constants or {}).items() if name in missing})
@@ -62,7 +62,7 @@ def refit(
 
 
 def _give(trt: TensorRT, refitter: Any, weights: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:  # noqa: ANN401
-    """Tell `refitter` where the new values lie; the arrays that are returned must outlive the refit."""
+    """Pass the new values to `refitter`; the returned arrays must live until the refit is done."""
     held: list[npt.NDArray[Any]] = []
     refused = []
     for name, values in weights.items():
@@ -75,12 +75,12 @@ def _give(trt: TensorRT, refitter: Any, weights: Mapping[str, npt.NDArray[Any]])
 
 
 def _viewed(trt: TensorRT, array: npt.NDArray[Any]) -> Any:  # noqa: ANN401
-    """TensorRT's view of `array`, which is contiguous; nothing is copied."""
+    """TensorRT's view of a contiguous array, without a copy."""
     data_type = getattr(trt.module.DataType, DATA_TYPES[array.dtype.name], None)
     if data_type is None:
         raise MachineError(f"{trt} does not know {array.dtype.name}; export the model as fp16, or use version 10")
     try:
-        # By address, since numpy's bfloat16 is foreign to the bindings.
+        # By address, since the bindings do not know numpy's bfloat16.
         return trt.module.Weights(data_type, array.ctypes.data, array.size)
     except TypeError:
         return trt.module.Weights(array)  # all that 8.5 takes

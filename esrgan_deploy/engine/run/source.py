@@ -1,4 +1,4 @@
-"""Where a session's engines come from: one file that the user names, or the cache, which builds what is missing."""
+"""Where a session gets its engines: from a file that the user names, or from the cache, which builds missing ones."""
 
 from __future__ import annotations
 
@@ -34,30 +34,30 @@ class EngineSource(ABC):
     path: Path
     info: ModelInfo
     refittable: bool
-    """Whether its engines take another alpha."""
+    """Whether the alpha of its engines can be changed."""
     largest_untiled: int
-    """Input pixels of the largest frame that an engine takes, see `Session.largest_untiled`."""
+    """See `Session.largest_untiled`: input pixels of the largest frame that an engine takes."""
 
     @abstractmethod
     def pick(self, wanted: Shape, frames: FrameType) -> EngineFile:
-        """An engine for frames of this size and type; its batch may be another than the one wanted.
+        """An engine for frames of this size and type; its batch size may differ from the one wanted.
 
         Raises:
-            OptionError: the model, or the one engine that there is, does not take them.
-            EsrganError: what `EngineCache.get` raises, where an engine has to be built.
+            OptionError: the model, or the only engine, does not take such frames.
+            EsrganError: see `EngineCache.get`, if an engine has to be built.
         """
 
     @abstractmethod
     def still_fits(self, engine: EngineFile, picked_for: Shape, wanted: Shape, frames: FrameType) -> bool:
-        """Whether `engine`, which `pick` gave for `picked_for`, is also the one for `wanted`."""
+        """Whether `engine`, which was picked for `picked_for`, also serves `wanted`."""
 
     @abstractmethod
     def replace(self, engine: EngineFile, wanted: Shape, refusal: ModelError) -> EngineFile:
-        """Another engine instead of one that TensorRT refuses to load; raises `refusal` where there is none."""
+        """Another engine in place of one that TensorRT refuses to load; raises `refusal` if there is none."""
 
 
 class OneEngine(EngineSource):
-    """An engine file of the user's."""
+    """A single engine file, named by the user."""
 
     def __init__(self, path: Path, trt: TensorRT, driver: Driver) -> None:
         """Open `path`.
@@ -95,7 +95,7 @@ class OneEngine(EngineSource):
 
 
 class CachedEngines(EngineSource):
-    """Engines of an ONNX file, found in the cache or built, each for one shape."""
+    """Engines of an ONNX file, from the cache or newly built, each for one shape."""
 
     def __init__(
         self,
@@ -106,11 +106,11 @@ class CachedEngines(EngineSource):
         settings: EngineOptions,
         progress: BuildProgress,
     ) -> None:
-        """Read `path`. The profile and the type of frames in `settings` are of no account.
+        """Read `path`. The profile and the type of frames in `settings` are not used.
 
         Raises:
             ModelError: no upscaling network.
-            OptionError: engines that can be refitted are wanted, and the weights of both endpoints are missing.
+            OptionError: refittable engines are wanted, but the weights of both endpoints are missing.
         """
         self.path = path
         model, self.info = load_onnx(path)
@@ -147,7 +147,7 @@ class CachedEngines(EngineSource):
         return self._get(wanted, engine.sidecar.options.frames)
 
     def _largest_untiled(self, model: onnx.ModelProto) -> int:
-        """What fits into half of the free memory: the rest is for frames on their way, and for what TensorRT tries."""
+        """What fits into half of the free memory; the rest is for batches in flight and for TensorRT's builder."""
         trial = default_profile(self.info).opt
         free, _ = self._driver.memory()
         return engine_memory(model, trial, "uint16").largest_tile(free // 2, self.info.multiple_of) ** 2
@@ -163,6 +163,6 @@ class CachedEngines(EngineSource):
 
 
 def nearest_batch(profile: Profile, shape: Shape) -> Shape:
-    """`shape` with the batch that an engine of this profile can run and that comes nearest."""
+    """`shape` with the nearest batch size that an engine of this profile can run."""
     batch = min(max(shape.batch, profile.min.batch), profile.max.batch)
     return Shape(batch, shape.height, shape.width)

@@ -1,4 +1,4 @@
-"""The two threads of a session: one gives work to the device, the other waits for what the device did."""
+"""The two threads of a session: one gives batches to the GPU, the other waits until they are done."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from esrgan_deploy.errors import MachineError
 from esrgan_deploy.frame_io import Frames
 
 Step: TypeAlias = Callable[[], None]
-"""A piece of work that raises nothing: it sends what goes wrong to a future."""
+"""A function that raises nothing, but sets errors in a future."""
 
 
 class Workers:
-    """A feeder and a finisher; each takes one step after the other, with the driver's context active."""
+    """A feeder and a finisher thread; each runs its steps one after the other, with the driver's context active."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self._closed = False
         self._gate = threading.Lock()
-        """Nothing is given to the feeder after its end."""
+        """Held so that nothing is given to the feeder after its end."""
         self._queues: list[SimpleQueue[Step | None]] = [SimpleQueue(), SimpleQueue()]
         self._threads = [
             threading.Thread(target=self._work, args=[steps], name=f"esrgan-tensorrt-{name}", daemon=True)
@@ -35,7 +35,7 @@ class Workers:
             thread.start()
 
     def feed(self, step: Step) -> None:
-        """Let the feeder take `step` after all that it was given before.
+        """Let the feeder run `step` after all earlier ones.
 
         Raises:
             RuntimeError: after `close`.
@@ -46,11 +46,11 @@ class Workers:
             self._queues[0].put(step)
 
     def finish(self, step: Step) -> None:
-        """Let the finisher take `step`; only the feeder may call this."""
+        """Let the finisher run `step`; only the feeder may call this."""
         self._queues[1].put(step)
 
     def close(self) -> bool:
-        """Take all steps that were given, and end; False if that was done before."""
+        """Finish all steps, and end the threads; False if they were ended before."""
         with self._gate:
             if self._closed:
                 return False
@@ -61,20 +61,20 @@ class Workers:
         return True
 
     def _work(self, steps: SimpleQueue[Step | None]) -> None:
-        # Once, not for each step: after a failure of the device CUDA may refuse this too, and steps must still be
-        # taken, or their futures would never be done.
+        # CUDA may refuse this after a failure of the GPU. The steps must run nevertheless, or their futures would never
+        # be done.
         with ExitStack() as context:
             with suppress(MachineError):
                 context.enter_context(self._driver.active())
             while (step := steps.get()) is not None:
                 step()
-                del step  # or it would keep frames alive until the next one comes
+                del step  # it would keep frames alive until the next step comes
             with suppress(MachineError):
                 context.close()
 
 
 class BatchTask:
-    """What became of one submitted batch; its parts are finished one by one."""
+    """One submitted batch, whose parts are finished one by one, and its result or error."""
 
     def __init__(self, future: Future[Frames]) -> None:
         self.future = future
@@ -82,14 +82,14 @@ class BatchTask:
         self.error: BaseException | None = None
 
     def finish(self, streams: HostStreams, buffers: BatchBuffers, count: int) -> None:
-        """Wait for a part of it, of `count` frames."""
+        """Wait for a part of `count` frames."""
         try:
             streams.finish(buffers, count)
         except BaseException as error:
             self.error = self.error or error
 
     def end(self) -> None:
-        """All parts are finished: hand out the result."""
+        """After all parts: set the result, or the error, in the future."""
         result, self.result = self.result, None
         if self.error is not None:
             self.future.set_exception(self.error)

@@ -1,1 +1,1 @@
-"""Plans on the disk: how they are named, found again, checked and removed."""
+"""Keep plans on the disk: name, find, check and remove them."""

@@ -17,18 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esrgan_deploy.alpha import endpoints_path
+from esrgan_deploy.engine.build.plan import Plan, build_plan
+from esrgan_deploy.engine.build.progress import BuildProgress
 from esrgan_deploy.engine.machine import Machine, this_machine
 from esrgan_deploy.engine.options import EngineOptions, Shape
 from esrgan_deploy.engine.store import prune, timing_cache
 from esrgan_deploy.engine.store.folder import EngineFolder, Entry, remove_file
-from esrgan_deploy.engine.store.sidecar import (
-    SIDECAR_FORMAT,
-    EngineFile,
-    Sidecar,
-    open_engine,
-    write_sidecar,
-)
+from esrgan_deploy.engine.store.sidecar import SIDECAR_FORMAT, EngineFile, Sidecar, open_engine, write_sidecar
 from esrgan_deploy.errors import ModelError, OptionError, OutputError
+from esrgan_deploy.model import ModelInfo, load_onnx
 from esrgan_deploy.system.files import replacing
 from esrgan_deploy.system.locks import locked
 from esrgan_deploy.system.paths import user_cache_or_temporary, writable_cache
@@ -37,10 +34,7 @@ from esrgan_deploy.version import __version__
 if TYPE_CHECKING:
     from esrgan_deploy.cuda.gpu import DeviceFacts
     from esrgan_deploy.engine.adapter import TensorRT
-    from esrgan_deploy.engine.build.plan import Plan
-    from esrgan_deploy.engine.build.progress import BuildProgress
     from esrgan_deploy.frame_io import FrameType
-    from esrgan_deploy.model import ModelInfo
 
 
 class EngineCache:
@@ -181,9 +175,6 @@ class EngineCache:
     def _build(
         self, request: _BuildRequest, free_memory: int | None, progress: BuildProgress
     ) -> tuple[Plan, ModelInfo]:
-        from esrgan_deploy.engine.build.plan import build_plan
-        from esrgan_deploy.model import load_onnx
-
         network, info = load_onnx(request.model)
         if info.file_sha256 != request.model_sha256:
             raise ModelError(f"{request.model}: was changed while it was read; start again")

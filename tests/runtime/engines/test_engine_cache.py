@@ -191,17 +191,17 @@ def test_an_engine_that_does_not_load_is_discarded_unless_it_is_a_new_one(tmp_pa
 
 
 def test_a_model_that_changes_while_it_is_read_gets_no_engine(rtx, blur_x2, tmp_path, monkeypatch):
-    from esrgan_deploy import model as models
+    from esrgan_deploy.engine.store import cache
 
     path = tmp_path / "net.onnx"
     path.write_bytes(blur_x2.read_bytes())
-    real = models.load_onnx
+    real = cache.load_onnx
 
     def load_changed(path):
         path.write_bytes(blur_x2.read_bytes().replace(b"blurred", b"BLURRED"))
         return real(path)
 
-    monkeypatch.setattr(models, "load_onnx", load_changed)
+    monkeypatch.setattr(cache, "load_onnx", load_changed)
     with pytest.raises(ModelError, match=r"net\.onnx: was changed"):
         get(tmp_path / "cache", rtx, path)
     assert names(tmp_path / "cache") == []

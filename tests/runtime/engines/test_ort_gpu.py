@@ -96,8 +96,10 @@ def test_buffers_stay_where_they_are_and_are_what_the_network_writes_to(batches_
 
 def test_announced_batches_are_filled_up(batches_x2, rng, monkeypatch):
     ran = []
-    run = ort_gpu._Bound.run
-    monkeypatch.setattr(ort_gpu._Bound, "run", lambda bound, frames: ran.append(len(frames)) or run(bound, frames))
+    run = ort_gpu._BoundSession.run
+    monkeypatch.setattr(
+        ort_gpu._BoundSession, "run", lambda bound, frames: ran.append(len(frames)) or run(bound, frames)
+    )
     batch = frames_of(rng, (10, 6, 8))
     with OrtGpuSession(batches_x2, device="cpu") as session:
         session.prepare((4, 6, 8), "uint8")
