@@ -433,9 +433,9 @@ def test_a_node_of_another_version_is_named(cluster, clip, tmp_path):
         code, line = Run(cluster, clip, tmp_path / "ray.mp4", delay=1.0).start().fail()
     finally:
         cluster.kill(node)
-    assert re.search(r"node .*: its esrgan-deploy is 0\.0\.0, that of the run .*, so the pieces would not fit", line), (
-        line
-    )
+    assert re.search(
+        r"node .*: its esrgan-deploy is 0\.0\.0, that of the run .*, so the segments would not fit", line
+    ), line
     assert code == 3
 
 

@@ -141,12 +141,12 @@ def open_checkpoint(target: Path, identity: Mapping[str, Any], *, resume: bool) 
                     if not checkpoint.records:
                         checkpoint.remove()
     finally:
-        with contextlib.suppress(OSError):  # it is not empty, or already somebody else's
+        with contextlib.suppress(OSError):  # there are segments, or another process uses it
             folder.rmdir()
 
 
 def _opened(folder: Path) -> BinaryIO:
-    """The journal, for lines at its end."""
+    """`journal.jsonl`, to append lines to it."""
     try:
         return (folder / _JOURNAL).open("ab", buffering=0)
     except OSError as error:
@@ -214,7 +214,7 @@ def _check_same_run(
     if not resume:
         raise OutputError(
             f"{target}: {folder.name} holds {len(lines) - 1} finished segments of this run, which was interrupted; "
-            "go on with --resume, or delete that folder to begin anew"
+            "go on with --resume, or delete that folder to start over"
         )
 
 

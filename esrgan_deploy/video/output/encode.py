@@ -173,13 +173,7 @@ def output_pixel_format(info: VideoInfo, codec: str, height: int, width: int) ->
     """The pixel format that keeps depth and subsampling of a source.
 
     RGB and grey become 4:2:0; 4:1:0, 4:1:1 and 4:4:0 become 4:4:4. A depth that encoders do not know is raised to the
-    next one of `DEPTHS`. Odd sizes become 4:4:4 where the encoder needs that.
-
-    Args:
-        info: the source.
-        codec: a key of `CODECS`.
-        height: of the output.
-        width: of the output.
+    next one of `DEPTHS`. Odd sizes of the output become 4:4:4 where the encoder needs that.
 
     Raises:
         OutputError: the codec cannot hold that; the message names one that can.

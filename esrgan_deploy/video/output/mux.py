@@ -72,10 +72,10 @@ def mux(
     The same segments and the same source give the same bytes.
 
     Args:
-        path: the file; its suffix, a key of `FORMATS`, chooses the format.
+        path: its suffix, a key of `FORMATS`, chooses the format.
         info: of the source.
         settings: that the segments were encoded with.
-        segments: all of them in order, at least one frame among them.
+        segments: (file of packets, record) of all in order, with at least one frame.
         span: the part of the source that they cover.
 
     Raises:
@@ -86,8 +86,7 @@ def mux(
         for packets, record in segments:
             if record.frames and record.header != header:
                 raise OutputError(
-                    f"{packets}: was encoded by another version of {settings.codec}; delete {packets.parent} and begin "
-                    "anew"
+                    f"{packets}: comes from another version of {settings.codec}; delete {packets.parent} to start over"
                 )
         output.write(segments)
 
@@ -206,7 +205,7 @@ def _timed(
 
 
 class _StreamCopy:
-    """Copies every stream but the video from a source to an output container, packet for packet.
+    """Copies every stream but the video from a source to an output container, with chapters and tags.
 
     The source is read again for this at the end, so that packets need not wait in memory for upscaled frames.
     """
@@ -222,13 +221,7 @@ class _StreamCopy:
     ) -> None:
         """Add streams, chapters and tags of `source` to `output`, whose header is not written yet.
 
-        Args:
-            source: the clip, at its beginning.
-            output: where to.
-            info: of the clip.
-            start_s: what is taken off all time stamps.
-            span: the part to copy.
-            covers: for Matroska; see `cover_art`.
+        `start_s` is taken off all time stamps. `covers` is the result of `cover_art`, needed for Matroska only.
 
         Raises:
             OutputError: the output format cannot hold one of them; formats that can are named.

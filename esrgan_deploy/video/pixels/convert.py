@@ -45,12 +45,8 @@ def to_rgb(
     Samples of up to 8 bits give uint8, deeper ones give uint16 in which white is 65535 whatever the depth. Chroma is
     interpolated linearly between its samples. Each call returns a new array.
 
-    Args:
-        width: of the frames.
-        height: of the frames.
-        pixel_format: FFmpeg's name, one that `probe` accepts.
-        colour: with a matrix of `WEIGHTS`, see `Colour.resolved`; ignored for RGB.
-        chroma_location: a key of `chroma.LOCATIONS`.
+    `pixel_format` is FFmpeg's name of one that `probe` accepts; `colour` has a matrix of `WEIGHTS`, see
+    `Colour.resolved`, or is of RGB; `chroma_location` is a key of `chroma.LOCATIONS`.
     """
     samples = samples_of(pixel_format)
     unpacked = _unpacked(width, height, pixel_format, samples, colour, chroma_location)
@@ -65,12 +61,8 @@ def to_yuv(
 ) -> Callable[[Pixels], VideoFrame]:
     """A function that turns RGB arrays (height, width, 3), uint8 or uint16, into frames for an encoder.
 
-    Args:
-        width: of the arrays.
-        height: of the arrays.
-        pixel_format: planar YUV of 8 to 12 bits, see `output_pixel_format`.
-        colour: with a matrix of `WEIGHTS`.
-        chroma_location: a key of `chroma.LOCATIONS`; the default of H.264, H.265 and AV1 is "left".
+    `pixel_format` is planar YUV of 8 to 12 bits, see `output_pixel_format`; `colour` has a matrix of `WEIGHTS`;
+    `chroma_location` is a key of `chroma.LOCATIONS`.
     """
     converters: dict[Any, _RgbToYuv] = {}
 

@@ -170,13 +170,8 @@ def upscale_segments(
 ) -> dict[str, float]:
     """Decode, upscale and encode segments of a clip. Where it is damaged, its last segment ends before the damage.
 
-    Args:
-        job: the clip, and how it is encoded.
-        segments: some of the job's, in order.
-        upscaler: see `FramePipeline`.
-        store: takes each segment when it is finished, from another thread.
-        progress: see `FramePipeline`.
-        preview: see `FramePipeline`.
+    `segments` are some of the job's, in order; `store` takes each of them when it is finished, from another thread. For
+    the others see `FramePipeline`.
 
     Returns:
         See `FramePipeline.run`; empty if there are no segments.

@@ -45,15 +45,10 @@ def prepare_job(
     output_size: Callable[[int, int], tuple[int, int]],
     note: Callable[[str], None] | None = None,
 ) -> VideoJob:
-    """Look at the clip, and refuse what cannot work.
+    """Read the clip without decoding it, and refuse what cannot work.
 
-    Args:
-        source: the clip.
-        target: the file to make.
-        options: which frames, and how they are encoded.
-        upscaler: see `Upscaler.identity`.
-        output_size: see `Upscaler.output_size`.
-        note: called with a line for the user if the clip is damaged.
+    `upscaler` and `output_size` are `Upscaler.identity()` and `Upscaler.output_size`. `note` is called with a line for
+    the user if the clip is damaged.
 
     Raises:
         MediaError: the source is no clip, or of a kind that is refused, see `probe`.

@@ -142,14 +142,9 @@ def upscale_segment(
     segment: Segment,
     counter: Any,  # noqa: ANN401  # Ray's handle of a FrameCounter
 ) -> FinishedSegment | SourceNotFound | TaskFailure:
-    """A task: finish one segment.
+    """A task: finish one segment of a stored `VideoJob` with the Upscaler of a stored `WorkerSetup`.
 
-    Args:
-        setup: holds a `WorkerSetup`.
-        job: holds a `VideoJob`.
-        source: of the job.
-        segment: one of the job's.
-        counter: the `FrameCounter` to report to; None: progress is not shown.
+    Frames are reported to `counter` if it is not None.
     """
     try:
         worker = _Worker.of(setup)
@@ -220,7 +215,7 @@ class _Worker:
         for name, value in {**self.upscaler.identity(), **versions()}.items():
             if fetched.identity[name] != value:
                 raise MachineError(
-                    f"its {name} is {value}, that of the run {fetched.identity[name]}, so the pieces would not fit; "
+                    f"its {name} is {value}, that of the run {fetched.identity[name]}, so the segments would not fit; "
                     "install the same packages on all nodes, and give --backend, --precision and --tile"
                 )
         self._job = job, fetched
