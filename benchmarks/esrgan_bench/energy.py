@@ -7,13 +7,13 @@ powercap files. Both count whole packages: what other programs do at the time is
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 from esrgan_bench.nvml import gpu_energy_joules
 from esrgan_deploy.backends.names import GPU_BACKENDS
-
-POWERCAP = Path("/sys/class/powercap")
+from esrgan_deploy.system.machine import ENERGY_COUNTERS
 
 
 class Meter(NamedTuple):
@@ -25,10 +25,12 @@ class Meter(NamedTuple):
     """What is counted, or why nothing is, for people."""
 
 
-def open_meter(backend: str, powercap: Path = POWERCAP) -> Meter:
+def open_meter(backend: str, powercap: Path = ENERGY_COUNTERS) -> Meter:
     """What tells the energy of a session of this backend: of the GPU where it computes on one, else of the CPU."""
     if backend not in GPU_BACKENDS:
         return _rapl(powercap)
+    if find_spec("pynvml") is None:
+        return Meter(None, "energy unknown: nvidia-ml-py is not installed; pip install 'esrgan-deploy[bench]'")
     if gpu_energy_joules() is None:
         return Meter(None, "energy unknown: the GPU's driver (NVML) does not count it")
     return Meter(lambda: gpu_energy_joules() or 0.0, "energy of the GPU, by NVML")

@@ -1,16 +1,16 @@
-"""What NVIDIA's driver tells of the GPU that sessions compute on: name, clocks, energy.
+"""What NVIDIA's driver tells of the GPU that sessions compute on, by NVML: name, clocks, energy.
 
-Source of the functions and constants: NVML, `nvml.h`, and CUDA Driver API, `cuda.h`. Called through ctypes like in
-`esrgan_deploy.cuda.gpu`, so that nothing has to be installed for it.
+Without nvidia-ml-py, which the extra `bench` brings, all of it is None.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from functools import cache
 from typing import Any
 
-_SM_CLOCK = 1  # NVML_CLOCK_SM
+from esrgan_deploy.system.libraries import driver_names, load
 
 
 def gpu_energy_joules() -> float | None:
@@ -18,7 +18,7 @@ def gpu_energy_joules() -> float | None:
 
     The counter moves some ten times a second.
     """
-    millijoules = _ask("nvmlDeviceGetTotalEnergyConsumption", ctypes.c_ulonglong())
+    millijoules = _ask("nvmlDeviceGetTotalEnergyConsumption")
     return None if millijoules is None else millijoules / 1e3
 
 
@@ -26,47 +26,48 @@ def gpu_facts() -> dict[str, Any] | None:
     """Name, clocks (MHz) and power limit (W) of CUDA's first GPU, ready for JSON; None: there is none."""
     if _gpu() is None:
         return None
-    limit = _ask("nvmlDeviceGetEnforcedPowerLimit", ctypes.c_uint())
+    from pynvml import NVML_CLOCK_SM
+
+    limit = _ask("nvmlDeviceGetEnforcedPowerLimit")
     return {
-        "name": _name(),
+        "name": _ask("nvmlDeviceGetName"),
         "clock_mhz": {
-            "now": _ask("nvmlDeviceGetClockInfo", ctypes.c_uint(), _SM_CLOCK),
-            "max": _ask("nvmlDeviceGetMaxClockInfo", ctypes.c_uint(), _SM_CLOCK),
+            "now": _ask("nvmlDeviceGetClockInfo", NVML_CLOCK_SM),
+            "max": _ask("nvmlDeviceGetMaxClockInfo", NVML_CLOCK_SM),
         },
         "power_limit_w": None if limit is None else limit / 1e3,
     }
 
 
 @cache
-def _gpu() -> tuple[ctypes.CDLL, ctypes.c_void_p] | None:
-    """NVML and its handle of CUDA's first GPU, found by PCI address: the two may count GPUs in another order."""
+def _gpu() -> Any | None:  # noqa: ANN401
+    """NVML's handle of CUDA's first GPU, found by PCI address: the two may count GPUs in another order."""
     try:
-        nvml, cuda = ctypes.CDLL("libnvidia-ml.so.1"), ctypes.CDLL("libcuda.so.1")
-    except OSError:
+        import pynvml
+    except ImportError:
         return None
-    device, address, handle = ctypes.c_int(), ctypes.create_string_buffer(32), ctypes.c_void_p()
-    failed = (
-        cuda.cuInit(0)
+    cuda = load(*driver_names("cuda"))
+    device, address = ctypes.c_int(), ctypes.create_string_buffer(32)
+    if (
+        cuda is None
+        or cuda.cuInit(0)
         or cuda.cuDeviceGet(ctypes.byref(device), 0)
         or cuda.cuDeviceGetPCIBusId(address, len(address), device)
-        or nvml.nvmlInit_v2()
-        or nvml.nvmlDeviceGetHandleByPciBusId_v2(address, ctypes.byref(handle))
-    )
-    return None if failed else (nvml, handle)
-
-
-def _ask(function: str, value: ctypes.c_uint | ctypes.c_ulonglong, *arguments: int) -> int | None:
-    """The number that a function of NVML gives through its last argument; None: this GPU does not tell."""
-    found = _gpu()
-    if found is None:
+    ):
         return None
-    nvml, handle = found
-    return None if getattr(nvml, function)(handle, *arguments, ctypes.byref(value)) else value.value
+    with contextlib.suppress(pynvml.NVMLError):
+        pynvml.nvmlInit()
+        return pynvml.nvmlDeviceGetHandleByPciBusId(address.value)
+    return None
 
 
-def _name() -> str | None:
-    found = _gpu()
-    name = ctypes.create_string_buffer(96)  # NVML_DEVICE_NAME_V2_BUFFER_SIZE
-    if found is None or found[0].nvmlDeviceGetName(found[1], name, len(name)):
+def _ask(function: str, *arguments: int) -> Any | None:  # noqa: ANN401
+    """What a function of NVML tells of the GPU; None: there is none, or this one does not tell."""
+    handle = _gpu()
+    if handle is None:
         return None
-    return name.value.decode(errors="replace")
+    import pynvml
+
+    with contextlib.suppress(pynvml.NVMLError):
+        return getattr(pynvml, function)(handle, *arguments)
+    return None

@@ -18,7 +18,7 @@ from esrgan_deploy.backends.names import CpuPrecision
 from esrgan_deploy.errors import OutputError
 from esrgan_deploy.system.files import write_json
 from esrgan_deploy.system.machine import speed_facts
-from esrgan_deploy.system.paths import user_cache
+from esrgan_deploy.system.paths import make_user_cache, user_cache
 
 CHOICE_FORMAT = 1
 _KEY_DIGITS = 16
@@ -43,14 +43,8 @@ def remember(model: Path, quality: CpuPrecision, choice: Choice) -> Path:
     Raises:
         OutputError: it cannot be written.
     """
-    folder = user_cache("tuning")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        question = _question(model, quality)
-    except OSError as error:
-        raise OutputError(
-            f"{folder}: cannot be made: {error.strerror}; set XDG_CACHE_HOME to another folder"
-        ) from error
+    folder = make_user_cache("tuning")
+    question = _question(model, quality)
     path = _path(folder, question)
     write_json(path, {"question": question, "choice": choice.to_json()})
     return path

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from esrgan_deploy.errors import OutputError
-from esrgan_deploy.system.paths import check_output_name
+from esrgan_deploy.system.paths import check_name
 
 _OPEN_FILES = Path("/proc/self/fd")
 _STEM_BYTES = 200
@@ -31,7 +31,7 @@ def replacing(target: Path) -> Iterator[Path]:
         OutputError: `target` is a folder or no name for a file here, its folder is missing or not writable, or the
             disk is full.
     """
-    check_output_name(target)
+    check_name(target)
     if target.is_dir():
         raise OutputError(f"{target}: is a folder; name a file")
     if not target.parent.is_dir():
@@ -74,7 +74,7 @@ def check_writable(path: Path) -> None:
     Raises:
         OutputError: `path` is a folder, or its folder is missing or not writable.
     """
-    check_output_name(path)
+    check_name(path)
     if path.is_dir():
         raise OutputError(f"{path}: is a folder; name a file")
     if not os.access(path.parent, os.W_OK):

@@ -16,7 +16,7 @@ import tempfile
 import unicodedata
 from pathlib import Path, PurePath, PureWindowsPath
 
-from esrgan_deploy.errors import OutputError
+from esrgan_deploy.errors import EsrganError, OutputError
 
 _LOG = logging.getLogger(__name__)
 _RESERVED = re.compile(r"(?is)(CON|PRN|AUX|NUL|COM[0-9¹²³]|LPT[0-9¹²³]|CONIN\$|CONOUT\$) *(\..*)?")
@@ -32,15 +32,15 @@ _SHORT_PATH = 259
 _VERBATIM = "\\\\?\\"
 
 
-def check_output_name(path: Path) -> None:
-    """Refuse a path that this system would not write, or would write as something else: a device, a stream.
+def check_name(path: Path, error: type[EsrganError] = OutputError) -> None:
+    """Refuse a path that this system does not take for a file: it is too long, or a device.
 
     Raises:
-        OutputError: says what is wrong with it, and what to do.
+        EsrganError: of the kind `error`; says what is wrong with the path, and what to do.
     """
     fault = name_fault(str(path), long_paths=_long_paths_enabled())
     if fault:
-        raise OutputError(fault)
+        raise error(fault)
 
 
 def name_fault(path: str, system: str = sys.platform, *, long_paths: bool = True) -> str | None:
@@ -130,25 +130,36 @@ def user_cache_or_temporary(name: str) -> Path:
         return temporary_cache(str(error)) / name
 
 
-def writable_cache(name: str = "") -> Path:
-    """As `user_cache`, and made; where it cannot be written, a folder for this process alone, with a warning."""
-    folder = user_cache_or_temporary(name)
+def make_user_cache(name: str = "") -> Path:
+    """As `user_cache`, and made where it is missing.
+
+    Raises:
+        OutputError: there is no home folder, or it cannot be written.
+    """
+    folder = user_cache(name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        reason = None if os.access(folder, os.W_OK) else "cannot be written"
     except OSError as error:
-        reason = f"cannot be made: {error.strerror}"
-    if reason is None:
-        return folder
-    folder = temporary_cache(f"{folder}: {reason}") / name
-    folder.mkdir(exist_ok=True)
+        raise OutputError(f"{folder}: cannot be made: {error.strerror}; set XDG_CACHE_HOME to a folder") from error
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"{folder}: cannot be written; set XDG_CACHE_HOME to a folder")
     return folder
+
+
+def writable_cache(name: str = "") -> Path:
+    """As `make_user_cache`; where that is not possible, a folder for this process alone, with a warning."""
+    try:
+        return make_user_cache(name)
+    except OutputError as error:
+        folder = temporary_cache(str(error)) / name
+        folder.mkdir(exist_ok=True)
+        return folder
 
 
 @functools.cache
 def temporary_cache(reason: str) -> Path:
     """A folder that is removed at the end of this process; `reason`, why it is needed, is logged once."""
-    _LOG.warning("%s; nothing is kept for the next time; XDG_CACHE_HOME names another folder", reason)
+    _LOG.warning("%s. Until then nothing is kept for the next run", reason)
     folder = Path(tempfile.mkdtemp(prefix="esrgan-deploy-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

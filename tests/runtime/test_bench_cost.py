@@ -1,9 +1,11 @@
 """What a network moves, and what the machine's counters tell: bytes of a graph, RAPL, NVML, bandwidth."""
 
 import ctypes
+import sys
 
 import numpy as np
 import onnx
+import pynvml
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -144,6 +146,7 @@ class FakeDriver:
     """Both libraries of a machine whose second GPU by NVML is CUDA's first; functions fill in pointers, like in C."""
 
     energy_mj = 1_500
+    gpus = (pynvml.struct_c_nvmlDevice_t(), pynvml.struct_c_nvmlDevice_t())
 
     def cuInit(self, flags):  # noqa: N802
         return 0
@@ -156,19 +159,19 @@ class FakeDriver:
         address.value = b"0000:0A:00.0" if device.value == 7 else b""
         return 0
 
-    def nvmlInit_v2(self):  # noqa: N802
+    def nvmlInitWithFlags(self, flags):  # noqa: N802
         return 0
 
     def nvmlDeviceGetHandleByPciBusId_v2(self, address, handle):  # noqa: N802
-        handle._obj.value = 1 if address.value == b"0000:0A:00.0" else 0
+        handle._obj.contents = self.gpus[address.value == b"0000:0A:00.0"]
         return 0
 
     def nvmlDeviceGetName(self, handle, name, size):  # noqa: N802
-        name.value = (b"wrong", b"Card")[handle.value]
+        name.value = b"Card" if ctypes.addressof(handle.contents) == ctypes.addressof(self.gpus[1]) else b"wrong"
         return 0
 
     def nvmlDeviceGetTotalEnergyConsumption(self, handle, value):  # noqa: N802
-        assert isinstance(value._obj, ctypes.c_ulonglong)  # nvml.h: unsigned long long *energy, in mJ
+        assert isinstance(value._obj, ctypes.c_uint64)  # nvml.h: unsigned long long *energy, in mJ
         value._obj.value = self.energy_mj
         return 0
 
@@ -177,7 +180,7 @@ class FakeDriver:
         return 0
 
     def nvmlDeviceGetClockInfo(self, handle, kind, value):  # noqa: N802
-        value._obj.value = {1: 1410}[kind]  # NVML_CLOCK_SM
+        value._obj.value = {1: 1410}[kind.value]  # NVML_CLOCK_SM
         return 0
 
     def nvmlDeviceGetMaxClockInfo(self, handle, kind, value):  # noqa: N802
@@ -188,6 +191,8 @@ class FakeDriver:
 def driver(monkeypatch):
     fake = FakeDriver()
     monkeypatch.setattr(ctypes, "CDLL", lambda _: fake)
+    monkeypatch.setattr(pynvml, "nvmlLib", fake)
+    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
     nvml._gpu.cache_clear()
     yield fake
     nvml._gpu.cache_clear()
@@ -227,3 +232,13 @@ def test_bandwidth_counts_what_is_read_and_what_is_written(monkeypatch):
     times = iter([0, 0.5, 1, 1.003, 2, 2.001, 3, 3.002, 4, 4.004, 5, 5.1])
     monkeypatch.setattr(bandwidth, "perf_counter", lambda: next(times))
     assert bandwidth.copy_bandwidth_gb_s() == pytest.approx(2 * (8 << 20) / 0.001 / 1e9, rel=1e-6)
+
+
+def test_without_nvidia_ml_py_the_remedy_is_told(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    monkeypatch.setattr(energy, "find_spec", lambda _: None)
+    nvml._gpu.cache_clear()
+    assert nvml.gpu_facts() is None
+    meter = energy.open_meter("tensorrt", tmp_path)
+    assert meter.joules is None
+    assert "pip install 'esrgan-deploy[bench]'" in meter.about

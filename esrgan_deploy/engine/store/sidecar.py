@@ -183,7 +183,7 @@ def write_sidecar(engine: Path, sidecar: Sidecar) -> None:
         OutputError: it cannot be written.
     """
     with replacing(sidecar_beside(engine)) as partial:
-        partial.write_text(json.dumps(sidecar.to_json(), indent=1) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(sidecar.to_json(), indent=1) + "\n", encoding="utf-8", newline="\n")
 
 
 def open_engine(path: Path) -> EngineFile:
