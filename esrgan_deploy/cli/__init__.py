@@ -8,11 +8,12 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from esrgan_deploy import __version__
-from esrgan_deploy.errors import EsrganError
+from esrgan_deploy.errors import EsrganError, OptionError
 
 INTERRUPTED = 130
 OUR_FAULT = 1
@@ -58,6 +59,7 @@ def run(parser: Parser, command: Callable[[argparse.Namespace], None], argv: Seq
     args = parser.parse_args(argv)
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
+        _check_paths(args)
         command(args)
     except KeyboardInterrupt as error:
         print(f"{parser.prog}: interrupted; {str(error) or 'nothing was left half-written'}", file=sys.stderr)
@@ -89,6 +91,20 @@ def _print_every_name() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
+
+
+def _check_paths(args: argparse.Namespace) -> None:
+    """Refuse paths that this system does not take for files, before anything looks for one.
+
+    Raises:
+        OptionError: a path is too long, or a name that is reserved.
+    """
+    from esrgan_deploy.system.paths import check_name
+
+    for value in vars(args).values():
+        for path in value if isinstance(value, list) else [value]:
+            if isinstance(path, Path):
+                check_name(path, OptionError)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -230,12 +230,13 @@ def _upscale_picture(source: Path, target: Path, upscaler: Upscaler) -> None:
 def _upscale_folder(source: Path, target: Path, upscaler: Upscaler) -> None:
     """Mirror the folder; a picture that fails is reported, the others are done, and the exit code tells."""
     from esrgan_deploy.images import read_image, upscale_image, write_image
+    from esrgan_deploy.system.paths import path_key
 
-    inside = target.resolve()
+    outputs = path_key(target.resolve())
     pictures = [
         path
         for path in sorted(source.rglob("*"))
-        if path.is_file() and path.suffix.lower() in PICTURES and inside not in path.resolve().parents
+        if path.is_file() and path.suffix.lower() in PICTURES and outputs not in map(path_key, path.resolve().parents)
     ]
     if not pictures:
         raise MediaError(f"{source}: holds no picture; known formats: {', '.join(PICTURES)}")

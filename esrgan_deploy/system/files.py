@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import secrets
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -102,6 +101,8 @@ class ScratchFile:
     """
 
     def __init__(self, content: bytes | memoryview) -> None:
+        import tempfile  # which is slow to import
+
         self._open = contextlib.ExitStack()
         try:
             file = self._open.enter_context(tempfile.TemporaryFile())  # noqa: SIM115

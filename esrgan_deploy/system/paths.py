@@ -5,15 +5,11 @@ What a rule depends on is an argument, `system`, a value of `sys.platform`: so e
 
 from __future__ import annotations
 
-import atexit
 import functools
 import logging
 import os
 import re
-import shutil
 import sys
-import tempfile
-import unicodedata
 from pathlib import Path, PurePath, PureWindowsPath
 
 from esrgan_deploy.errors import EsrganError, OutputError
@@ -83,11 +79,14 @@ def _windows_fault(path: str, long_paths: bool) -> str | None:
     return None
 
 
-def path_key(path: str, system: str = sys.platform) -> str:
+def path_key(path: Path | str, system: str = sys.platform) -> str:
     """The same for paths that the system takes for the same file, whether that exists or not.
 
     Windows and macOS usually ignore case, and macOS how an accent is composed; links are not followed.
     """
+    import unicodedata
+
+    path = str(path)
     if system == "win32":
         return str(PureWindowsPath(path.removeprefix(_VERBATIM))).lower()
     return unicodedata.normalize("NFC", path).casefold() if system == "darwin" else path
@@ -159,7 +158,11 @@ def writable_cache(name: str = "") -> Path:
 @functools.cache
 def temporary_cache(reason: str) -> Path:
     """A folder that is removed at the end of this process; `reason`, why it is needed, is logged once."""
-    _LOG.warning("%s. Until then nothing is kept for the next run", reason)
+    import atexit
+    import shutil
+    import tempfile
+
+    _LOG.warning("%s; now nothing is kept for the next run", reason)
     folder = Path(tempfile.mkdtemp(prefix="esrgan-deploy-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,7 @@ def test_json_ends_its_lines_alike_everywhere(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("nameless", [True, False])
 def test_a_scratch_file_is_gone_when_it_is_closed(tmp_path, monkeypatch, nameless):
-    monkeypatch.setattr(files.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     if not nameless:
         monkeypatch.setattr(files, "_OPEN_FILES", tmp_path / "none")
     file = ScratchFile(memoryview(b"content"))

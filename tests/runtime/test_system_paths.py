@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from esrgan_deploy import OutputError
+from esrgan_deploy.cli.upscale import main
 from esrgan_deploy.system import paths
 from esrgan_deploy.system.paths import check_name, file_url, name_fault, path_key, user_cache, writable_cache
 
@@ -75,6 +76,13 @@ def test_this_system_refuses_by_its_own_rules(tmp_path):
     assert len(str(caught.value)) < 200
 
 
+@pytest.mark.parametrize("words", [[f"{LONG}.png", "-o", "out.png"], ["in.png", "-o", f"{LONG}.png"]])
+def test_a_command_refuses_a_path_of_300_characters_in_one_line(capsys, words):
+    assert main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "a name of 304 bytes in it is too long; 255 is the most" in line
+
+
 def test_paths_of_the_same_file_have_one_key():
     assert path_key(r"C:\Clips\A.MP4", "win32") == path_key("c:/clips/a.mp4", "win32")
     assert path_key(r"\\?\C:\Clips\a.mp4", "win32") == path_key(r"C:\clips\a.mp4", "win32")
@@ -136,7 +144,7 @@ def test_without_a_home_a_temporary_cache_is_used_and_that_is_said_once(home, mo
     assert all(folder.is_dir() for folder in folders)
     (record,) = caplog.records
     assert record.message == (
-        "there is no home folder for a cache; set XDG_CACHE_HOME to a folder. Until then nothing is kept for the next run"
+        "there is no home folder for a cache; set XDG_CACHE_HOME to a folder; now nothing is kept for the next run"
     )
 
 

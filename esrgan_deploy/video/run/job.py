@@ -13,6 +13,7 @@ import av
 from esrgan_deploy import __version__
 from esrgan_deploy.errors import OutputError
 from esrgan_deploy.system.files import same_file
+from esrgan_deploy.system.paths import check_name
 from esrgan_deploy.video.info import VideoInfo
 from esrgan_deploy.video.output.encode import EncoderSettings, encoder_settings
 from esrgan_deploy.video.output.mux import FORMATS, Span, check_header
@@ -98,8 +99,9 @@ def check_target(source: Path | None, target: Path) -> None:
     """Refuse a target that cannot be written; `source` is None for a pipe.
 
     Raises:
-        OutputError: a folder, a missing folder, an unknown format, or the source itself.
+        OutputError: a name that no file can have, a folder, a missing folder, an unknown format, or the source itself.
     """
+    check_name(target)
     if target.is_dir():
         raise OutputError(f"{target}: is a folder; name a file")
     if not target.parent.is_dir():
