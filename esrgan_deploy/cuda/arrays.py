@@ -80,12 +80,12 @@ def device_array(frames: object, stream: int, *, role: str = "frames", device: i
         OptionError: not on this GPU, not uint8 or uint16 (N, H, W, 3), not C-contiguous, or read-only.
     """
     interface = getattr(frames, "__cuda_array_interface__", None)
-    lends = hasattr(frames, "__dlpack__") and hasattr(frames, "__dlpack_device__")
+    has_dlpack = hasattr(frames, "__dlpack__") and hasattr(frames, "__dlpack_device__")
     # torch's interface, of version 2, does not name the stream to wait for; with DLPack torch orders the work itself.
-    if interface is not None and ("stream" in interface or not lends):
+    if interface is not None and ("stream" in interface or not has_dlpack):
         view, produced_on = _from_interface(interface, role)
         owner = frames
-    elif lends:
+    elif has_dlpack:
         view, owner = _from_dlpack(frames, stream, role, device)
         produced_on = None
     else:
@@ -97,7 +97,7 @@ def device_array(frames: object, stream: int, *, role: str = "frames", device: i
     return DeviceArray(view.address, shape, view.dtype, produced_on, owner)
 
 
-def _from_interface(interface: dict[str, Any], role: str) -> tuple[dlpack.View, int | None]:
+def _from_interface(interface: dict[str, Any], role: str) -> tuple[dlpack.ArrayView, int | None]:
     try:
         dtype = np.dtype(interface["typestr"])
         address, read_only = interface["data"]
@@ -108,10 +108,10 @@ def _from_interface(interface: dict[str, Any], role: str) -> tuple[dlpack.View, 
         raise OptionError(f"{role}: is a masked array; give one without a mask")
     if read_only and role == "out":
         raise OptionError("out: is read-only; give an array that can be written")
-    return dlpack.View(int(address), shape, dtype, strides and tuple(strides)), interface.get("stream")
+    return dlpack.ArrayView(int(address), shape, dtype, strides and tuple(strides)), interface.get("stream")
 
 
-def _from_dlpack(frames: Any, stream: int, role: str, device: int) -> tuple[dlpack.View, object]:  # noqa: ANN401
+def _from_dlpack(frames: Any, stream: int, role: str, device: int) -> tuple[dlpack.ArrayView, object]:  # noqa: ANN401
     kind, number = frames.__dlpack_device__()
     if (int(kind), int(number)) != (dlpack.CUDA, device):
         raise OptionError(
@@ -119,13 +119,13 @@ def _from_dlpack(frames: Any, stream: int, role: str, device: int) -> tuple[dlpa
             "give host arrays to submit(), and move others there"
         )
     try:
-        borrowed = dlpack.Borrowed(frames.__dlpack__(stream=stream))
+        imported = dlpack.ImportedArray(frames.__dlpack__(stream=stream))
     except (ValueError, TypeError, BufferError) as error:
         raise OptionError(f"{role}: {error}; give a uint8 or uint16 array of shape (N, H, W, 3)") from error
-    return borrowed.view, borrowed
+    return imported.view, imported
 
 
-def _checked(view: dlpack.View, role: str) -> tuple[int, int, int, int]:
+def _checked(view: dlpack.ArrayView, role: str) -> tuple[int, int, int, int]:
     dtype, shape = view.dtype, view.shape
     native = dtype in (np.uint8, np.uint16) and dtype.isnative
     if not native or len(shape) != 4 or shape[3] != 3 or 0 in shape:
@@ -152,7 +152,7 @@ class DeviceFrames:
 
     def __init__(
         self,
-        view: dlpack.View,
+        view: dlpack.ArrayView,
         stream: int,
         memory: object,
         inputs: object,
@@ -214,7 +214,7 @@ class DeviceFrames:
             raise BufferError("frames on the GPU are handed over without a copy, to the same GPU only")
         if stream != NO_ORDER:
             self._order(stream_handle(stream))
-        return dlpack.lend(self._view, self)
+        return dlpack.export_capsule(self._view, self)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         """(2, number of the GPU): CUDA."""

@@ -62,7 +62,7 @@ FRESH, USED = b"dltensor", b"used_dltensor"
 
 
 @dataclass(frozen=True)
-class View:
+class ArrayView:
     """Address, shape and type of an array."""
 
     address: int
@@ -74,10 +74,10 @@ class View:
     """DLDeviceType and the device's number."""
 
 
-class _Lent:
+class _Exported:
     """Everything that must stay alive until the consumer of a capsule gives it back."""
 
-    def __init__(self, view: View, owner: object) -> None:
+    def __init__(self, view: ArrayView, owner: object) -> None:
         self.owner = owner
         size = view.dtype.itemsize
         ndim = len(view.shape)
@@ -95,45 +95,45 @@ class _Lent:
         return ctypes.addressof(self.managed)
 
 
-_lent: dict[int, _Lent] = {}
-_lending = threading.Lock()
+_exported: dict[int, _Exported] = {}
+_exporting = threading.Lock()
 
 
 # Consumers may give an array back when the interpreter has cleared this module and ctypes already. So these functions
 # keep everything that they use as default arguments, which are never freed.
-def _delete(managed: Any, lent: dict[int, _Lent] = _lent, address_of: Any = ctypes.addressof) -> None:  # noqa: ANN401
-    lent.pop(address_of(managed.contents), None)
+def _delete(managed: Any, exported: dict[int, _Exported] = _exported, address_of: Any = ctypes.addressof) -> None:  # noqa: ANN401
+    exported.pop(address_of(managed.contents), None)
 
 
 def _give_back_unused(
     capsule: int,
-    lent: dict[int, _Lent] = _lent,
+    exported: dict[int, _Exported] = _exported,
     is_valid: Callable[..., int] = _is_valid,
     pointer: Callable[..., int] = _pointer,
     fresh: bytes = FRESH,
 ) -> None:
     """Free the content if nobody took it; a consumer renames the capsule, and calls the deleter itself."""
     if is_valid(capsule, fresh):
-        lent.pop(pointer(capsule, fresh), None)
+        exported.pop(pointer(capsule, fresh), None)
 
 
 _deleter = _Deleter(_delete)
 _destructor = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(_give_back_unused)
 _keep = ctypes.PYFUNCTYPE(None, ctypes.py_object)(("Py_IncRef", _python))
-for _kept in (_lent, _deleter, _destructor, FRESH, USED):
+for _kept in (_exported, _deleter, _destructor, FRESH, USED):
     _keep(_kept)
 
 
-def lend(view: View, owner: object) -> object:
+def export_capsule(view: ArrayView, owner: object) -> object:
     """Make the capsule that `__dlpack__` returns; `owner` stays alive until the consumer gives it back."""
-    lent = _Lent(view, owner)
-    with _lending:
-        _lent[lent.address] = lent
-    capsule: object = _new(lent.address, FRESH, ctypes.cast(_destructor, ctypes.c_void_p))
+    exported = _Exported(view, owner)
+    with _exporting:
+        _exported[exported.address] = exported
+    capsule: object = _new(exported.address, FRESH, ctypes.cast(_destructor, ctypes.c_void_p))
     return capsule
 
 
-class Borrowed:
+class ImportedArray:
     """The content of another library's capsule, which stays valid as long as this object is alive."""
 
     def __init__(self, capsule: object) -> None:
@@ -156,7 +156,7 @@ class Borrowed:
             self._managed.contents.deleter(self._managed)
 
 
-def _view(tensor: _Tensor) -> View:
+def _view(tensor: _Tensor) -> ArrayView:
     kinds = {code: kind for kind, code in CODES.items()}
     if tensor.code not in kinds or tensor.lanes != 1 or tensor.bits not in (8, 16, 32, 64):
         raise ValueError(f"has elements of DLPack type {tensor.code}, {tensor.bits} bits, {tensor.lanes} lanes")
@@ -164,7 +164,7 @@ def _view(tensor: _Tensor) -> View:
     shape = tuple(tensor.shape[: tensor.ndim])
     strides = tuple(stride * dtype.itemsize for stride in tensor.strides[: tensor.ndim]) if tensor.strides else None
     address = (tensor.data or 0) + tensor.byte_offset
-    return View(address, shape, dtype, strides, (tensor.device_type, tensor.device_id))
+    return ArrayView(address, shape, dtype, strides, (tensor.device_type, tensor.device_id))
 
 
 def _contiguous(shape: tuple[int, ...]) -> list[int]:

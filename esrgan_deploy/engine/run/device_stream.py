@@ -94,7 +94,7 @@ class DeviceStream:
             self._driver.record(self._done, work)
         if work != stream:
             self._driver.wait(stream, self._done)
-        view = dlpack.View(run.result, run.enlarged, source.dtype, None, (dlpack.CUDA, self._device))
+        view = dlpack.ArrayView(run.result, run.enlarged, source.dtype, None, (dlpack.CUDA, self._device))
         memory: object = run.block if target is None else target.owner
         if isinstance(memory, DeviceFrames):
             memory = memory.memory

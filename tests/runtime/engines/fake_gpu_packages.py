@@ -80,7 +80,7 @@ class Tensor(Array):
         return self.interface(version=2)
 
     def __dlpack__(self, *, stream=None):
-        return dlpack.lend(dlpack.View(self.address, self.shape, self.dtype), self)
+        return dlpack.export_capsule(dlpack.ArrayView(self.address, self.shape, self.dtype), self)
 
     def __dlpack_device__(self):
         return dlpack.CUDA, 0
@@ -116,7 +116,7 @@ class DecodedFrame:
         self.shape = array.shape
 
     def __dlpack__(self, stream=None):
-        return dlpack.lend(dlpack.View(self._array.address, self.shape, self._array.dtype), self)
+        return dlpack.export_capsule(dlpack.ArrayView(self._array.address, self.shape, self._array.dtype), self)
 
     def __dlpack_device__(self):
         return dlpack.CUDA, 0
@@ -182,7 +182,7 @@ class Packages:
     def _torch(self):
         def from_dlpack(other):
             assert other.__dlpack_device__() == (dlpack.CUDA, 0)
-            held = dlpack.Borrowed(other.__dlpack__(stream=self.current or LEGACY_STREAM))
+            held = dlpack.ImportedArray(other.__dlpack__(stream=self.current or LEGACY_STREAM))
             return Tensor(self, held.view.address, held.view.shape, held.view.dtype, held)
 
         def full(size, fill_value, *, dtype, device):

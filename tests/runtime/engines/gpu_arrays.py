@@ -23,12 +23,12 @@ class LentOnGpu:
     """A tensor that speaks DLPack alone."""
 
     def __init__(self, address, shape, dtype="u1", device=(dlpack.CUDA, 0)):
-        self.view = dlpack.View(address, shape, np.dtype(dtype), None, device)
+        self.view = dlpack.ArrayView(address, shape, np.dtype(dtype), None, device)
         self.streams = []
 
     def __dlpack__(self, *, stream):
         self.streams.append(stream)
-        return dlpack.lend(self.view, self)
+        return dlpack.export_capsule(self.view, self)
 
     def __dlpack_device__(self):
         return self.view.device

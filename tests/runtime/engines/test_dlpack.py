@@ -23,7 +23,7 @@ class Producer:
         self.view, self.owner = view, owner
 
     def __dlpack__(self, **_):
-        return dlpack.lend(self.view, self.owner)
+        return dlpack.export_capsule(self.view, self.owner)
 
     def __dlpack_device__(self):
         return self.view.device
@@ -38,7 +38,7 @@ class Owner:
 
 def producer_of(array, *, strides=True):
     owner = Owner(array)
-    view = dlpack.View(array.ctypes.data, array.shape, array.dtype, array.strides if strides else None, HERE)
+    view = dlpack.ArrayView(array.ctypes.data, array.shape, array.dtype, array.strides if strides else None, HERE)
     return Producer(view, owner), weakref.ref(owner)
 
 
@@ -61,7 +61,7 @@ def test_numpy_reads_what_is_lent(shape, dtype, strides, random):
 def test_what_numpy_lends_is_read(shape, dtype, random):
     array = np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(dtype)
     array = array.transpose(random.sample(range(array.ndim), array.ndim))
-    view = dlpack.Borrowed(array.__dlpack__()).view
+    view = dlpack.ImportedArray(array.__dlpack__()).view
     assert (view.address, view.shape, view.dtype, view.device) == (array.ctypes.data, array.shape, array.dtype, HERE)
     if view.strides is None:  # as older versions of numpy say it
         assert array.flags.c_contiguous
@@ -72,7 +72,7 @@ def test_what_numpy_lends_is_read(shape, dtype, random):
 
 def test_a_slice_begins_at_its_own_address():
     array = np.arange(24, dtype=np.uint16).reshape(4, 6)
-    assert dlpack.Borrowed(array[2:, 1:].__dlpack__()).view.address == array[2:, 1:].ctypes.data
+    assert dlpack.ImportedArray(array[2:, 1:].__dlpack__()).view.address == array[2:, 1:].ctypes.data
 
 
 def test_memory_lives_as_long_as_its_last_consumer():
@@ -107,10 +107,10 @@ def test_what_is_borrowed_is_given_back_once():
     managed.tensor = dlpack._Tensor(ctypes.addressof(data), 1, 0, 2, dlpack.UNSIGNED, 8, 1, shape, None, 2)
     managed.deleter = deleter
     capsule = dlpack._new(ctypes.addressof(managed), dlpack.FRESH, None)
-    borrowed = dlpack.Borrowed(capsule)
-    assert borrowed.view == dlpack.View(ctypes.addressof(data) + 2, (2, 3), np.dtype("u1"), None, HERE)
+    borrowed = dlpack.ImportedArray(capsule)
+    assert borrowed.view == dlpack.ArrayView(ctypes.addressof(data) + 2, (2, 3), np.dtype("u1"), None, HERE)
     with pytest.raises(ValueError, match="unused"):
-        dlpack.Borrowed(capsule)
+        dlpack.ImportedArray(capsule)
     del capsule
     assert calls == []
     del borrowed
@@ -120,7 +120,7 @@ def test_what_is_borrowed_is_given_back_once():
 @pytest.mark.parametrize("what", [object(), np.zeros(3, complex).__dlpack__()])
 def test_what_is_no_capsule_of_ordinary_elements_is_refused(what):
     with pytest.raises(ValueError, match=r"unused DLPack capsule|elements of DLPack type 5"):
-        dlpack.Borrowed(what)
+        dlpack.ImportedArray(what)
 
 
 def test_what_is_given_back_when_the_interpreter_ends_disturbs_nothing():
@@ -130,9 +130,9 @@ import threading
 import numpy as np
 from esrgan_deploy.cuda import dlpack
 pixels = np.zeros(8, np.uint8)
-view = dlpack.View(pixels.ctypes.data, pixels.shape, pixels.dtype, None, (dlpack.CPU, 0))
-threading.kept = [dlpack.Borrowed(dlpack.lend(view, pixels)), dlpack.lend(view, pixels)]
-threading.Thread.kept = [dlpack.Borrowed(dlpack.lend(view, pixels)), dlpack.lend(view, pixels)]
+view = dlpack.ArrayView(pixels.ctypes.data, pixels.shape, pixels.dtype, None, (dlpack.CPU, 0))
+threading.kept = [dlpack.ImportedArray(dlpack.export_capsule(view, pixels)), dlpack.export_capsule(view, pixels)]
+threading.Thread.kept = [dlpack.ImportedArray(dlpack.export_capsule(view, pixels)), dlpack.export_capsule(view, pixels)]
 """
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert answer.stderr == ""

@@ -226,7 +226,7 @@ def test_results_outlive_the_session_and_whoever_took_them(machine, unshuffle_x2
     frames = random_frames(rng, 1, 4, 4)
     with machine.session(unshuffle_x2) as session:
         result = session.run_device(on_gpu(driver, frames))
-    borrowed = dlpack.Borrowed(result.__dlpack__(stream=None))
+    borrowed = dlpack.ImportedArray(result.__dlpack__(stream=None))
     assert result.__dlpack_device__() == borrowed.view.device == (dlpack.CUDA, 0)
     assert borrowed.view.shape == (1, 8, 8, 3)
     del result
@@ -247,7 +247,7 @@ def test_consumers_by_dlpack_are_ordered_after_the_result(machine, unshuffle_x2,
     with machine.session(unshuffle_x2) as session:
         result = session.run_device(on_gpu(driver, frames), stream=stream)
         assert result.__cuda_array_interface__["stream"] == stream
-        borrowed = dlpack.Borrowed(result.__dlpack__(stream=consuming))
+        borrowed = dlpack.ImportedArray(result.__dlpack__(stream=consuming))
         with driver.active():
             driver.copy_out(pinned, borrowed.view.address, 4 * frames.nbytes, consuming)
             driver.synchronize_stream(consuming)
