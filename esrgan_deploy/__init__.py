@@ -5,14 +5,18 @@
     with Upscaler(open_session("model.onnx")) as upscaler:
         large = upscaler.upscale(small)          # uint8 or uint16 RGB, (H, W, 3) -> (H * scale, W * scale, 3)
 
-Pictures and clips are in `esrgan_deploy.images` and `esrgan_deploy.video`, imported on their own because they load
-OpenCV and FFmpeg. Nothing here needs torch; the packages of a backend are imported when a session is opened.
+Pictures and clips are in `esrgan_deploy.images` and `esrgan_deploy.video`, which are imported on their own because
+they load OpenCV and FFmpeg. Nothing here needs torch; the packages of a backend are imported when a session is opened.
+What a program might want to know is logged under the name "esrgan_deploy"; nothing is printed.
 """
+
+import logging
 
 from esrgan_deploy.backends import Session, open_session
 from esrgan_deploy.backends.names import BACKENDS
 from esrgan_deploy.errors import (
     BackendMissingError,
+    ClosedError,
     EsrganError,
     FidelityError,
     MachineError,
@@ -28,6 +32,7 @@ from esrgan_deploy.version import __version__ as __version__
 __all__ = [
     "BACKENDS",
     "BackendMissingError",
+    "ClosedError",
     "EsrganError",
     "FidelityError",
     "MachineError",
@@ -40,3 +45,5 @@ __all__ = [
     "Upscaler",
     "open_session",
 ]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # the program decides what is shown

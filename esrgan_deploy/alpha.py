@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.errors import BackendMissingError, ModelError, OptionError
 from esrgan_deploy.model import ModelInfo, load_onnx
 from esrgan_deploy.system.files import replacing
@@ -138,12 +139,12 @@ def check_alpha(alpha: float) -> None:
         raise OptionError(f"alpha {alpha:g} is not in [0, 1]; 0 is the PSNR network, 1 the GAN, 0.8 a usual choice")
 
 
-def endpoints_path(model: Path) -> Path:
+def endpoints_path(model: StrPath) -> Path:
     """Where the endpoints of an ONNX file or engine are: x.onnx -> x.ends.safetensors."""
-    return model.with_suffix(".ends.safetensors")
+    return as_path(model).with_suffix(".ends.safetensors")
 
 
-def load_at_alpha(path: Path, alpha: float | None) -> tuple[onnx.ModelProto, ModelInfo]:
+def load_at_alpha(path: StrPath, alpha: float | None) -> tuple[onnx.ModelProto, ModelInfo]:
     """Read an ONNX file as `load_onnx` does, and turn it to `alpha` with the endpoints beside it.
 
     Where that is a change, `file_sha256` becomes the file's followed by "@" and alpha: it is no longer the file's
@@ -158,6 +159,7 @@ def load_at_alpha(path: Path, alpha: float | None) -> tuple[onnx.ModelProto, Mod
         ModelError: a damaged file, or endpoints of another pair.
         OptionError: alpha is not in [0, 1], or the model came without its endpoints.
     """
+    path = as_path(path)
     model, info = load_onnx(path)
     if alpha is None or alpha == info.alpha:
         return model, info
@@ -225,7 +227,7 @@ def _rounded(values: npt.NDArray[np.float32], precision: str, name: str) -> npt.
     return rounded
 
 
-def write_endpoints(path: Path, endpoints: Endpoints) -> None:
+def write_endpoints(path: StrPath, endpoints: Endpoints) -> None:
     """Write the endpoints file, complete or not at all.
 
     Raises:
@@ -233,11 +235,11 @@ def write_endpoints(path: Path, endpoints: Endpoints) -> None:
         OutputError: `path` cannot be written.
     """
     data = endpoints.to_bytes()
-    with replacing(path) as partial:
+    with replacing(as_path(path)) as partial:
         partial.write_bytes(data)
 
 
-def read_endpoints(path: Path) -> Endpoints:
+def read_endpoints(path: StrPath) -> Endpoints:
     """Read what `write_endpoints` wrote.
 
     Raises:
@@ -246,6 +248,7 @@ def read_endpoints(path: Path) -> Endpoints:
     """
     with _safetensors_needed():
         from safetensors import SafetensorError, safe_open
+    path = as_path(path)
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

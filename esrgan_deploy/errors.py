@@ -6,6 +6,7 @@
     |   `-- FidelityError       2   an export that does not do what the network did
     |-- MediaError              2   a picture or clip that cannot be read, or is of a kind that is not supported
     |-- OutputError             2   a path that cannot be written
+    |-- ClosedError             2   a session or an Upscaler that is used after it was closed
     `-- MachineError            3   this machine cannot do it
         `-- BackendMissingError 3   a Python package is not installed; the message names the extra
 
@@ -41,6 +42,10 @@ class MediaError(EsrganError):
 
 class OutputError(EsrganError):
     """A path that cannot be written, or a disk that is full."""
+
+
+class ClosedError(EsrganError):
+    """A session or an Upscaler is used after it was closed."""
 
 
 class MachineError(EsrganError):

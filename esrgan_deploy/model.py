@@ -1,6 +1,6 @@
-"""What an artefact says of itself, and how an ONNX file is read and checked.
+"""ModelInfo, the properties of a network that a host needs, and `load_onnx`, which reads them from an ONNX file.
 
-The `onnx` package is imported inside the functions that need it: a program that runs an engine only has no use for it.
+The `onnx` package is imported inside the functions that need it: a program that only runs engines need not have it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.errors import BackendMissingError, ModelError
 
 if TYPE_CHECKING:
@@ -24,18 +25,18 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """The properties of a network that a host needs in order to run it, and where its weights came from."""
+    """What a host must know of a network in order to run it, and where its weights came from."""
 
     scale: int
     """Output pixels per input pixel, in each direction."""
     precision: str = "fp32"
     """Type of weights and activations: one of `PRECISIONS`."""
     multiple_of: int = 1
-    """Height and width of the input must be multiples of this (2 and 4 for networks that pixel-unshuffle)."""
+    """Height and width of the input must be multiples of this: 2 or 4 for networks that pixel-unshuffle, else 1."""
     overlap: int | None = None
-    """Context, in input pixels, that a tile needs on each side for an invisible seam; None: never measured."""
+    """Context in input pixels that a tile needs on each inner side for an invisible seam; None: not measured."""
     alpha: float | None = None
-    """The GAN's share, theta = (1 - alpha) * PSNR + alpha * GAN; None: not an interpolation."""
+    """The GAN's share of the weights: theta = (1 - alpha) * PSNR + alpha * GAN; None: not an interpolation."""
     arch: Mapping[str, Any] | None = None
     """Name and hyper-parameters of the network; None: a file that this project did not write."""
     psnr_sha256: str | None = None
@@ -45,12 +46,12 @@ class ModelInfo:
     created_by: str | None = None
     """Program and version that wrote the file."""
     fixed_size: tuple[int, int] | None = None
-    """The one (height, width) that the graph takes; None: any. It is read from the graph, not from the metadata."""
+    """The one (height, width) that the graph takes; None: any. Read from the graph, not from the metadata."""
     file_sha256: str | None = field(default=None, compare=False)
-    """SHA-256 of the ONNX file that this was read from; it says which file it is, not what is in it."""
+    """SHA-256 of the ONNX file that this was read from; left out of comparisons."""
 
     def to_metadata(self) -> dict[str, str]:
-        """The `metadata_props` of the ONNX file; what is None is left out."""
+        """The `metadata_props` of the ONNX file; fields that are None are left out."""
         fields = {
             "format": METADATA_FORMAT,
             "arch": None if self.arch is None else json.dumps(dict(self.arch), sort_keys=True),
@@ -67,10 +68,10 @@ class ModelInfo:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], source: str) -> ModelInfo:
-        """Read back what `to_metadata` wrote.
+        """Parse what `to_metadata` wrote; `source` is the file that errors name.
 
         Raises:
-            ModelError: a format newer than this version knows, or a value that does not parse; `source` is named.
+            ModelError: another format than this version reads, or a value that does not parse.
         """
         found = {k.removeprefix("esrgan."): v for k, v in metadata.items() if k.startswith("esrgan.")}
         if found.get("format") != METADATA_FORMAT:
@@ -97,15 +98,16 @@ class ModelInfo:
         return info
 
 
-def load_onnx(path: Path) -> tuple[onnx.ModelProto, ModelInfo]:
-    """Read an ONNX file that maps one NCHW RGB image to a larger one.
+def load_onnx(path: StrPath) -> tuple[onnx.ModelProto, ModelInfo]:
+    """Read an ONNX file whose network maps an NCHW RGB image to a larger one.
 
-    Files of this project carry their `ModelInfo`; for others the scale is found by shape inference.
+    Files of this project carry their `ModelInfo` as metadata; of others the scale is found by shape inference.
 
     Raises:
         BackendMissingError: the onnx package is not installed.
         ModelError: no such file, not ONNX, or a network of another kind.
     """
+    path = as_path(path)
     try:
         import onnx
         from google.protobuf.message import DecodeError  # comes with onnx
@@ -134,7 +136,7 @@ def load_onnx(path: Path) -> tuple[onnx.ModelProto, ModelInfo]:
 
 
 def _check_interface(model: onnx.ModelProto, path: Path) -> None:
-    """One input and one output, both float NCHW with three channels."""
+    """Raise ModelError unless there is one input and one output, both float NCHW with three channels."""
     initialisers = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in initialisers]
     outputs = list(model.graph.output)
@@ -156,7 +158,7 @@ def _check_interface(model: onnx.ModelProto, path: Path) -> None:
 
 
 def _infer_info(model: onnx.ModelProto, path: Path) -> ModelInfo:
-    """ModelInfo of a file without our metadata: the scale by shape inference on a 64x64 input."""
+    """ModelInfo of a file without our metadata; the scale comes from shape inference with a 64x64 input."""
     import onnx
 
     trial = onnx.ModelProto()
@@ -172,11 +174,11 @@ def _infer_info(model: onnx.ModelProto, path: Path) -> ModelInfo:
     try:
         inferred = onnx.shape_inference.infer_shapes(trial, data_prop=True)
     except Exception as error:  # onnx raises its own InferenceError, ValueError or RuntimeError by version
-        raise ModelError(f"{path}: shape inference failed ({error}); this is no valid upscaling network") from error
+        raise ModelError(f"{path}: shape inference failed ({error}); this is not a valid upscaling network") from error
     out = [d.dim_value for d in inferred.graph.output[0].type.tensor_type.shape.dim]
     if len(out) != 4 or out[2] != out[3] or not out[2] or out[2] % 64:
         raise ModelError(
-            f"{path}: gives {out or 'an unknown shape'} for a 64x64 image, which is no whole-number upscaling"
+            f"{path}: gives {out or 'an unknown shape'} for a 64x64 image, which is not a whole-number upscaling"
         )
     types = {1: "fp32", 10: "fp16", 16: "bf16"}
     precision = types[model.graph.input[0].type.tensor_type.elem_type]

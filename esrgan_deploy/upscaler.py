@@ -1,18 +1,20 @@
-"""Upscaler: frames in, frames out, over one Session, with tiles where a frame is too large."""
+"""Upscaler: frames in, frames out, over one Session, in tiles where a frame is too large."""
 
 from __future__ import annotations
 
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from numbers import Real
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from esrgan_deploy import tiling
-from esrgan_deploy.backends.session import Session, check_batch
-from esrgan_deploy.errors import OptionError
+from esrgan_deploy.arguments import check_at_least, check_frame, described
+from esrgan_deploy.backends.session import Session
+from esrgan_deploy.errors import ClosedError, OptionError
 from esrgan_deploy.frame_io import Frames
 from esrgan_deploy.tile_reuse import Counts, FrameResult, TileResult
 
@@ -20,21 +22,21 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 UNMEASURED_OVERLAP = 32
-"""Input pixels of context for a model that does not say what it needs."""
+"""Overlap, in input pixels, for a model that does not say what it needs."""
 _BY_MEMORY = "auto, up to {} pixels"
-"""Tiles in an identity, where they follow the memory."""
+"""Entry "tile" of an identity, where the size of tiles depends on the memory."""
 AUTO_TILE = 384
-"""Side of tiles where the session prepares for each shape, so that all frames should have one."""
+"""Side of a tile, in input pixels, where the session prepares for each shape: one shape then does for all frames."""
 
 
 class Upscaler:
-    """Upscales frames of any size in order, with work in flight.
+    """Upscales frames of any size, in order.
 
         with Upscaler(open_session("model.onnx")) as upscaler:
             for large in upscaler.map(frames):
                 ...
 
-    It owns its session: closing the one closes the other.
+    It owns its session and closes it. Results are new arrays; `map` may give the same one several times.
     """
 
     def __init__(
@@ -47,28 +49,29 @@ class Upscaler:
         outscale: float | None = None,
         tolerance: int = 0,
     ) -> None:
-        """Plan for `session`.
+        """Upscale with `session`.
 
         Args:
             session: from `open_session`.
-            tile: side of a tile in input pixels, overlap included, at most; 0: never tile; None: tile what is too large
-                for the memory, in the shape that computes the fewest pixels twice.
+            tile: longest side of a tile in input pixels, overlap included; 0: never tile; None: tile frames that are
+                too large for the memory, in the shape that computes the fewest pixels twice.
             overlap: context of a tile on each inner side, in input pixels; None: what the model was measured to need.
-            batch: frames, or tiles of them, that go to the session together.
-            outscale: enlargement wanted, if other than the network's: its output is resampled to that.
-            tolerance: `map` takes a tile for unchanged that differs nowhere by more than this, in code values of 8 bits
-                (257 times as much in 16), from the pixels that its result was made from. 0: only if it is equal.
+            batch: number of frames or tiles that go to the session together.
+            outscale: enlargement, above 0 and up to 64; None: that of the network. The network's output is resampled.
+            tolerance: `map` reuses the result of a tile whose values differ by at most this from those that the result
+                was computed from, in 8-bit code values (times 257 for 16 bits). 0: only of an equal tile.
 
         Raises:
-            OptionError: a value out of range, or a tile that is not larger than its overlap on both sides.
+            OptionError: no session, a value out of range, or a tile that is not larger than its overlap on both sides.
         """
-        for name, value, smallest in (("tile", tile, 0), ("overlap", overlap, 0), ("batch", batch, 1)):
-            if value is not None and value < smallest:
-                raise OptionError(f"{name} {value} is too small; give at least {smallest}")
-        if not 0 <= tolerance <= 255:
+        if not isinstance(session, Session):
+            raise OptionError(f"an Upscaler takes a session, from open_session(model); received {described(session)}")
+        check_at_least(0, tile=tile, overlap=overlap, tolerance=tolerance)
+        check_at_least(1, batch=batch)
+        if tolerance > 255:
             raise OptionError(f"tolerance {tolerance} is out of range; give 0 (equal) to 255")
-        if outscale is not None and not 0 < outscale <= 64:
-            raise OptionError(f"outscale {outscale:g} is out of range; give a value above 0, up to 64")
+        if outscale is not None and not (isinstance(outscale, Real) and 0 < outscale <= 64):
+            raise OptionError(f"outscale {described(outscale)} is out of range; give a value above 0, up to 64")
         measured = session.info.overlap
         self.session = session
         self.scale = session.info.scale
@@ -76,6 +79,8 @@ class Upscaler:
         self.batch = batch
         self.tolerance = tolerance
         self.counts = Counts()
+        """What `upscale` and `map` were given so far, and how much of it was reused."""
+        self._closed = False
         self._tile = tile
         self._affordable = session.largest_untiled
         self._outscale = outscale if outscale != self.scale else None
@@ -83,14 +88,14 @@ class Upscaler:
             tiling.square_tiles(2 * tile, 2 * tile, tile, self.overlap, session.info.multiple_of)
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width that a frame of the given height and width gets, in pixels."""
+        """(height, width) of the result for a frame of this height and width, in pixels."""
         factor = self._outscale or self.scale
         return max(1, round(height * factor)), max(1, round(width * factor))
 
     def identity(self) -> dict[str, str | int | float | None]:
-        """Everything that decides what becomes of a frame, for a record: equal entries, equal results.
+        """Everything that decides the result for a frame: Upscalers with equal entries give equal results.
 
-        The number of threads and the batch are not in it, since results do not depend on them.
+        The number of threads and the batch are left out, since results do not depend on them.
         """
         return {
             "model_sha256": self.session.model_sha256,
@@ -104,14 +109,14 @@ class Upscaler:
         }
 
     def follow(self, identity: Mapping[str, Any], height: int, width: int) -> None:
-        """Cut frames of one size as the Upscaler of another machine does, where there is the memory for it here.
+        """Tile frames as the Upscaler of another machine does, if this machine has the memory for that.
 
-        Machines that choose tiles by themselves choose them by their memory, and results depend on tiles.
+        Automatic tiles depend on the memory of a machine, and results depend on the tiles.
 
         Args:
-            identity: of the other Upscaler; where more is different than the memory for tiles, it stays so.
-            height: of the frames, in pixels.
-            width: likewise.
+            identity: of the other Upscaler. Only its automatic tiles are taken over, none of its other entries.
+            height: height of the frames, in pixels.
+            width: width of the frames.
         """
         named = re.fullmatch(_BY_MEMORY.format(r"(\d+)"), str(identity["tile"]))
         if named is None or self._tile is not None or not self._any_shape:
@@ -123,9 +128,9 @@ class Upscaler:
             self.session.largest_untiled = self._affordable
 
     def tiles_of(self, height: int, width: int) -> tiling.TileGrid | None:
-        """How a frame of the given height and width is cut, filled up to what the model takes; None: it is not.
+        """The tiles of a frame of this height and width, None if it is not tiled; `TileGrid.overhead` is their cost.
 
-        `TileGrid.overhead` tells what that costs.
+        Height and width are rounded up to multiples that the model takes.
         """
         multiple, most = self.session.info.multiple_of, self.session.largest_untiled
         filled = height + -height % multiple, width + -width % multiple
@@ -141,26 +146,58 @@ class Upscaler:
         return tiling.square_tiles(*filled, tile, self.overlap, multiple, even=self._any_shape)
 
     def upscale(self, frame: Frames) -> Frames:
-        """Upscale one frame, uint8 or uint16 (H, W, 3) RGB, to one of the same type and of `output_size`.
+        """Upscale one frame and wait for the result.
 
-        Beside the two frames, this takes the memory of a tile, and of those enlarged ones that are not joined yet.
+        Beside the two frames, this takes the memory of one tile, and of the upscaled tiles that are not joined yet.
+
+        Args:
+            frame: numpy array of uint8 or uint16, (H, W, 3), RGB.
+
+        Returns:
+            A new array of the same type and of `output_size`.
+
+        Raises:
+            OptionError: another type or shape, or a size that the model cannot take.
+            MachineError: the device failed or has too little memory.
+            ClosedError: the Upscaler is closed.
         """
+        self._check_open()
         work = _Work(self, keep=False)
         return work.finish(work.add(frame))
 
     def map(self, frames: Iterable[Frames]) -> Iterator[Frames]:
-        """Upscale `frames`, each like `upscale`, in order and lazily; what stands still is computed once.
+        """Upscale frames one after the other; whatever did not change since the frame before is computed once.
 
-        A tile that shows, with its overlap, what it showed in the frame before keeps its result. A frame that is not
-        tiled, like a small one if `tile` is None, is one tile: `tile` decides the grain. A frame of another size or
-        type than the one before starts anew, and so does each call; `counts` adds up over all of them. Where nothing of
-        a frame is new, the very same array comes out as for the frame before, which `is` tells. So modify no result,
-        and no frame that was given.
+        The iterator is lazy: it takes frames only when a result is asked for. While one batch is computed, the next
+        one is submitted already and the results of the previous one are given out, so at most `3 * batch` different
+        frames are held. Frames that are equal to the one before need no memory; at most `12 * batch` of all are taken
+        before the first result is given out.
 
-        While one batch is computed the next one is already submitted, and the results of the previous one are handed
-        out; so at most `3 * batch` frames are held, not counting repetitions, which need no memory. Of frames and
-        repetitions together at most `12 * batch` are taken in before the first one is handed out.
+        A tile keeps its result if it is equal, overlap included, to the same tile of the frame before. A frame that is
+        not tiled is one tile, so a smaller `tile` finds more to reuse. A frame of another size or type, and each call,
+        starts afresh. If nothing of a frame is new, its result is the very array of the frame before (`is` tells).
+        Therefore modify neither results nor frames that were given.
+
+        Args:
+            frames: any iterable of frames as `upscale` takes them, also a batch (N, H, W, 3).
+
+        Returns:
+            An iterator with one result for each frame, in order. It raises what `upscale` raises, at the frame that
+            is at fault, and what `frames` raises.
+
+        Raises:
+            OptionError: `frames` is one frame, or nothing that can be iterated.
+            ClosedError: the Upscaler is closed.
         """
+        self._check_open()
+        one = isinstance(frames, np.ndarray) and frames.ndim not in (1, 4)
+        if one or isinstance(frames, (str, bytes)) or not isinstance(frames, Iterable):
+            raise OptionError(
+                f"map takes an iterable of frames; received {described(frames)}; one frame goes to upscale(frame)"
+            )
+        return self._map(frames)
+
+    def _map(self, frames: Iterable[Frames]) -> Iterator[Frames]:
         work = _Work(self)
         in_flight: deque[FrameResult] = deque()
         for frame in frames:
@@ -171,7 +208,8 @@ class Upscaler:
             yield work.finish(in_flight.popleft())
 
     def close(self) -> None:
-        """Close the session."""
+        """Wait for submitted batches and close the session; closing twice is allowed."""
+        self._closed = True
         self.session.close()
 
     def __enter__(self) -> Self:
@@ -182,8 +220,12 @@ class Upscaler:
     ) -> None:
         self.close()
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("this Upscaler is closed, and its session with it; make another one")
+
     def _cut(self, frame: Frames) -> tuple[list[Frames], Callable[[Iterable[Frames]], Frames]]:
-        """The tiles of a frame, and the function that makes the enlarged frame of the enlarged tiles."""
+        """The tiles of a frame, and the function that joins the upscaled tiles to the upscaled frame."""
         height, width = frame.shape[:2]
         grid = self.tiles_of(height, width)
         if grid is None:
@@ -198,11 +240,11 @@ class Upscaler:
         return grid.cut(padded), join
 
     def _resampled(self, enlarged: Frames, height: int, width: int) -> Frames:
-        """What the network made of a frame of this size, in the size asked for."""
+        """Resample the network's output for a frame of this height and width to `output_size`."""
         return enlarged if self._outscale is None else _resample(enlarged, self.output_size(height, width))
 
     def _named_tile(self) -> str | int:
-        """For `identity`. How large a tile may be depends on the machine's memory, and how frames are cut on that."""
+        """Entry "tile" of the identity."""
         if self._tile is not None:
             return self._tile
         return _BY_MEMORY.format(self.session.largest_untiled) if self._any_shape else "auto"
@@ -213,10 +255,10 @@ class Upscaler:
 
 
 class _Work:
-    """One call of `map`: cuts frames, finds what is known of them, and sends the rest to the session in batches."""
+    """The work of one call: cuts frames into tiles, reuses known results, and submits the other tiles in batches."""
 
     def __init__(self, upscaler: Upscaler, *, keep: bool = True) -> None:
-        """`keep`: the enlarged tiles of a frame, for the one after it."""
+        """`keep`: whether the upscaled tiles of a frame are kept, to be reused by the frame after it."""
         self._upscaler = upscaler
         self._keep = keep
         self._kind: object = None
@@ -224,14 +266,14 @@ class _Work:
         self._waiting: list[TileResult] = []
 
     def add(self, frame: Frames) -> FrameResult:
-        """Take in a frame; where nothing of it is new, its result is that of the last one.
+        """Submit the new tiles of a frame, or collect them for a batch; a frame without any has the last one's result.
 
         Raises:
-            OptionError: no uint8 or uint16 (H, W, 3), or a size that the model is not made for.
+            OptionError: see `Upscaler.upscale`.
         """
-        frame_type = check_batch(frame[None])
+        frame_type = check_frame(frame)
         cut, join = self._upscaler._cut(frame)
-        kind = (frame.shape, frame.dtype, self._upscaler.session.model_sha256)  # the last changes with alpha
+        kind = (frame.shape, frame.dtype, self._upscaler.session.model_sha256)  # the hash changes with alpha
         if self._kind != kind:
             self._submit_waiting()  # a batch has one shape and type
             self._kind, self._last = kind, None
@@ -249,7 +291,7 @@ class _Work:
         return self._last
 
     def finish(self, result: FrameResult) -> Frames:
-        """Wait for a result; a batch that it needs is no longer kept open for more."""
+        """Wait for a result. If the batch with its tiles is not full yet, it is submitted as it is."""
         if not set(self._waiting).isdisjoint(result.tiles):
             self._submit_waiting()
         return result.pixels

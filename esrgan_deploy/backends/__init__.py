@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from esrgan_deploy.arguments import StrPath, as_path, check_at_least
 from esrgan_deploy.backends.int8 import at_precision
 from esrgan_deploy.backends.names import BACKENDS, ENGINE_SUFFIXES, CpuPrecision, untuned_backend
 from esrgan_deploy.backends.session import Session
@@ -18,13 +19,13 @@ __all__ = ["BACKENDS", "CpuPrecision", "Frames", "Session", "open_session"]
 
 
 def open_session(
-    model: str | Path | None,
+    model: StrPath | None,
     backend: str = "auto",
     *,
     precision: CpuPrecision = "auto",
     threads: int | None = None,
     streams: int = 1,
-    cache: Path | None = None,
+    cache: StrPath | None = None,
     refit: bool = False,
     progress: BuildProgress | None = None,
     allow_cpu_fallback: bool = False,
@@ -51,46 +52,30 @@ def open_session(
         allow_cpu_fallback: where there is no usable GPU, give an "ort" session instead of "ort-cuda" or "ort-tensorrt".
 
     Raises:
-        OptionError: an unknown backend, no model, or int8 of a model without its INT8 artefact.
+        OptionError: an unknown backend, no model, a number out of range, or int8 of a model without its INT8 artefact.
         BackendMissingError: the backend's package is not installed; the message names the extra.
         ModelError: the file is damaged or holds something else.
         MachineError: the device cannot be used.
     """
     if backend not in BACKENDS:
         raise OptionError(f"backend '{backend}' is unknown; choose one of {', '.join(BACKENDS)}")
-    if backend == "reference":
-        from esrgan_deploy.backends.reference import ReferenceSession
-        from esrgan_deploy.model import load_onnx
-
-        return ReferenceSession(load_onnx(Path(model))[1] if model else None)
+    check_at_least(1, threads=threads, streams=streams)
+    folder = None if cache is None else as_path(cache)
     if model is None:
+        if backend == "reference":
+            return _open_reference(None)
         raise OptionError(f"backend '{backend}' needs a model; name an ONNX file")
-    path = Path(model)
+    path = as_path(model)
+    if backend == "reference":
+        return _open_reference(path)
     if backend == "tensorrt" or (backend == "auto" and _prefers_tensorrt(path)):
-        from esrgan_deploy.backends.trt import TensorRTSession
-        from esrgan_deploy.engine.store.cache import EngineCache
-
-        engine = path.suffix in ENGINE_SUFFIXES
-        source = path if engine else at_precision(path, precision)
-        return TensorRTSession(source, refit=refit, cache=EngineCache(cache), progress=progress)
+        return _open_tensorrt(path, precision, folder, refit, progress)
     if backend == "auto":
-        return _open_best(path, precision, threads, streams, cache)
+        return _open_fastest(path, precision, threads, streams, folder)
     path = at_precision(path, precision)
     if backend == "openvino":
-        from esrgan_deploy.backends.ov import OpenVinoSession
-
-        return OpenVinoSession(path, precision=precision, threads=threads, streams=streams, cache=cache)
-    from esrgan_deploy.backends.ort import OrtSession
-
-    if backend != "ort":
-        from esrgan_deploy.backends.ort_gpu import OrtGpuSession
-
-        try:
-            return OrtGpuSession(path, backend, cache=cache)
-        except MachineError:
-            if not allow_cpu_fallback:
-                raise
-    return OrtSession(path, threads=threads)
+        return _open_openvino(path, precision, threads, streams, folder)
+    return _open_onnxruntime(path, backend, threads, folder, allow_cpu_fallback)
 
 
 def gpu_comes_first(path: Path) -> bool:
@@ -117,7 +102,50 @@ def _gpu_works() -> bool:
     return True
 
 
-def _open_best(path: Path, precision: CpuPrecision, threads: int | None, streams: int, cache: Path | None) -> Session:
+def _open_reference(path: Path | None) -> Session:
+    from esrgan_deploy.backends.reference import ReferenceSession
+    from esrgan_deploy.model import load_onnx
+
+    return ReferenceSession(None if path is None else load_onnx(path)[1])
+
+
+def _open_tensorrt(
+    path: Path, precision: CpuPrecision, cache: Path | None, refit: bool, progress: BuildProgress | None
+) -> Session:
+    from esrgan_deploy.backends.trt import TensorRTSession
+    from esrgan_deploy.engine.store.cache import EngineCache
+
+    source = path if path.suffix in ENGINE_SUFFIXES else at_precision(path, precision)
+    return TensorRTSession(source, refit=refit, cache=EngineCache(cache), progress=progress)
+
+
+def _open_openvino(
+    path: Path, precision: CpuPrecision, threads: int | None, streams: int, cache: Path | None
+) -> Session:
+    from esrgan_deploy.backends.ov import OpenVinoSession
+
+    return OpenVinoSession(path, precision=precision, threads=threads, streams=streams, cache=cache)
+
+
+def _open_onnxruntime(
+    path: Path, backend: str, threads: int | None, cache: Path | None, allow_cpu_fallback: bool
+) -> Session:
+    from esrgan_deploy.backends.ort import OrtSession
+
+    if backend != "ort":
+        from esrgan_deploy.backends.ort_gpu import OrtGpuSession
+
+        try:
+            return OrtGpuSession(path, backend, cache=cache)
+        except MachineError:
+            if not allow_cpu_fallback:
+                raise
+    return OrtSession(path, threads=threads)
+
+
+def _open_fastest(
+    path: Path, precision: CpuPrecision, threads: int | None, streams: int, cache: Path | None
+) -> Session:
     """Open the fastest backend but TensorRT that works here. Only a missing GPU or package is passed over."""
     from esrgan_deploy.backends.ort import check_installed, installed
     from esrgan_deploy.backends.ort_gpu import OrtGpuSession

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from esrgan_deploy.alpha import load_at_alpha
+from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.backends.session import ThreadedSession
 from esrgan_deploy.errors import BackendMissingError, MachineError, ModelError
 from esrgan_deploy.frame_io import Frames, FrameType, attach_frame_io, frame_type_of
@@ -23,7 +23,7 @@ class OrtSession(ThreadedSession):
 
     any_shape = True
 
-    def __init__(self, model: Path, *, threads: int | None = None) -> None:
+    def __init__(self, model: StrPath, *, threads: int | None = None) -> None:
         """Load `model`.
 
         Args:
@@ -35,12 +35,12 @@ class OrtSession(ThreadedSession):
             ModelError: not a model that this backend runs.
         """
         check_installed("ort")
-        self._path = model
+        self._path = path = as_path(model)
         self._alpha: float | None = None
-        graph, info = load_at_alpha(model, self._alpha)
+        graph, info = load_at_alpha(path, self._alpha)
         if info.precision == "bf16":
             raise ModelError(
-                f"{model}: is bf16, which ONNX Runtime cannot compute; use -b openvino, or export it as fp32 or fp16"
+                f"{path}: is bf16, which ONNX Runtime cannot compute; use -b openvino, or export it as fp32 or fp16"
             )
         # By default ONNX Runtime uses all cores, whatever the container's quota is.
         self._threads = threads or default_threads()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from esrgan_deploy.alpha import load_at_alpha
+from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.backends import ort_engines, ort_libraries
 from esrgan_deploy.backends.ort import check_installed, first_line
 from esrgan_deploy.backends.session import ThreadedSession
@@ -55,7 +56,7 @@ class OrtGpuSession(ThreadedSession):
     """Runs one ONNX Runtime session per shape and type of frames, created by `prepare` or for the first frames."""
 
     def __init__(
-        self, model: Path, backend: str = "ort-cuda", *, device: Device = "cuda", cache: Path | None = None
+        self, model: StrPath, backend: str = "ort-cuda", *, device: Device = "cuda", cache: StrPath | None = None
     ) -> None:
         """Load `model` for `backend`.
 
@@ -71,12 +72,13 @@ class OrtGpuSession(ThreadedSession):
             MachineError: no GPU or driver, or a library of CUDA, cuDNN or TensorRT is missing.
         """
         check_installed(backend if device == "cuda" else "ort")
-        self._path, self._device, self._cache = model, device, cache
+        self._path = path = as_path(model)
+        self._device, self._cache = device, None if cache is None else as_path(cache)
         self._alpha: float | None = None
-        self._graph, info = load_at_alpha(model, self._alpha)
+        self._graph, info = load_at_alpha(path, self._alpha)
         if info.precision == "bf16":
             raise ModelError(
-                f"{model}: is bf16, which ONNX Runtime cannot compute; use -b tensorrt, or export it as fp32 or fp16"
+                f"{path}: is bf16, which ONNX Runtime cannot compute; use -b tensorrt, or export it as fp32 or fp16"
             )
         self._provider = PROVIDERS[backend] if device == "cuda" else "CPUExecutionProvider"
         self._facts = check_machine(backend, self._provider) if device == "cuda" else None

@@ -9,6 +9,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from esrgan_deploy.alpha import load_at_alpha
+from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.backends.first_use import openvino_first_use
 from esrgan_deploy.backends.names import CpuPrecision
 from esrgan_deploy.backends.ov_graph import unsigned_activations, widen_last_convolution
@@ -29,12 +30,12 @@ class OpenVinoSession(ThreadedSession):
 
     def __init__(
         self,
-        model: Path,
+        model: StrPath,
         *,
         precision: CpuPrecision = "auto",
         threads: int | None = None,
         streams: int = 1,
-        cache: Path | None = None,
+        cache: StrPath | None = None,
     ) -> None:
         """Compile `model` for the CPU.
 
@@ -59,18 +60,18 @@ class OpenVinoSession(ThreadedSession):
         except ImportError as error:
             raise BackendMissingError("-b openvino needs OpenVINO: pip install 'esrgan-deploy[cpu]'") from error
         openvino_first_use()
-        self._path = model
+        self._path = path = as_path(model)
         self._alpha: float | None = None
-        graph, info = load_at_alpha(model, self._alpha)
+        graph, info = load_at_alpha(path, self._alpha)
         self._core = openvino.Core()
         has_bf16 = cpu_has_bf16()
         if precision == "bf16" and not has_bf16:
             raise OptionError("--precision bf16: this CPU has no bf16 instructions; use --precision fp32")
         if precision == "int8" and info.precision != "int8":
-            raise OptionError(f"{model}: is {info.precision}; for int8 name its INT8 artefact, or use open_session")
+            raise OptionError(f"{path}: is {info.precision}; for int8 name its INT8 artefact, or use open_session")
         self._floats = ("bf16" if has_bf16 else "fp32") if precision in ("auto", "int8") else precision
         super().__init__(info, "openvino", "int8" if info.precision == "int8" else self._floats, streams)
-        self._config = _settings(threads, streams, cache)
+        self._config = _settings(threads, streams, None if cache is None else as_path(cache))
         self.largest_untiled = largest_tile(graph, "openvino", streams) or self.largest_untiled
         self._compiling = Lock()
         self._requests: dict[FrameType, SimpleQueue[Any]] = {"uint8": self._compile(graph, "uint8")}

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Barrier, Event, Lock
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from esrgan_deploy.errors import OptionError
-from esrgan_deploy.frame_io import Frames, FrameType, frame_type_of
+from esrgan_deploy.arguments import check_batch
+from esrgan_deploy.errors import ClosedError, OptionError
+from esrgan_deploy.frame_io import Frames, FrameType
 from esrgan_deploy.model import ModelInfo
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+_Result = TypeVar("_Result")
 
 
 class Session(ABC):
     """A network loaded on one device.
 
     A session converts integer pixels to what the network takes and back (layout, normalisation, clamp, rounding), on
-    the device where possible. Sessions are context managers; a closed one must not be used.
+    the device where possible. A session is a context manager; using a closed one raises ClosedError.
     """
 
     info: ModelInfo
@@ -41,7 +44,7 @@ class Session(ABC):
 
     @property
     def model_sha256(self) -> str | None:
-        """SHA-256 of the model's file; None for a session that was not made from one."""
+        """SHA-256 of the model's file; None for a session without one."""
         return self.info.file_sha256
 
     @abstractmethod
@@ -49,14 +52,16 @@ class Session(ABC):
         """Start upscaling `batch` and return at once.
 
         Args:
-            batch: uint8 or uint16, (N, H, W, 3), RGB; H and W of any size. It must not change before the
+            batch: numpy array of uint8 or uint16, (N, H, W, 3), RGB; H and W of any size. Do not change it before the
                 result is there.
 
         Returns:
-            The future of (N, H * scale, W * scale, 3) in the same type. Results do not depend on N.
+            The future of a new array (N, H * scale, W * scale, 3) of the same type. A frame's result does not depend
+            on the frames beside it.
 
         Raises:
-            OptionError: another type or shape, or a size that the model does not take.
+            OptionError: another type or shape, or a size that the model cannot take.
+            ClosedError: the session is closed.
         """
 
     def run(self, batch: Frames) -> Frames:
@@ -67,23 +72,24 @@ class Session(ABC):
         """Announce the largest batch, so that everything that depends on shapes is set up once. Calling it is optional.
 
         Args:
-            shape: (N, H, W), N the most frames that are submitted together.
+            shape: (N, H, W) with the largest N that will be submitted.
             frame_type: "uint8" or "uint16".
         """
 
     def set_alpha(self, alpha: float) -> None:
-        """Change the share of the GAN for all batches that are submitted from now on.
+        """Change alpha, the GAN's share of the weights, for all batches that are submitted from now on.
 
         theta = (1 - alpha) * PSNR + alpha * GAN, Wang et al. 2018 (ESRGAN), section 3.4.
 
         Raises:
-            OptionError: alpha is not in [0, 1], or the model came without the weights of both endpoints.
+            OptionError: alpha is not in [0, 1], or the file with the weights of both endpoints is missing.
+            ClosedError: the session is closed.
         """
         raise OptionError(f"the {self.backend} session cannot set alpha {alpha:g}; export the model with that alpha")
 
     @abstractmethod
     def close(self) -> None:
-        """Wait for the work in flight, and free the device."""
+        """Wait for the submitted batches and free what the session holds; closing twice is allowed."""
 
     def __enter__(self) -> Self:
         return self
@@ -115,11 +121,18 @@ class ThreadedSession(Session):
                 f"the model takes frames of {fixed[1]}x{fixed[0]} only, "
                 f"this one has {batch.shape[2]}x{batch.shape[1]}; export it again without --shape"
             )
-        return self._workers.submit(self._run_padded, batch)
+        return self._start(lambda: self._run_padded(batch))
 
     def close(self) -> None:
         """See `Session.close`."""
         self._workers.shutdown(wait=True)
+
+    def _start(self, work: Callable[[], _Result]) -> Future[_Result]:
+        """Let a worker call `work`."""
+        try:
+            return self._workers.submit(work)
+        except RuntimeError as error:  # all that the executor raises after its shutdown
+            raise ClosedError(f"the {self.backend} session is closed; open another one with open_session") from error
 
     @contextmanager
     def _paused(self) -> Iterator[None]:
@@ -132,7 +145,7 @@ class ThreadedSession(Session):
                 resume.wait()
 
             for _ in range(self._streams):
-                self._workers.submit(park)
+                self._start(park)
             try:
                 parked.wait()
                 yield
@@ -158,16 +171,3 @@ class ThreadedSession(Session):
         results = [self._infer(np.ascontiguousarray(batch[at : at + step])) for at in range(0, len(batch), step)]
         joined = results[0] if len(results) == 1 else np.concatenate(results)
         return joined[:, : height * self.info.scale, : width * self.info.scale]
-
-
-def check_batch(batch: Frames) -> FrameType:
-    """Make sure that this is a batch of integer RGB frames, and return its type.
-
-    Raises:
-        OptionError: it is not.
-    """
-    if batch.dtype not in (np.uint8, np.uint16) or batch.ndim != 4 or batch.shape[3] != 3 or 0 in batch.shape:
-        raise OptionError(
-            f"a batch is uint8 or uint16 of shape (N, H, W, 3); received {batch.dtype} of shape {batch.shape}"
-        )
-    return frame_type_of(batch.dtype)

@@ -7,11 +7,11 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from pathlib import Path
 
 from esrgan_deploy.alpha import check_alpha, info_at_alpha
+from esrgan_deploy.arguments import StrPath, as_path, check_at_least, check_batch
 from esrgan_deploy.backends.names import ENGINE_SUFFIXES
-from esrgan_deploy.backends.session import Session, check_batch
+from esrgan_deploy.backends.session import Session
 from esrgan_deploy.cuda.arrays import DeviceFrames, device_array, stream_handle
 from esrgan_deploy.cuda.driver import Driver, open_driver
 from esrgan_deploy.cuda.pool import Pool
@@ -24,7 +24,7 @@ from esrgan_deploy.engine.run.loader import Loader
 from esrgan_deploy.engine.run.source import CachedEngines, EngineSource, OneEngine
 from esrgan_deploy.engine.run.workers import BatchTask, Workers
 from esrgan_deploy.engine.store.cache import EngineCache
-from esrgan_deploy.errors import MachineError, OptionError
+from esrgan_deploy.errors import ClosedError, MachineError, OptionError
 from esrgan_deploy.frame_io import Frames, FrameType
 
 
@@ -38,7 +38,7 @@ class TensorRTSession(Session):
 
     def __init__(
         self,
-        model: Path,
+        model: StrPath,
         *,
         batch: int | None = None,
         streams: int = 1,
@@ -70,9 +70,8 @@ class TensorRTSession(Session):
             ModelError: not a model or engine, or an engine for another machine.
             OptionError: a number out of range, or `refit` without the weights of the endpoints.
         """
-        for name, value in (("batch", batch), ("streams", streams)):
-            if value is not None and value < 1:
-                raise OptionError(f"{name} {value} is too small; give at least 1")
+        path = as_path(model)
+        check_at_least(1, batch=batch, streams=streams)
         settings = EngineOptions(Profile.fixed(1, 1, 1), refit=refit, optimization_level=optimization_level)
         with contextlib.ExitStack() as on_failure:
             self._driver = driver or open_driver(device)
@@ -83,11 +82,11 @@ class TensorRTSession(Session):
                 check_tensorrt(trt, self._driver.facts)
             self._source: EngineSource
             with self._driver.active():
-                if model.suffix in ENGINE_SUFFIXES:
-                    self._source = OneEngine(model, trt, self._driver)
+                if path.suffix in ENGINE_SUFFIXES:
+                    self._source = OneEngine(path, trt, self._driver)
                 else:
                     told = progress or (lambda phase, done, total: None)
-                    self._source = CachedEngines(model, trt, self._driver, cache or EngineCache(), settings, told)
+                    self._source = CachedEngines(path, trt, self._driver, cache or EngineCache(), settings, told)
             on_failure.pop_all()
         self.info = self._source.info
         self.backend = "tensorrt"
@@ -252,4 +251,4 @@ class TensorRTSession(Session):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise RuntimeError("the session is closed")
+            raise ClosedError("the tensorrt session is closed; open another one with open_session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import logging
 import re
 import signal
 import sys
@@ -58,6 +59,8 @@ def run(parser: Parser, command: Callable[[argparse.Namespace], None], argv: Seq
     _print_every_name()
     args = parser.parse_args(argv)
     previous = signal.signal(signal.SIGTERM, _interrupt)
+    log, warnings = logging.getLogger("esrgan_deploy"), logging.StreamHandler()  # to stderr, from WARNING on
+    log.addHandler(warnings)
     try:
         _check_paths(args)
         command(args)
@@ -80,6 +83,7 @@ def run(parser: Parser, command: Callable[[argparse.Namespace], None], argv: Seq
         return OUR_FAULT
     finally:
         signal.signal(signal.SIGTERM, previous)
+        log.removeHandler(warnings)
     return 0
 
 

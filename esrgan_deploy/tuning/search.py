@@ -8,6 +8,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.backends import gpu_comes_first
 from esrgan_deploy.backends.choice import Choice
 from esrgan_deploy.backends.int8 import int8_beside
@@ -32,7 +33,7 @@ SPENT_S = 13.0
 PHASE = "Tuning"
 
 
-def tune(model: Path, precision: CpuPrecision = "auto", progress: BuildProgress | None = None) -> Choice:
+def tune(model: StrPath, precision: CpuPrecision = "auto", progress: BuildProgress | None = None) -> Choice:
     """Time the ways to run `model` on this CPU, on noise, and save the fastest for this machine and model.
 
     If it cannot be saved, the remarks of the choice say so.
@@ -48,7 +49,7 @@ def tune(model: Path, precision: CpuPrecision = "auto", progress: BuildProgress 
         ModelError: the file, or its INT8 artefact, is damaged or of another kind.
         MachineError: no backend can run it here.
     """
-    start = perf_counter()
+    model, start = as_path(model), perf_counter()
     if gpu_comes_first(model):
         raise OptionError(f"{model}: runs on the GPU here, and there is nothing to tune; see esrgan-engine --help")
     graph, info = load_onnx(model)

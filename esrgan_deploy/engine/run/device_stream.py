@@ -13,7 +13,7 @@ from esrgan_deploy.cuda.driver import Driver
 from esrgan_deploy.cuda.pool import Block, Pool
 from esrgan_deploy.engine.options import Shape
 from esrgan_deploy.engine.run.host_streams import HostStreams, check_finite
-from esrgan_deploy.errors import OptionError
+from esrgan_deploy.errors import ClosedError, OptionError
 
 if TYPE_CHECKING:
     from esrgan_deploy.engine.run.execution import Context, Engine
@@ -149,7 +149,7 @@ class DeviceStream:
 
     def _check(self, run: _Run) -> None:
         if self._closed:
-            raise RuntimeError("the session is closed; check frames before")
+            raise ClosedError("the tensorrt session is closed; check frames before that")
         nbytes = run.mean_step * len(run.starts)
         with self._driver.active():
             on_host = self._pool.take(None, nbytes)

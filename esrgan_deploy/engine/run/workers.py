@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from esrgan_deploy.cuda.driver import Driver
 from esrgan_deploy.engine.run.host_streams import BatchBuffers, HostStreams
-from esrgan_deploy.errors import MachineError
+from esrgan_deploy.errors import ClosedError, MachineError
 from esrgan_deploy.frame_io import Frames
 
 Step: TypeAlias = Callable[[], None]
@@ -38,11 +38,11 @@ class Workers:
         """Let the feeder run `step` after all earlier ones.
 
         Raises:
-            RuntimeError: after `close`.
+            ClosedError: after `close`.
         """
         with self._gate:
             if self._closed:
-                raise RuntimeError("the session is closed")
+                raise ClosedError("the tensorrt session is closed; open another one with open_session")
             self._queues[0].put(step)
 
     def finish(self, step: Step) -> None:

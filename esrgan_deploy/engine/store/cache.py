@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esrgan_deploy.alpha import endpoints_path
+from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.engine.build.plan import Plan, build_plan
 from esrgan_deploy.engine.build.progress import BuildProgress
 from esrgan_deploy.engine.machine import Machine, this_machine
@@ -45,9 +46,9 @@ class EngineCache:
             that is removed at the end of the process.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: StrPath | None = None) -> None:
         self._given = folder is not None
-        self._files = EngineFolder(folder or user_cache_or_temporary("engines"))
+        self._files = EngineFolder(user_cache_or_temporary("engines") if folder is None else as_path(folder))
 
     @property
     def folder(self) -> Path:
@@ -58,7 +59,7 @@ class EngineCache:
         self,
         trt: TensorRT,
         facts: DeviceFacts | None,
-        model: Path,
+        model: StrPath,
         options: EngineOptions,
         *,
         free_memory: int | None = None,
@@ -84,6 +85,7 @@ class EngineCache:
             MachineError: no GPU, not enough memory, or the build failed.
         """
         machine = this_machine(trt, facts)
+        model = as_path(model)
         model_sha256 = hashlib.sha256(_read(model)).hexdigest()
         request = _BuildRequest(engine_key(model_sha256, machine, options), trt, machine, model, model_sha256, options)
         engine, _ = self._lookup(request.key)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from esrgan_deploy.alpha import endpoints_path
+from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.engine.machine import Machine
 from esrgan_deploy.engine.options import EngineOptions
 from esrgan_deploy.errors import ModelError, OptionError
@@ -186,12 +187,13 @@ def write_sidecar(engine: Path, sidecar: Sidecar) -> None:
         partial.write_text(json.dumps(sidecar.to_json(), indent=1) + "\n", encoding="utf-8", newline="\n")
 
 
-def open_engine(path: Path) -> EngineFile:
+def open_engine(path: StrPath) -> EngineFile:
     """Open an engine by reading its sidecar.
 
     Raises:
         ModelError: no such file, no engine, or its sidecar is missing or damaged.
     """
+    path = as_path(path)
     try:
         with path.open("rb") as file:
             start = file.read(len(_MAGIC[0]))

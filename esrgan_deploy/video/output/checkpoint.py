@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
+from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.errors import OutputError
 from esrgan_deploy.system.files import sync_folder
 from esrgan_deploy.system.locks import locked_if_free
@@ -95,8 +96,9 @@ class Checkpoint:
                     path.unlink()
 
 
-def parts_of(target: Path) -> Path:
+def parts_of(target: StrPath) -> Path:
     """The folder that keeps the finished segments of a target until it is finished."""
+    target = as_path(target)
     return target.with_name(f"{target.name}.parts")
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice, pairwise
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -20,6 +21,7 @@ from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.errors import MediaError, OptionError, OutputError
 from esrgan_deploy.system.files import replacing
 from esrgan_deploy.system.paths import file_url
@@ -50,8 +52,8 @@ _Y4M_FORMAT = "yuv4mpegpipe"
 
 
 def upscale_pipe(
-    source: Path | BinaryIO,
-    target: Path | BinaryIO,
+    source: StrPath | BinaryIO,
+    target: StrPath | BinaryIO,
     upscaler: Upscaler,
     options: VideoOptions | None = None,
     *,
@@ -77,6 +79,7 @@ def upscale_pipe(
     begin, counts = time.perf_counter(), replace(upscaler.counts)
     options = options or VideoOptions()
     check_options(options)
+    source, target = (as_path(end) if isinstance(end, (str, PathLike)) else end for end in (source, target))
     if not isinstance(target, Path):
         _refuse_options_of_files(options)
     with contextlib.ExitStack() as stack:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.video.output.checkpoint import open_checkpoint
 from esrgan_deploy.video.run.finish import VideoSummary, finish, missing
 from esrgan_deploy.video.run.frames import FrameProgress, upscale_segments
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 def upscale_video(
-    source: Path,
-    target: Path,
+    source: StrPath,
+    target: StrPath,
     upscaler: Upscaler,
     options: VideoOptions | None = None,
     *,
@@ -54,6 +54,7 @@ def upscale_video(
     """
     begin, counts = time.perf_counter(), replace(upscaler.counts)
     options = options or VideoOptions()
+    source, target = as_path(source), as_path(target)
     job = prepare_job(source, target, options, upscaler.identity(), upscaler.output_size, note)
     with open_checkpoint(target, job.identity, resume=resume) as checkpoint:
         resumed = checkpoint.resumed

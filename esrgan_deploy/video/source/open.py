@@ -20,6 +20,7 @@ from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.errors import MediaError
 from esrgan_deploy.system.paths import file_url
 from esrgan_deploy.video.info import (
@@ -59,7 +60,7 @@ _SITING = {(b"\1", b"\1"): "topleft", (b"\1", b"\2"): "left", (b"\2", b"\1"): "t
 
 
 def probe(
-    path: Path, *, stream: int | None = None, deinterlace: bool = False, protocols: tuple[str, ...] = ()
+    path: StrPath, *, stream: int | None = None, deinterlace: bool = False, protocols: tuple[str, ...] = ()
 ) -> VideoInfo:
     """Open `path`, decode its first frame and describe the clip.
 
@@ -74,6 +75,7 @@ def probe(
             Dolby Vision, interlaced, an alpha channel, an unknown matrix, several video streams. The message says what
             to do.
     """
+    path = as_path(path)
     with open_clip(path, protocols) as clip:
         chosen = _video_stream(clip, path, stream)
         first = _first_frame(clip, chosen, path)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from esrgan_deploy import MachineError, ModelInfo, OptionError
+from esrgan_deploy import ClosedError, MachineError, ModelInfo, OptionError
 from esrgan_deploy.cuda import dlpack
 from esrgan_deploy.cuda.arrays import LEGACY
 from fake_cuda import FakeDriver
@@ -319,14 +319,14 @@ def test_frames_of_a_network_that_overflowed_are_found_when_asked(machine, tmp_p
         result = session.run_device(on_gpu(machine.driver, bad))
         with pytest.raises(MachineError, match="--bf16"):
             result.check()
-    with pytest.raises(RuntimeError, match="closed"):
+    with pytest.raises(ClosedError, match="closed"):
         result.check()
 
 
 def test_a_closed_session_runs_nothing(machine, unshuffle_x2, rng):
     session = machine.session(unshuffle_x2)
     session.close()
-    with pytest.raises(RuntimeError, match="closed"):
+    with pytest.raises(ClosedError, match="closed"):
         session.run_device(on_gpu(machine.driver, random_frames(rng, 1, 4, 4)))
 
 

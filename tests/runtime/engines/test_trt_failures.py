@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from esrgan_deploy import MachineError, ModelInfo, OptionError
+from esrgan_deploy import ClosedError, MachineError, ModelInfo, OptionError
 from esrgan_deploy.engine.run.workers import Workers
 from fake_cuda import FakeDriver
 from fake_gpu import doubled, fake_machine, random_frames
@@ -111,7 +111,7 @@ def test_close_finishes_what_was_submitted(cache, unshuffle_x2, rng):
             np.testing.assert_array_equal(future.result(), doubled(frames))
         session.close()
         for use in (lambda: session.submit(batches[0]), lambda: session.prepare((1, 4, 4), "uint8")):
-            with pytest.raises(RuntimeError, match="closed"):
+            with pytest.raises(ClosedError, match="closed"):
                 use()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("esrgan-tensorrt")]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.backends.names import GPU_BACKENDS
 from esrgan_deploy.errors import MachineError, MediaError, ModelError, OptionError
 from esrgan_deploy.tile_reuse import Counts
@@ -47,8 +48,8 @@ NO_NODE_S = 600.0
 
 
 def upscale_on_ray(
-    source: Path,
-    target: Path,
+    source: StrPath,
+    target: StrPath,
     spec: UpscalerSpec,
     options: VideoOptions | None = None,
     *,
@@ -82,6 +83,7 @@ def upscale_on_ray(
     """
     begin = time.perf_counter()
     options = options or VideoOptions()
+    source, target = as_path(source), as_path(target)
     if options.preview:
         raise OptionError("--preview does not work with --ray: the frames are on other machines; leave out one of them")
     with ray_connection(address):
@@ -104,7 +106,7 @@ class _Workers:
             MachineError: no node is large enough, or the first one cannot do it.
         """
         self._spec = spec
-        self._model = worker.StoredObject(_put(_bytes_of(spec.model))) if spec.model else None
+        self._model = worker.StoredObject(_put(_bytes_of(as_path(spec.model)))) if spec.model else None
         self._prepare(worker_resources(spec.backend, spec.threads))
         self.identity: dict[str, Any] = self._call(worker.identify)
         """See `Upscaler.identity`."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
+from esrgan_deploy.arguments import StrPath
 from esrgan_deploy.backends import open_session
 from esrgan_deploy.backends.names import CpuPrecision
 from esrgan_deploy.upscaler import Upscaler
@@ -17,7 +17,7 @@ class UpscalerSpec:
     The fields are those of `open_session` and `Upscaler`.
     """
 
-    model: Path | None
+    model: StrPath | None
     """An ONNX file, which is sent to the workers; None: with the backend "reference" only."""
     backend: str = "auto"
     precision: CpuPrecision = "auto"
