@@ -110,10 +110,12 @@ def user_cache(name: str = "") -> Path:
     Raises:
         OutputError: there is no home folder.
     """
-    import platformdirs
-
     try:
+        import platformdirs
+
         folder = platformdirs.user_cache_path("esrgan-deploy", appauthor=False)
+    except ImportError:  # where os has no getuid, for instance on WASI
+        folder = Path(os.environ.get("XDG_CACHE_HOME", "")) / "esrgan-deploy"
     except RuntimeError:
         folder = Path()
     if not folder.is_absolute():
