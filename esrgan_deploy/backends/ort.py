@@ -6,11 +6,11 @@ import re
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from esrgan_deploy.alpha import load_at_alpha
 from esrgan_deploy.arguments import StrPath, as_path
-from esrgan_deploy.backends.session import ThreadedSession
+from esrgan_deploy.backends.session import ModelSession
 from esrgan_deploy.errors import BackendMissingError, MachineError, ModelError
 from esrgan_deploy.frame_io import Frames, FrameType, attach_frame_io, frame_type_of
+from esrgan_deploy.model import load_onnx
 from esrgan_deploy.network_memory import largest_tile
 from esrgan_deploy.system.cpu import default_threads
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import onnx
 
 
-class OrtSession(ThreadedSession):
+class OrtSession(ModelSession):
     """Runs one ONNX Runtime session per frame type, created when the first frame of that type arrives."""
 
     any_shape = True
@@ -35,29 +35,19 @@ class OrtSession(ThreadedSession):
             ModelError: not a model that this backend runs.
         """
         check_installed("ort")
-        self._path = path = as_path(model)
-        self._alpha: float | None = None
-        graph, info = load_at_alpha(path, self._alpha)
+        path = as_path(model)
+        graph, info = load_onnx(path)
         if info.precision == "bf16":
             raise ModelError(
                 f"{path}: is bf16, which ONNX Runtime cannot compute; use -b openvino, or export it as fp32 or fp16"
             )
         # By default ONNX Runtime uses all cores, whatever the container's quota is.
         self._threads = threads or default_threads()
-        super().__init__(info, "ort", precision="fp32" if info.precision == "fp16" else info.precision)
+        super().__init__(path, info, "ort", precision="fp32" if info.precision == "fp16" else info.precision)
         self.largest_untiled = largest_tile(graph, "ort") or self.largest_untiled
-        self._sessions: dict[FrameType, Any] = {"uint8": self._open(graph, "uint8")}
+        self._loaded["uint8"] = self._load(graph, "uint8")
 
-    def set_alpha(self, alpha: float) -> None:
-        """See `Session.set_alpha`. The new model is loaded while the old one still works, and then replaces it."""
-        if alpha == self.info.alpha:
-            return
-        graph, info = load_at_alpha(self._path, alpha)
-        sessions = {frame_type: self._open(graph, frame_type) for frame_type in tuple(self._sessions)}
-        with self._paused():
-            self.info, self._alpha, self._sessions = info, alpha, sessions
-
-    def _open(self, graph: onnx.ModelProto, frame_type: FrameType):  # type: ignore[no-untyped-def]  # noqa: ANN202  # onnxruntime has no types
+    def _load(self, graph: onnx.ModelProto, frame_type: FrameType) -> Any:  # noqa: ANN401  # onnxruntime has no types
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -70,11 +60,9 @@ class OrtSession(ThreadedSession):
             raise ModelError(f"{self._path}: ONNX Runtime cannot load it: {first_line(error)}") from error
 
     def _infer(self, frame: Frames) -> Frames:
-        frame_type = frame_type_of(frame.dtype)
-        if frame_type not in self._sessions:
-            self._sessions[frame_type] = self._open(load_at_alpha(self._path, self._alpha)[0], frame_type)
+        session = self._loaded_for(frame_type_of(frame.dtype))
         try:
-            result: Frames = self._sessions[frame_type].run(None, {"frames_in": frame})[0]
+            result: Frames = session.run(None, {"frames_in": frame})[0]
         except Exception as error:
             raise MachineError(
                 f"{self._path}: ONNX Runtime failed on a {frame.shape[2]}x{frame.shape[1]} frame: "

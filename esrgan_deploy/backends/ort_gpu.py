@@ -9,23 +9,21 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from esrgan_deploy.alpha import load_at_alpha
 from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.backends import ort_engines, ort_libraries
 from esrgan_deploy.backends.ort import check_installed, first_line
-from esrgan_deploy.backends.session import ThreadedSession
+from esrgan_deploy.backends.session import ModelSession
 from esrgan_deploy.cuda.gpu import DeviceFacts, check_driver, find_gpu
 from esrgan_deploy.errors import BackendMissingError, EsrganError, MachineError, ModelError
 from esrgan_deploy.frame_io import Frames, FrameType, attach_frame_io, frame_type_of
+from esrgan_deploy.model import load_onnx
 from esrgan_deploy.system.paths import writable_cache
 
 if TYPE_CHECKING:
@@ -52,8 +50,10 @@ class SessionKey(NamedTuple):
     frame_type: FrameType
 
 
-class OrtGpuSession(ThreadedSession):
+class OrtGpuSession(ModelSession):
     """Runs one ONNX Runtime session per shape and type of frames, created by `prepare` or for the first frames."""
+
+    kept = KEPT_SHAPES
 
     def __init__(
         self, model: StrPath, backend: str = "ort-cuda", *, device: Device = "cuda", cache: StrPath | None = None
@@ -72,21 +72,18 @@ class OrtGpuSession(ThreadedSession):
             MachineError: no GPU or driver, or a library of CUDA, cuDNN or TensorRT is missing.
         """
         check_installed(backend if device == "cuda" else "ort")
-        self._path = path = as_path(model)
+        path = as_path(model)
         self._device, self._cache = device, None if cache is None else as_path(cache)
-        self._alpha: float | None = None
-        self._graph, info = load_at_alpha(path, self._alpha)
+        graph, info = load_onnx(path)
         if info.precision == "bf16":
             raise ModelError(
                 f"{path}: is bf16, which ONNX Runtime cannot compute; use -b tensorrt, or export it as fp32 or fp16"
             )
         self._provider = PROVIDERS[backend] if device == "cuda" else "CPUExecutionProvider"
         self._facts = check_machine(backend, self._provider) if device == "cuda" else None
-        super().__init__(info, backend, _precision(backend, info.precision))
-        self._takes_batches = not self._graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value
+        super().__init__(path, info, backend, _precision(backend, info.precision))
+        self._takes_batches = not graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value
         self._announced: dict[tuple[int, int, FrameType], int] = {}
-        self._opening = Lock()
-        self._bound: OrderedDict[SessionKey, _BoundSession] = OrderedDict()
         self._try_out()
 
     def prepare(self, shape: tuple[int, int, int], frame_type: FrameType) -> None:
@@ -94,21 +91,7 @@ class OrtGpuSession(ThreadedSession):
         if self.info.fixed_size in (None, shape[1:]):  # else `submit` refuses
             height, width = (size + -size % self.info.multiple_of for size in shape[1:])
             self._announced[height, width, frame_type] = shape[0]
-            self._bound_for(self._key(shape[0], height, width, frame_type))
-
-    def set_alpha(self, alpha: float) -> None:
-        """See `Session.set_alpha`. New sessions are made while the old ones still work, and then replace them."""
-        if alpha == self.info.alpha:
-            return
-        graph, info = load_at_alpha(self._path, alpha)
-        bound = OrderedDict((key, self._open(graph, key)) for key in tuple(self._bound))
-        with self._paused():
-            self.info, self._alpha, self._graph, self._bound = info, alpha, graph, bound
-
-    def close(self) -> None:
-        """See `Session.close`."""
-        super().close()
-        self._bound.clear()
+            self._loaded_for(self._key(shape[0], height, width, frame_type))
 
     def _frames_at_once(self, batch: Frames) -> int:
         """As many frames as were announced for this shape, if the model takes more than one."""
@@ -119,7 +102,9 @@ class OrtGpuSession(ThreadedSession):
 
     def _infer(self, frames: Frames) -> Frames:
         count, height, width = frames.shape[:3]
-        bound = self._bound_for(self._key(self._frames_at_once(frames), height, width, frame_type_of(frames.dtype)))
+        bound: _BoundSession = self._loaded_for(
+            self._key(self._frames_at_once(frames), height, width, frame_type_of(frames.dtype))
+        )
         try:
             return bound.run(frames)
         except Exception as error:  # onnxruntime's exception classes differ by version
@@ -130,16 +115,6 @@ class OrtGpuSession(ThreadedSession):
 
     def _key(self, frames: int, height: int, width: int, frame_type: FrameType) -> SessionKey:
         return SessionKey(frames if self._takes_batches else 1, height, width, frame_type)
-
-    def _bound_for(self, key: SessionKey) -> _BoundSession:
-        """The session for `key`, created if it is missing."""
-        with self._opening:
-            if key not in self._bound:
-                while len(self._bound) >= KEPT_SHAPES:  # before the new one is created, so that its memory is free
-                    self._bound.popitem(last=False)
-                self._bound[key] = self._open(self._graph, key)
-            self._bound.move_to_end(key)
-            return self._bound[key]
 
     def _try_out(self) -> None:
         """Load a network of one node, so that a provider that does not work fails now and not with the first frames."""
@@ -158,7 +133,7 @@ class OrtGpuSession(ThreadedSession):
                 "check the NVIDIA driver with nvidia-smi, or choose -b ort"
             ) from error
 
-    def _open(self, graph: onnx.ModelProto, key: SessionKey) -> _BoundSession:
+    def _load(self, graph: onnx.ModelProto, key: SessionKey) -> _BoundSession:
         """Create a session with its buffers for this shape, with CUDA graphs unless the network cannot be captured."""
         pairs = key.frame_type == "uint16" and self.backend == "ort-tensorrt"
         framed = at_shape(attach_frame_io(graph, key.frame_type, byte_pairs=pairs), key, self.info.scale)

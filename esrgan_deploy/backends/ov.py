@@ -5,17 +5,16 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from esrgan_deploy.alpha import load_at_alpha
 from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.backends.first_use import openvino_first_use
 from esrgan_deploy.backends.names import CpuPrecision
 from esrgan_deploy.backends.ov_graph import unsigned_activations, widen_last_convolution
-from esrgan_deploy.backends.session import ThreadedSession
+from esrgan_deploy.backends.session import ModelSession
 from esrgan_deploy.errors import BackendMissingError, MachineError, ModelError, OptionError
 from esrgan_deploy.frame_io import Frames, FrameType, attach_frame_io, frame_type_of
+from esrgan_deploy.model import load_onnx
 from esrgan_deploy.network_memory import largest_tile
 from esrgan_deploy.system.cpu import default_threads, features
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     import onnx
 
 
-class OpenVinoSession(ThreadedSession):
+class OpenVinoSession(ModelSession):
     """Runs one compiled model per frame type, which takes frames of any size."""
 
     any_shape = True
@@ -60,9 +59,8 @@ class OpenVinoSession(ThreadedSession):
         except ImportError as error:
             raise BackendMissingError("-b openvino needs OpenVINO: pip install 'esrgan-deploy[cpu]'") from error
         openvino_first_use()
-        self._path = path = as_path(model)
-        self._alpha: float | None = None
-        graph, info = load_at_alpha(path, self._alpha)
+        path = as_path(model)
+        graph, info = load_onnx(path)
         self._core = openvino.Core()
         has_bf16 = cpu_has_bf16()
         if precision == "bf16" and not has_bf16:
@@ -70,22 +68,12 @@ class OpenVinoSession(ThreadedSession):
         if precision == "int8" and info.precision != "int8":
             raise OptionError(f"{path}: is {info.precision}; for int8 name its INT8 artefact, or use open_session")
         self._floats = ("bf16" if has_bf16 else "fp32") if precision in ("auto", "int8") else precision
-        super().__init__(info, "openvino", "int8" if info.precision == "int8" else self._floats, streams)
+        super().__init__(path, info, "openvino", "int8" if info.precision == "int8" else self._floats, streams)
         self._config = _settings(threads, streams, None if cache is None else as_path(cache))
         self.largest_untiled = largest_tile(graph, "openvino", streams) or self.largest_untiled
-        self._compiling = Lock()
-        self._requests: dict[FrameType, SimpleQueue[Any]] = {"uint8": self._compile(graph, "uint8")}
+        self._loaded["uint8"] = self._load(graph, "uint8")
 
-    def set_alpha(self, alpha: float) -> None:
-        """See `Session.set_alpha`. The new model is compiled while the old one still works, and then replaces it."""
-        if alpha == self.info.alpha:
-            return
-        graph, info = load_at_alpha(self._path, alpha)
-        requests = {frame_type: self._compile(graph, frame_type) for frame_type in tuple(self._requests)}
-        with self._paused():
-            self.info, self._alpha, self._requests = info, alpha, requests
-
-    def _compile(self, graph: onnx.ModelProto, frame_type: FrameType) -> SimpleQueue[Any]:
+    def _load(self, graph: onnx.ModelProto, frame_type: FrameType) -> SimpleQueue[Any]:
         """Compile the model, and create an infer request for each stream; each request is put back after its use."""
         hint = "bf16" if self._floats == "bf16" and frame_type == "uint8" else "f32"
         data = attach_frame_io(_fastest_form(graph, self.info.scale), frame_type).SerializeToString()
@@ -101,11 +89,8 @@ class OpenVinoSession(ThreadedSession):
         return requests
 
     def _infer(self, frame: Frames) -> Frames:
-        frame_type = frame_type_of(frame.dtype)
-        with self._compiling:
-            if frame_type not in self._requests:
-                self._requests[frame_type] = self._compile(load_at_alpha(self._path, self._alpha)[0], frame_type)
-        request = self._requests[frame_type].get()
+        requests = self._loaded_for(frame_type_of(frame.dtype))
+        request = requests.get()
         try:
             request.infer({"frames_in": frame}, share_inputs=True)
             # The output tensor belongs to the request and is overwritten by the next frame.
@@ -116,7 +101,7 @@ class OpenVinoSession(ThreadedSession):
                 "a smaller --tile needs less memory"
             ) from error
         finally:
-            self._requests[frame_type].put(request)
+            requests.put(request)
         return result
 
 

@@ -6,18 +6,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Barrier, Event, Lock
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from esrgan_deploy.alpha import load_at_alpha
 from esrgan_deploy.arguments import check_batch
-from esrgan_deploy.errors import ClosedError, OptionError
+from esrgan_deploy.errors import ClosedError, ModelError, OptionError
 from esrgan_deploy.frame_io import Frames, FrameType
 from esrgan_deploy.model import ModelInfo
 
 if TYPE_CHECKING:
+    import onnx
     from typing_extensions import Self
 
 _Result = TypeVar("_Result")
@@ -171,3 +174,53 @@ class ThreadedSession(Session):
         results = [self._infer(np.ascontiguousarray(batch[at : at + step])) for at in range(0, len(batch), step)]
         joined = results[0] if len(results) == 1 else np.concatenate(results)
         return joined[:, : height * self.info.scale, : width * self.info.scale]
+
+
+class ModelSession(ThreadedSession):
+    """A ThreadedSession of an ONNX file, which loads the network for each kind of batch and for each alpha."""
+
+    kept: int = 2
+    """How many kinds of batches stay loaded; the one unused for the longest time is dropped. 2: both frame types."""
+
+    def __init__(self, path: Path, info: ModelInfo, backend: str, precision: str, streams: int = 1) -> None:
+        """`path`: the ONNX file, which `info` describes."""
+        super().__init__(info, backend, precision, streams)
+        self._path = path
+        self._alpha: float | None = None
+        self._loading = Lock()
+        self._loaded: dict[Any, Any] = {}
+        """What `_load` made, by kind of batch, the one used last at the end."""
+
+    def set_alpha(self, alpha: float) -> None:
+        """See `Session.set_alpha`. New networks are loaded while the old ones still work, and then replace them."""
+        if alpha == self.info.alpha:
+            return
+        graph, info = load_at_alpha(self._path, alpha)
+        with self._loading:
+            kinds = tuple(self._loaded)
+        loaded = {kind: self._load(graph, kind) for kind in kinds}
+        with self._paused():
+            self.info, self._alpha, self._loaded = info, alpha, loaded
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        super().close()
+        self._loaded.clear()
+
+    def _loaded_for(self, kind: Any) -> Any:  # noqa: ANN401
+        """What `_load` makes for this kind of batch, made when it is first needed."""
+        with self._loading:
+            if kind in self._loaded:
+                self._loaded[kind] = self._loaded.pop(kind)
+            else:
+                while len(self._loaded) >= self.kept:  # before the new one is loaded, so that its memory is free
+                    del self._loaded[next(iter(self._loaded))]
+                graph, info = load_at_alpha(self._path, self._alpha)
+                if info.file_sha256 != self.info.file_sha256:
+                    raise ModelError(f"{self._path}: was changed since it was opened; open it again")
+                self._loaded[kind] = self._load(graph, kind)
+            return self._loaded[kind]
+
+    @abstractmethod
+    def _load(self, graph: onnx.ModelProto, kind: Any) -> Any:  # noqa: ANN401
+        """Load `graph` into the backend for one kind of batch, for instance for a frame type."""

@@ -88,6 +88,19 @@ def test_values_outside_the_range_are_clamped_not_wrapped(tmp_path, backend):
         assert session.run(batch)[0, :, :, 0].ravel().tolist() == [0, 26, 154, 255]
 
 
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_a_model_that_was_changed_meanwhile_is_not_mixed_with_the_one_that_was_opened(blur_x2, tmp_path, backend):
+    """The network for the other type of frames is read from the file when it is first needed."""
+    path = tmp_path / "net.onnx"
+    path.write_bytes(blur_x2.read_bytes())
+    with open_session(path, backend) as session:
+        session.run(np.zeros((1, 8, 8, 3), np.uint8))
+        path.write_bytes(BUNDLED.read_bytes())
+        session.run(np.zeros((1, 8, 8, 3), np.uint8))
+        with pytest.raises(ModelError, match=r"net\.onnx: was changed since it was opened"):
+            session.run(np.zeros((1, 8, 8, 3), np.uint16))
+
+
 def test_compiled_models_are_cached_and_give_the_same_result(blur_x2, rng, tmp_path):
     batch = rng.integers(0, 256, (1, 9, 11, 3)).astype(np.uint8)
     results = []

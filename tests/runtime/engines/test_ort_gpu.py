@@ -81,7 +81,7 @@ def test_results_survive_the_next_run(batches_x2, rng, backend):
 
 def test_buffers_stay_where_they_are_and_are_what_the_network_writes_to(batches_x2, rng):
     def addresses():
-        (bound,) = session._bound.values()
+        (bound,) = session._loaded.values()
         (written,) = bound._binding.get_outputs()
         assert written.data_ptr() == bound._output.data_ptr()
         return bound._input.data_ptr(), bound._output.data_ptr()
@@ -103,10 +103,10 @@ def test_announced_batches_are_filled_up(batches_x2, rng, monkeypatch):
     batch = frames_of(rng, (10, 6, 8))
     with OrtGpuSession(batches_x2, device="cpu") as session:
         session.prepare((4, 6, 8), "uint8")
-        assert [key.frames for key in session._bound] == [4]  # made before the first frame
+        assert [key.frames for key in session._loaded] == [4]  # made before the first frame
         np.testing.assert_array_equal(session.run(batch), batch.repeat(2, 1).repeat(2, 2))
         np.testing.assert_array_equal(session.run(batch[:1]), batch[:1].repeat(2, 1).repeat(2, 2))
-        assert [key.frames for key in session._bound] == [4]
+        assert [key.frames for key in session._loaded] == [4]
     assert ran == [4, 4, 2, 1]
 
 
@@ -115,7 +115,7 @@ def test_a_model_of_single_frames_gets_them_one_by_one(blur_x2, rng):
     with OrtGpuSession(blur_x2, device="cpu") as session:
         session.prepare((3, 6, 8), "uint8")
         together = session.run(batch)
-        assert [key.frames for key in session._bound] == [1]
+        assert [key.frames for key in session._loaded] == [1]
         np.testing.assert_array_equal(together, np.concatenate([session.run(frame[None]) for frame in batch]))
 
 
@@ -125,7 +125,7 @@ def test_sizes_that_the_network_cannot_take_are_padded_and_cropped(unshuffle_x2,
     with OrtGpuSession(unshuffle_x2, device="cpu") as session:
         session.prepare((2, height, width), "uint8")
         np.testing.assert_array_equal(session.run(batch), batch.repeat(2, 1).repeat(2, 2))
-        assert len(session._bound) == 1
+        assert len(session._loaded) == 1
 
 
 def test_the_shape_unused_for_longest_gives_its_memory_back(batches_x2, rng):
@@ -134,9 +134,9 @@ def test_the_shape_unused_for_longest_gives_its_memory_back(batches_x2, rng):
         for size in (*sizes[:-1], sizes[0], sizes[-1], *sizes):
             batch = frames_of(rng, (1, *size))
             np.testing.assert_array_equal(session.run(batch), batch.repeat(2, 1).repeat(2, 2))
-            assert len(session._bound) <= KEPT_SHAPES
+            assert len(session._loaded) <= KEPT_SHAPES
             if size == sizes[-1]:
-                assert {(key.height, key.width) for key in session._bound} == {sizes[0], *sizes[2:]}
+                assert {(key.height, key.width) for key in session._loaded} == {sizes[0], *sizes[2:]}
                 break
 
 
@@ -179,7 +179,7 @@ def test_a_model_of_a_fixed_size_refuses_others_without_building_for_them(tmp_pa
         assert upscaler.upscale(frames_of(rng, (6, 8))).shape == (12, 16, 3)
         with pytest.raises(OptionError, match="8x6 only, this one has 8x7"):
             upscaler.upscale(frames_of(rng, (7, 8)))
-        assert len(upscaler.session._bound) == 1
+        assert len(upscaler.session._loaded) == 1
 
 
 @pytest.mark.parametrize("words", ["CUDA Graph", "graph capture"])  # of ONNX Runtime 1.20, and of 1.31
