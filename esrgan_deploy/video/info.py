@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -165,10 +166,15 @@ class VideoInfo:
     protocols: tuple[str, ...] = ()
     """What a playlist may open beside local files, for instance "https", "tls", "tcp"."""
 
+    @cached_property
+    def samples(self) -> Samples:
+        """What a frame holds."""
+        return samples_of(self.pixel_format)
+
     @property
     def bits(self) -> int:
         """Bits per sample."""
-        return samples_of(self.pixel_format).bits
+        return self.samples.bits
 
     @property
     def usual_duration(self) -> int:

@@ -27,7 +27,6 @@ from esrgan_deploy.video.info import (
     Samples,
     StaticHdr,
     VideoInfo,
-    samples_of,
 )
 from esrgan_deploy.video.output.hdr import with_hdr
 
@@ -178,7 +177,7 @@ def output_pixel_format(info: VideoInfo, codec: str, height: int, width: int) ->
     Raises:
         OutputError: the codec cannot hold that; the message names one that can.
     """
-    samples = samples_of(info.pixel_format)
+    samples = info.samples
     bits = next(depth for depth in DEPTHS if depth >= samples.bits)
     subsampling = samples.subsampling if samples.family == "yuv" else "420"
 

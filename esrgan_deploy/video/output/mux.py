@@ -97,18 +97,16 @@ def _opened(
 ) -> Iterator[_Output]:
     """Create a file, or write `into` memory, with a header for the upscaled video and all other streams of a clip."""
     name = FORMATS[path.suffix.lower()]
+    _refuse_pixel_shape(name, info, settings)
     covers = cover_art(info) if name == "matroska" else {}
     with open_clip(info.path, info.protocols) as source:
-        # Without "bitexact" Matroska holds random numbers, and no two runs would give the same bytes.
-        options = {"fflags": "+bitexact"} if name == "matroska" else {"movie_timescale": _movie_timescale(source, info)}
-        container = av.open(into or file_url(str(path)), "w", format=name, container_options=options, **KEEP_TAG_BYTES)
+        container = av.open(into or file_url(str(path)), "w", format=name, **KEEP_TAG_BYTES)
         try:
-            _refuse_pixel_shape(name, info, settings)
             stream = add_stream(container, settings, info)
             _copy_tags(source.streams[info.stream], stream)
             start_s = span.start_s or _start_of_clock(source)
             stream_copy = _StreamCopy(source, container, info, start_s, span, covers)
-            _start(container, info, settings.codec)
+            _write_header(container, source, info, settings.codec)
             yield _Output(container, stream, stream_copy, info.time_base, start_s)
         except OSError as error:
             if isinstance(error, FFmpegError):  # of a write: errors of reading are mapped to MediaError
@@ -128,7 +126,12 @@ def _refuse_pixel_shape(name: str, info: VideoInfo, settings: EncoderSettings) -
         )
 
 
-def _start(container: OutputContainer, info: VideoInfo, codec: str) -> None:
+def _write_header(container: OutputContainer, source: InputContainer, info: VideoInfo, codec: str) -> None:
+    if container.format.name == "matroska":
+        # Without it Matroska holds random numbers, and no two runs would give the same bytes.
+        container.container_options["fflags"] = "+bitexact"
+    else:
+        container.container_options["movie_timescale"] = _movie_timescale(source, info)
     try:
         container.start_encoding()
     except OSError:

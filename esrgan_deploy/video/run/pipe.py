@@ -41,7 +41,7 @@ from esrgan_deploy.video.run.job import check_target
 from esrgan_deploy.video.run.options import VideoOptions, check_options
 from esrgan_deploy.video.run.preview import Preview
 from esrgan_deploy.video.source.decode import DecodedFrame, decoded_frames, deinterlaced
-from esrgan_deploy.video.source.open import describe, probe
+from esrgan_deploy.video.source.open import describe, probe_file
 from esrgan_deploy.video.source.scan import scan_packets
 from esrgan_deploy.video.source.segments import Segment, times_within, wanted_part
 
@@ -79,7 +79,7 @@ def upscale_pipe(
     begin, counts = time.perf_counter(), replace(upscaler.counts)
     options = options or VideoOptions()
     check_options(options)
-    source, target = (as_path(end) if isinstance(end, (str, PathLike)) else end for end in (source, target))
+    source, target = (as_path(value) if isinstance(value, (str, PathLike)) else value for value in (source, target))
     if not isinstance(target, Path):
         _refuse_options_of_files(options)
     with contextlib.ExitStack() as stack:
@@ -145,7 +145,7 @@ class _Frames:
 
 
 def _from_file(path: Path, options: VideoOptions) -> _Frames:
-    info = probe(path, stream=options.stream, deinterlace=options.deinterlace, protocols=options.protocols)
+    info = probe_file(path, options.stream, deinterlace=options.deinterlace, protocols=options.protocols)
     scan = scan_packets(info)
     begin, end = wanted_part(info, scan, options.frames, options.duration_s)
     times = times_within(scan.times, begin, end)

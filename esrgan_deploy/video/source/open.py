@@ -75,7 +75,11 @@ def probe(
             Dolby Vision, interlaced, an alpha channel, an unknown matrix, several video streams. The message says what
             to do.
     """
-    path = as_path(path)
+    return probe_file(as_path(path), stream, deinterlace=deinterlace, protocols=protocols)
+
+
+def probe_file(path: Path, stream: int | None, *, deinterlace: bool, protocols: tuple[str, ...]) -> VideoInfo:
+    """See `probe`."""
     with open_clip(path, protocols) as clip:
         chosen = _video_stream(clip, path, stream)
         first = _first_frame(clip, chosen, path)
@@ -117,7 +121,7 @@ def describe(
         frame_rate=rate,
         duration_s=float(duration) or None,
         time_base=time_base,
-        colour=_colour_of(first),
+        colour=_colour_of(first, samples_of(first.format.name)),
         sample_aspect=fraction(stream.sample_aspect_ratio) or Fraction(1),
         rotation=first.rotation,
         display_matrix=tuple(np.frombuffer(matrix, np.int32).tolist()) if matrix else None,
@@ -198,7 +202,7 @@ def check_unchanged(info: VideoInfo, frame: VideoFrame, where: str) -> None:
             f"{where} is {frame.width}x{frame.height} {frame.format.name} after {info.width}x{info.height} "
             f"{info.pixel_format}; make it uniform: {ffmpeg(info.path, '-crf 10 -c:a copy')}"
         )
-    if _colour_of(frame) != info.colour:
+    if _colour_of(frame, info.samples) != info.colour:
         raise MediaError(f"{where} has other colour tags than the frames before; split it there into two clips")
 
 
@@ -274,7 +278,7 @@ def _refuse_unsupported(frame: VideoFrame, path: Path) -> None:
     def refuse(what: str, arguments: str) -> MediaError:
         return MediaError(f"{path}: {what}; convert it: {ffmpeg(path, f'{arguments} -crf 10 -c:a copy')}")
 
-    colour = _colour_of(frame)
+    colour = _colour_of(frame, samples_of(frame.format.name))
     if unsupported := _unsupported_format(frame.format.name):
         raise refuse(*unsupported)
     if colour.matrix not in MATRICES:
@@ -309,14 +313,13 @@ def _interlaced(path: Path) -> MediaError:
     )
 
 
-def _colour_of(frame: VideoFrame) -> Colour:
-    """The colour tags of a decoded frame."""
-    name = frame.format.name
-    family = samples_of(name).family
+def _colour_of(frame: VideoFrame, samples: Samples) -> Colour:
+    """The colour tags of a decoded frame that holds `samples`."""
+    rgb, grey, full = samples.family == "rgb", samples.family == "grey", frame.format.name.startswith("yuvj")
     # FFmpeg's convention: grey without a tag comes from still images, which use the full range.
-    full_by_kind = family == "rgb" or name.startswith("yuvj") or (family == "grey" and frame.color_range == 0)
+    full_by_kind = rgb or full or (grey and frame.color_range == 0)
     return Colour(
-        matrix=RGB if family == "rgb" else frame.colorspace,
+        matrix=RGB if rgb else frame.colorspace,
         full_range=full_by_kind or frame.color_range == FULL_RANGE,
         primaries=frame.color_primaries,
         transfer=frame.color_trc,
