@@ -1,4 +1,4 @@
-"""Another alpha without another export: the weights of both endpoints lie beside a model, and are blended here.
+"""Another alpha without another export, from the weights of both endpoints that lie beside a model.
 
     theta = (1 - alpha) * theta_PSNR + alpha * theta_GAN        Wang et al. 2018 (ESRGAN), section 3.4
 
@@ -7,15 +7,15 @@ Beside `x.onnx`, and beside an engine `x.engine`, lies `x.ends.safetensors`, whi
 | tensor          | what it is                                                                              |
 |-----------------|-----------------------------------------------------------------------------------------|
 | `psnr/NAME`     | initialiser NAME of the graph at alpha 0, float32, in the graph's shape                 |
-| `gan/NAME`      | likewise at alpha 1                                                                     |
-| `constant/NAME` | a constant of the graph, float32; a refit may ask for it where it was fused with weights |
+| `gan/NAME`      | the same initialiser at alpha 1                                                         |
+| `constant/NAME` | a constant of the graph, float32; TensorRT asks for it if it fused it with weights      |
 
 The metadata has one key, `esrgan.ends`, a JSON object: format, psnr_sha256, gan_sha256, arch, and types (the
-type of each tensor in the graph). It is one key since the library writes several in random order, and the same
+type of each tensor in the graph). It is one key because safetensors writes several in random order, and the same
 endpoints should give the same bytes.
 
-The blend is made in float32 and rounded once, to the type that the graph stores, just as an export does it: the same
-weights bit for bit.
+The blend is computed in float32 and rounded once, to the type that the graph stores. An export does the same, so the
+weights are equal bit for bit.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ Weights: TypeAlias = "Mapping[str, npt.NDArray[np.float32]]"
 ENDPOINTS_FORMAT = 1
 METADATA_KEY = "esrgan.ends"
 TYPES = {1: "fp32", 10: "fp16", 16: "bf16"}
-"""TensorProto.DataType -> the name that the endpoints file has for it."""
+"""TensorProto.DataType -> the name of the type in an endpoints file."""
 EXPORT_AGAIN = "export the model again with --refit"
 
 
 @dataclass(frozen=True, eq=False)
 class Endpoints:
-    """The weights of a PSNR network and of the GAN trained from it, by the names that the graph has for them."""
+    """The weights of a PSNR network and of the GAN trained from it, by their names in the graph."""
 
     psnr: Weights
-    """alpha 0: float32, in the graph's shapes."""
+    """Weights at alpha 0, float32, in the graph's shapes."""
     gan: Weights
-    """alpha 1, likewise."""
+    """Weights at alpha 1, in the same form."""
     types: Mapping[str, str]
     """Type of each weight and constant in the graph: fp32, fp16 or bf16."""
     psnr_sha256: str
@@ -65,7 +65,7 @@ class Endpoints:
     arch: Mapping[str, Any]
     """Name and hyper-parameters of the network."""
     constants: Weights = field(default_factory=dict)
-    """What is the same at every alpha: float32, in the graph's shapes."""
+    """Constants, which do not depend on alpha: float32, in the graph's shapes."""
 
     def blend(self, alpha: float) -> dict[str, npt.NDArray[np.float32]]:
         """The weights at `alpha`: (1 - alpha) * PSNR + alpha * GAN, in float32.
@@ -78,7 +78,7 @@ class Endpoints:
         return {name: psnr_share * self.psnr[name] + gan_share * self.gan[name] for name in self.psnr}
 
     def graph_weights(self, alpha: float) -> dict[str, npt.NDArray[Any]]:
-        """The blend in the types of the graph, for an engine that was built from it.
+        """The weights at `alpha` in the types of the graph, for an engine that was built from it.
 
         Raises:
             OptionError: alpha is not in [0, 1].
@@ -91,7 +91,7 @@ class Endpoints:
         return {name: _rounded(values, self.types[name], name) for name, values in self.constants.items()}
 
     def to_bytes(self) -> bytes:
-        """The endpoints file; the same endpoints give the same bytes.
+        """The content of an endpoints file; equal endpoints give equal bytes.
 
         Raises:
             BackendMissingError: safetensors is not installed.
@@ -100,7 +100,7 @@ class Endpoints:
             from safetensors.numpy import save
         parts = {"psnr": self.psnr, "gan": self.gan, "constant": self.constants}
         tensors = {
-            f"{part}/{name}": np.asarray(values, np.float32, order="C")  # the library looks at the pointer alone
+            f"{part}/{name}": np.asarray(values, np.float32, order="C")  # safetensors ignores strides
             for part, weights in parts.items()
             for name, values in weights.items()
         }
@@ -115,10 +115,10 @@ class Endpoints:
         return data
 
     def check_belongs(self, info: ModelInfo, endpoints: Path, model: Path) -> None:
-        """Refuse to turn a model of another pair.
+        """Make sure that these are the endpoints of the model with `info`; the two paths are for the error.
 
         Raises:
-            ModelError: checkpoints or network differ; both files are named.
+            ModelError: checkpoints or network differ.
         """
         for name, ours, theirs in (
             ("PSNR checkpoint", self.psnr_sha256, info.psnr_sha256),
@@ -130,7 +130,7 @@ class Endpoints:
 
 
 def check_alpha(alpha: float) -> None:
-    """Refuse what is no share.
+    """Make sure that alpha is a share of the GAN.
 
     Raises:
         OptionError: alpha is not in [0, 1].
@@ -140,24 +140,24 @@ def check_alpha(alpha: float) -> None:
 
 
 def endpoints_path(model: StrPath) -> Path:
-    """Where the endpoints of an ONNX file or engine are: x.onnx -> x.ends.safetensors."""
+    """The endpoints file that belongs to an ONNX file or engine: x.onnx -> x.ends.safetensors."""
     return as_path(model).with_suffix(".ends.safetensors")
 
 
 def load_at_alpha(path: StrPath, alpha: float | None) -> tuple[onnx.ModelProto, ModelInfo]:
-    """Read an ONNX file as `load_onnx` does, and turn it to `alpha` with the endpoints beside it.
+    """Read an ONNX file like `load_onnx`, and give it the weights at `alpha` from the endpoints beside it.
 
-    Where that is a change, `file_sha256` becomes the file's followed by "@" and alpha: it is no longer the file's
-    network, and what is recorded of its results must not pass for the file's.
+    If the weights change, `file_sha256` becomes "HASH@ALPHA", so that nobody takes results of the new network, say in
+    the checkpoint of a clip, for results of the file.
 
     Args:
         path: an ONNX file.
-        alpha: None, or what the file has: as it is, which takes no endpoints.
+        alpha: None, or the alpha of the file: leave it as it is. Then no endpoints are needed.
 
     Raises:
         BackendMissingError: onnx or safetensors is not installed.
         ModelError: a damaged file, or endpoints of another pair.
-        OptionError: alpha is not in [0, 1], or the model came without its endpoints.
+        OptionError: alpha is not in [0, 1], or the endpoints file is missing.
     """
     path = as_path(path)
     model, info = load_onnx(path)
@@ -176,16 +176,16 @@ def load_at_alpha(path: StrPath, alpha: float | None) -> tuple[onnx.ModelProto, 
 
 
 def info_at_alpha(info: ModelInfo, alpha: float) -> ModelInfo:
-    """What a model says of itself after it was turned to `alpha`; `info` is the file's."""
+    """`info`, read from a file, as it is for the weights at `alpha`."""
     identity = None if info.file_sha256 is None else f"{info.file_sha256}@{float(alpha)!r}"
     return dataclasses.replace(info, alpha=float(alpha), file_sha256=identity)
 
 
 def model_at_alpha(model: onnx.ModelProto, endpoints: Endpoints, alpha: float) -> onnx.ModelProto:
-    """A copy of `model` with the weights that an export at `alpha` would have, and that alpha in its metadata.
+    """A copy of `model` with the weights and the metadata of an export at `alpha`.
 
     Args:
-        model: made by `esrgan-export` from the pair of `endpoints`, in fp32, fp16 or bf16, whatever its alpha.
+        model: exported from the pair of `endpoints` in fp32, fp16 or bf16, at any alpha.
         endpoints: of the same pair.
         alpha: the GAN's share, 0 to 1.
 
@@ -199,23 +199,21 @@ def model_at_alpha(model: onnx.ModelProto, endpoints: Endpoints, alpha: float) -
     expected = {name: values.shape for name, values in theta.items()}
     if {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer} != expected:
         raise ModelError(f"the weights of the model are not those of its endpoints; {EXPORT_AGAIN}")
-    turned = type(model)()
-    turned.CopyFrom(model)
-    for tensor in turned.graph.initializer:
+    changed = type(model)()
+    changed.CopyFrom(model)
+    for tensor in changed.graph.initializer:
         if tensor.data_type not in TYPES:
-            raise ModelError(
-                f"the weight '{tensor.name}' is no floating-point one, and cannot be blended; {EXPORT_AGAIN}"
-            )
+            raise ModelError(f"the weight '{tensor.name}' has no floating-point type and cannot be blended; {EXPORT_AGAIN}")
         values = _rounded(theta[tensor.name], TYPES[tensor.data_type], tensor.name)
         tensor.CopyFrom(helper.make_tensor(tensor.name, tensor.data_type, tensor.dims, values.tobytes(), raw=True))
-    for entry in turned.metadata_props:
+    for entry in changed.metadata_props:
         if entry.key == "esrgan.alpha":
             entry.value = repr(float(alpha))
-    return turned
+    return changed
 
 
 def _rounded(values: npt.NDArray[np.float32], precision: str, name: str) -> npt.NDArray[Any]:
-    """`values` in the type `precision`, rounded to nearest even; subnormals are kept."""
+    """`values` in the type `precision`, rounded half to even; subnormals are kept."""
     if precision == "fp32":
         return np.asarray(values, order="C")
     import ml_dtypes
@@ -228,7 +226,7 @@ def _rounded(values: npt.NDArray[np.float32], precision: str, name: str) -> npt.
 
 
 def write_endpoints(path: StrPath, endpoints: Endpoints) -> None:
-    """Write the endpoints file, complete or not at all.
+    """Write an endpoints file, complete or not at all.
 
     Raises:
         BackendMissingError: safetensors is not installed.
@@ -240,11 +238,11 @@ def write_endpoints(path: StrPath, endpoints: Endpoints) -> None:
 
 
 def read_endpoints(path: StrPath) -> Endpoints:
-    """Read what `write_endpoints` wrote.
+    """Read an endpoints file.
 
     Raises:
         BackendMissingError: safetensors is not installed.
-        ModelError: no such file, damaged, made by another program, or a format that this version does not know.
+        ModelError: no such file, a damaged one, or another format than this version reads.
     """
     with _safetensors_needed():
         from safetensors import SafetensorError, safe_open
@@ -282,7 +280,7 @@ def _part(tensors: Mapping[str, npt.NDArray[Any]], part: str) -> dict[str, npt.N
 
 
 def _check_complete(endpoints: Endpoints, tensors: Mapping[str, npt.NDArray[Any]], path: Path) -> None:
-    """Refuse endpoints that do not fit each other."""
+    """Raise ModelError unless both endpoints have the same float32 tensors, each with a type."""
     shapes = [{name: values.shape for name, values in end.items()} for end in (endpoints.psnr, endpoints.gan)]
     typed = {name: endpoints.types.get(name) in TYPES.values() for name in (*endpoints.psnr, *endpoints.constants)}
     all_float32 = all(values.dtype == np.float32 for values in tensors.values())

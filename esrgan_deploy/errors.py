@@ -10,9 +10,9 @@
     `-- MachineError            3   this machine cannot do it
         `-- BackendMissingError 3   a Python package is not installed; the message names the extra
 
-A message is one line that names the file, the value and the remedy. `ImportError`, `OSError` and the exceptions
-of FFmpeg, ONNX Runtime and OpenVINO are mapped to the most specific of these where they arise; what is left over
-is a fault of this project, and commands exit with 1.
+A message is one line that names the file, the value and the remedy. `ImportError`, `OSError` and the exceptions of
+FFmpeg, ONNX Runtime and OpenVINO become the most specific of these where they arise. Any other exception is a fault of
+this project, and commands exit with 1.
 """
 
 from __future__ import annotations

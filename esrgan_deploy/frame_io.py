@@ -1,8 +1,8 @@
 """Give an ONNX network the frame interface: uint8 or uint16 NHWC in and out, instead of float NCHW in [0, 1].
 
-Colour frames are integers in pixel order, networks want floats in planes. When the conversion is part of the graph,
-the backend fuses and threads it, and only one byte per sample crosses a bus. One float ONNX thus serves every host,
-and every backend gets its frame interface here.
+Decoders and encoders have integers in pixel order, networks take floats in planes. As part of the graph, the
+conversion is fused and run in parallel by the backend, and only one byte per sample crosses the bus. So one float ONNX
+file serves other hosts as it is, and our backends by what is added here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LARGEST: dict[str, float] = {"uint8": 255.0, "uint16": 65535.0}
 
 
 def frame_type_of(dtype: np.dtype[Any]) -> FrameType:
-    """The name of a type that is one of the two."""
+    """The name of uint8 or uint16."""
     return "uint8" if dtype.name == "uint8" else "uint16"
 
 
@@ -31,9 +31,8 @@ def attach_frame_io(model: onnx.ModelProto, frame_type: FrameType, *, byte_pairs
     in:  y = transpose(x / largest), cast to the network's type
     out: x = round(clip(transpose(y), 0, 1) * largest), half to even, like numpy.rint
 
-    With `byte_pairs` (of uint16) the integers enter and leave as (N, H, W, 6) uint8, little-endian pairs, for engines
-    that have no uint16; results are the same. N, H and W become symbolic where the network leaves them so; a network
-    with N = 1 keeps N = 1.
+    With `byte_pairs`, for engines that have no uint16, 16-bit values enter and leave as (N, H, W, 6) uint8 in
+    little-endian pairs; results are the same. N, H and W are symbolic if they are so in the network.
     """
     import onnx
     from onnx import TensorProto, helper
@@ -69,7 +68,7 @@ def attach_frame_io(model: onnx.ModelProto, frame_type: FrameType, *, byte_pairs
 
 
 def frame_constants(frame_type: FrameType, *, byte_pairs: bool = False) -> dict[str, float]:
-    """What the conversion computes with, by the names of its float32 scalars in the graph."""
+    """The float32 scalars that the conversion computes with, by their names in the graph."""
     largest = LARGEST[frame_type]
     constants = {"down": 1.0 / largest, "up": largest, "zero": 0.0, "one": 1.0}
     pairs = {"256": 256.0, "256th": 1 / 256} if byte_pairs else {}
@@ -108,7 +107,7 @@ def _conversions(
 def _byte_pairs(
     pairs_in: str, joined: str, whole: str, pairs_out: str
 ) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto]]:
-    """Nodes for low + 256 * high, and nodes for the way back; exact in float32."""
+    """Nodes that join bytes, low + 256 * high, and nodes that split values again; exact in float32."""
     from onnx import helper
 
     every_other = ["frame_io/end", "frame_io/channel_axis", "frame_io/two"]
@@ -132,7 +131,7 @@ def _byte_pairs(
 
 
 def _byte_pair_indices() -> list[onnx.TensorProto]:
-    """What the nodes of `_byte_pairs` index and reshape by."""
+    """The indices and shapes that the nodes of `_byte_pairs` take as inputs."""
     from onnx import TensorProto, helper
 
     indices = {

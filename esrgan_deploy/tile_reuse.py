@@ -1,7 +1,7 @@
-"""Work that need not be done: a tile that shows what it showed in the frame before keeps its result.
+"""Reuse the result of a tile that did not change since the frame before.
 
-A network's result for a tile is decided by the tile's pixels, its overlap included. Where these are equal, the old
-result is the exact one; nothing is estimated.
+The pixels of a tile, overlap included, decide what the network makes of it. If they are equal the old result is the
+exact one: nothing is estimated.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ import numpy as np
 
 from esrgan_deploy.frame_io import Frames
 
-SAMPLE = 16
-"""Every so manyth row is compared first: where the picture moves, that nearly always settles it."""
+ROW_STEP = 16
+"""Of two tiles, each 16th row is compared first: if the picture moves, some of these nearly always differ."""
 
 
 @dataclass
 class Counts:
-    """What was asked for, and how much of it was there already."""
+    """Frames and tiles that were asked for, and how many of them were reused."""
 
     frames: int = 0
     frames_reused: int = 0
     """Frames of which every tile was reused."""
     tiles: int = 0
-    """Of all frames; a frame that is not tiled is one tile."""
+    """Tiles of all frames; a frame that is not tiled is one tile."""
     tiles_reused: int = 0
 
     def add(self, tiles: int, reused: int) -> None:
-        """Count one frame of `tiles` tiles."""
+        """Count one frame of `tiles` tiles, of which `reused` were reused."""
         self.frames += 1
         self.frames_reused += reused == tiles
         self.tiles += tiles
@@ -40,11 +40,11 @@ class Counts:
 
     @property
     def share_reused(self) -> float:
-        """Of the tiles; 0 where there is none."""
+        """Share of the tiles that were reused, 0 to 1; 0 if there are none."""
         return self.tiles_reused / max(1, self.tiles)
 
     def since(self, before: Counts) -> Counts:
-        """What was added since these counts were equal to `before`."""
+        """What was counted after `before`, an earlier copy of these counts."""
         return Counts(*map(operator.sub, astuple(self), astuple(before)))
 
     def __add__(self, other: Counts) -> Counts:
@@ -52,18 +52,18 @@ class Counts:
 
 
 class TileResult:
-    """The enlarged pixels of one tile, as soon as they are there. All frames that show the tile share it.
+    """The future result of one tile, shared by all frames in which the tile is the same.
 
     Args:
         source: the tile's input pixels.
-        tolerance: the largest difference from them, in 8-bit code values, that passes for equal.
-        detach: copy the result out of its batch. As a view it keeps the whole batch in memory for as long as the tile
-            stands still, which adds up over the tiles of a frame.
+        tolerance: largest difference, in 8-bit code values, at which another tile counts as the same.
+        detach: copy the result out of its batch. A view would keep the whole batch in memory for as long as the tile
+            does not change.
     """
 
     def __init__(self, source: Frames, tolerance: int, *, detach: bool) -> None:
-        # With a tolerance these pixels stay the measure, so that a slow drift adds up and is noticed. They are copied
-        # for that: as a view, each tile would keep alive the frame that it last changed in.
+        # With a tolerance, later tiles are compared with these pixels and not with the tile before, so that a slow
+        # drift adds up and is noticed. They are copied, since a view would keep its whole frame in memory.
         self.source = source.copy() if tolerance else source
         self._tolerance = tolerance
         self._detach = detach
@@ -71,39 +71,39 @@ class TileResult:
         self._index = 0
 
     def holds_for(self, tile: Frames) -> bool:
-        """Tell whether this is the result for `tile` too, which has the shape and type of `source`."""
+        """Whether this is also the result for `tile`, which has the shape and type of `source`."""
         if not _differ_at_most(self._tolerance, self.source, tile):
             return False
         if not self._tolerance:
-            self.source = tile  # equal, so as good as the older frame, which can be let go
+            self.source = tile  # equal pixels; the older frame can be freed
         return True
 
     def expect(self, batch: Future[Frames], index: int) -> None:
-        """Say where the result will be: at `index` of `batch`."""
+        """Set where the result will be: at `index` of `batch`."""
         self._batch, self._index = batch, index
 
     @cached_property
     def pixels(self) -> Frames:
-        """Wait for the result, which must be expected by now; what the session raised is raised here."""
+        """Wait for the result; `expect` was called before. Errors of the session are raised here."""
         assert self._batch is not None
         pixels: Frames = self._batch.result()[self._index]
         self._batch = None
         return pixels.copy() if self._detach else pixels
 
     def take(self) -> Frames:
-        """Like `pixels`, for the last time: nothing is kept."""
+        """Like `pixels`, but the result is not kept."""
         pixels = self.pixels
         del self.pixels
         return pixels
 
 
 class FrameResult:
-    """An enlarged frame, joined from its tiles when it is first asked for. Frames that are equal share it.
+    """An upscaled frame, joined from its tiles when it is first asked for. Equal frames share one.
 
     Args:
-        tiles: of the frame.
-        join: makes the frame of their pixels, which it takes one by one.
-        keep: the enlarged tiles, for frames that share some of them.
+        tiles: results of the frame's tiles.
+        join: makes the upscaled frame of the upscaled tiles, which it takes one by one.
+        keep: whether the upscaled tiles are kept for the next frames.
     """
 
     def __init__(self, tiles: list[TileResult], join: Callable[[Iterable[Frames]], Frames], *, keep: bool) -> None:
@@ -113,14 +113,14 @@ class FrameResult:
 
     @cached_property
     def pixels(self) -> Frames:
-        """Wait for the tiles and join them: the same array for everybody who asks."""
+        """Wait for the tiles and join them; later calls return the same array."""
         return self._join(tile.pixels if self._keep else tile.take() for tile in self.tiles)
 
 
 def _differ_at_most(tolerance: int, one: Frames, other: Frames) -> bool:
-    """Tell whether no value of two tiles of one shape and type differs by more than `tolerance` 8-bit code values."""
+    """Whether two tiles of one shape and type differ nowhere by more than `tolerance` 8-bit code values."""
     import cv2
 
     largest = tolerance * (257 if one.dtype == np.uint16 else 1)
-    sample, everything = slice(None, None, SAMPLE), slice(None)
-    return all(cv2.norm(one[rows], other[rows], cv2.NORM_INF) <= largest for rows in (sample, everything))
+    sample, all_rows = slice(None, None, ROW_STEP), slice(None)
+    return all(cv2.norm(one[rows], other[rows], cv2.NORM_INF) <= largest for rows in (sample, all_rows))

@@ -12,8 +12,8 @@ middle, and over the central `overlap` pixels one tile fades into the other (lin
 So a pixel that is used lies at least `overlap / 2` inside the tile it comes from, unless the frame ends there: a
 network whose receptive radius is at most that gives the same result tiled and untiled.
 
-All tiles have the same size, so that a backend compiles and captures one shape only. What they share is computed twice:
-the larger they are, the less that is, and `fitted_tiles` finds the shape for which it is least.
+All tiles have the same size, so that a backend compiles and captures one shape only. Shared pixels are computed twice.
+Larger tiles share less, and `fitted_tiles` finds the shape with the fewest computed pixels.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ Pixels: TypeAlias = "npt.NDArray[Any]"
 
 
 @dataclass(frozen=True)
-class Part:
-    """Where one tile of an axis comes to lie, in output pixels; intervals are half-open."""
+class Placement:
+    """The place of one upscaled tile along an axis, in output pixels; intervals are half-open."""
 
     origin: int
-    """Of its first pixel."""
+    """Position of the tile's first pixel."""
     before: tuple[int, int]
-    """Over which the tile before fades into it; empty for the first one."""
+    """Interval in which the previous tile fades into this one; empty for the first tile."""
     after: tuple[int, int]
-    """Over which it fades into the next tile; empty for the last one."""
+    """Interval in which this tile fades into the next one; empty for the last tile."""
 
     @property
     def own(self) -> tuple[int, int]:
-        """What no other tile takes part in."""
+        """Interval that this tile fills alone."""
         return self.before[1], self.after[0]
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Where the tiles of one axis begin, in input pixels."""
+    """The tiles along one axis, in input pixels: where they start, and their common length `tile`."""
 
     size: int
     tile: int
@@ -64,7 +64,7 @@ class Axis:
 
     @classmethod
     def cover(cls, size: int, tile: int, overlap: int, multiple_of: int) -> Axis:
-        """Fewest tiles that cover `size`, spread evenly; starts are multiples of `multiple_of`."""
+        """The fewest tiles that cover `size`, spread evenly; starts are multiples of `multiple_of`."""
         if tile >= size:
             return cls(size, size, overlap, (0,))
         number = _fewest(size, tile, overlap, multiple_of)
@@ -73,23 +73,23 @@ class Axis:
         # The last tile must end with the frame; its start is a multiple only if the frame's size is.
         return cls(size, tile, overlap, (*starts[:-1], last))
 
-    def parts(self, scale: int) -> list[Part]:
-        """What becomes of each tile when tiles that were enlarged by `scale` are joined."""
+    def placements(self, scale: int) -> list[Placement]:
+        """Where each tile is placed after upscaling by `scale`."""
         size = self.size * scale
         ramps = [(0, 0), *((begin * scale, end * scale) for begin, end in self.ramps()), (size, size)]
-        return [Part(start * scale, *sides) for start, sides in zip(self.starts, pairwise(ramps), strict=True)]
+        return [Placement(start * scale, *sides) for start, sides in zip(self.starts, pairwise(ramps), strict=True)]
 
     def ramps(self) -> list[tuple[int, int]]:
-        """The half-open interval between each two neighbours over which one fades into the other."""
+        """The intervals, half-open, in which each tile fades into the next one."""
         middles = [(left + self.tile + right) // 2 for left, right in pairwise(self.starts)]
-        # Tiles hardly larger than their overlap leave less room between two middles than a whole ramp takes.
+        # Between the middles of two shared regions there must be room for a ramp; small tiles get shorter ones.
         width = min([self.overlap, *(right - left for left, right in pairwise(middles))])
         return [(m - width // 2, m - width // 2 + width) for m in middles]
 
 
 @dataclass(frozen=True)
 class TileGrid:
-    """The tiles of frames of one size; made by `square_tiles` or `fitted_tiles`."""
+    """The tiles of all frames of one size; made by `square_tiles` or `fitted_tiles`."""
 
     rows: Axis
     columns: Axis
@@ -104,24 +104,24 @@ class TileGrid:
 
     @property
     def overhead(self) -> float:
-        """Pixels of all tiles over those of the frame: 1 where nothing is computed twice."""
+        """Pixels of all tiles divided by those of the frame: 1 if nothing is computed twice."""
         return len(self) * self.rows.tile * self.columns.tile / (self.rows.size * self.columns.size)
 
     def join(self, tiles: Iterable[Pixels], scale: int) -> Pixels:
-        """Join upscaled tiles, in the order of `cut`, to one (H * scale, W * scale, C) frame of their type.
+        """Join upscaled tiles, in the order of `cut`, to one frame (H * scale, W * scale, C) of their type.
 
-        Tiles are taken one by one: beside the frame, one of them is held, and what two rows of them share.
+        Tiles are taken one by one. Beside the frame, one tile is in memory, and the strip that two rows share.
         """
         rest = iter(tiles)
         first = next(rest)
         if len(self) == 1:
             return first
-        rest = chain(iter([first]), rest)  # which lets go of it, as the list would not
+        rest = chain(iter([first]), rest)  # an iterator frees it when it was taken
         height, width = self.rows.size * scale, self.columns.size * scale
         joined = np.empty((height, width, *first.shape[2:]), first.dtype)
         del first
         fading = joined[:0]
-        for row in self.rows.parts(scale):
+        for row in self.rows.placements(scale):
             top, bottom = (
                 np.empty((end - begin, *joined.shape[1:]), joined.dtype) for begin, end in (row.before, row.after)
             )
@@ -131,32 +131,34 @@ class TileGrid:
             fading = bottom
         return joined
 
-    def _join_row(self, tiles: Iterable[Pixels], scale: int, row: Part, strips: tuple[Pixels, Pixels, Pixels]) -> None:
-        """Join a row of tiles to what of it lies before, between and after the ramps to the rows beside it."""
+    def _join_row(
+        self, tiles: Iterable[Pixels], scale: int, row: Placement, strips: tuple[Pixels, Pixels, Pixels]
+    ) -> None:
+        """Join a row of tiles into three strips: the ramp to the row above, the middle, the ramp to the row below."""
         bounds = [bound - row.origin for bound in (*row.before, *row.after)]
         fading: list[Pixels] = [strip[:, :0] for strip in strips]
-        for tile, column in zip(tiles, self.columns.parts(scale), strict=True):
+        for tile, column in zip(tiles, self.columns.placements(scale), strict=True):
             parts = (tile[top:bottom] for top, bottom in pairwise(bounds))
             fading = [_add(*each, column) for each in zip(strips, parts, fading, strict=True)]
 
 
-@lru_cache(maxsize=8)  # a clip asks for every frame
+@lru_cache(maxsize=8)  # it is called for every frame of a clip
 def square_tiles(
     height: int, width: int, tile: int, overlap: int, multiple_of: int = 1, *, even: bool = False
 ) -> TileGrid:
-    """Plan square tiles of `tile` pixels, overlap included, over a frame.
+    """Cover a frame with square tiles of `tile` pixels, overlap included.
 
     Args:
-        height: of the frame, in pixels, like all that follow; a multiple of `multiple_of`.
-        width: likewise.
-        tile: side of a tile; along an axis that is shorter, the tile is as long as the frame.
-        overlap: context that each tile has beyond its own part, on each inner side.
+        height: height of the frame, in pixels like all that follow; a multiple of `multiple_of`.
+        width: width of the frame, also a multiple.
+        tile: side of a tile; along a shorter axis the tile is as long as the frame.
+        overlap: context that each tile has on each inner side.
         multiple_of: tiles begin and end at multiples of this.
-        even: take `tile` for the longest side that is allowed, and no longer ones than so many tiles need: 400 rows
-            become twice 216 if the overlap is 16, and not twice 384.
+        even: make tiles only as long as their number requires, at most `tile`: with an overlap of 16, 400 rows and
+            `tile` 384 become two tiles of 216 rows instead of two of 384.
 
     Raises:
-        OptionError: the tile is not larger than twice the overlap, so nothing of it would be its own.
+        OptionError: the tile is not larger than twice the overlap, so it would be context only.
     """
     if overlap < 0:
         raise OptionError(f"overlap {overlap} is negative; give 0 or more pixels")
@@ -176,15 +178,16 @@ def square_tiles(
 
 @lru_cache(maxsize=8)
 def fitted_tiles(height: int, width: int, most_pixels: int, overlap: int, multiple_of: int = 1) -> TileGrid:
-    """Plan tiles of at most `most_pixels`, overlap included, that compute the fewest pixels in all.
+    """Cover a frame with tiles of at most `most_pixels`, overlap included, so that the fewest pixels are computed.
 
-    Where so few pixels would leave tiles little of their own, they get as many as a square of four overlaps has.
+    A tile gets at least the pixels of a square whose side is four overlaps, even if that is more than `most_pixels`:
+    smaller tiles would be hardly more than context.
 
     Args:
-        height: of the frame, in pixels; a multiple of `multiple_of`.
-        width: likewise.
-        most_pixels: of one tile.
-        overlap: context that each tile has beyond its own part, on each inner side.
+        height: height of the frame, in pixels; a multiple of `multiple_of`.
+        width: width of the frame, also a multiple.
+        most_pixels: most pixels of one tile.
+        overlap: context that each tile has on each inner side.
         multiple_of: tiles begin and end at multiples of this.
     """
     shared = _shared(overlap, multiple_of)
@@ -198,32 +201,32 @@ def fitted_tiles(height: int, width: int, most_pixels: int, overlap: int, multip
             columns = _fewest(width, longest, overlap, multiple_of)
             wide = _shortest(width, columns, overlap, multiple_of)
             candidates.append((rows * columns * tall * wide, rows * columns, tall, wide))
-        if tall <= least_side:  # still lower tiles would share most of what they are
+        if tall <= least_side:  # lower tiles would be mostly context
             break
     _, _, tall, wide = min(candidates)
     return TileGrid(Axis.cover(height, tall, overlap, multiple_of), Axis.cover(width, wide, overlap, multiple_of))
 
 
 def _shared(overlap: int, multiple_of: int) -> int:
-    """Pixels that two neighbours share at least."""
+    """The least number of pixels that two neighbouring tiles share."""
     return 2 * overlap + -2 * overlap % multiple_of
 
 
 def _fewest(size: int, longest: int, overlap: int, multiple_of: int) -> int:
-    """How many tiles of `longest`, a multiple, it takes to cover `size`."""
+    """How many tiles of length `longest`, a multiple of `multiple_of`, cover `size`."""
     if longest >= size:
         return 1
     return 1 + -(-(size - longest) // (longest - _shared(overlap, multiple_of)))
 
 
 def _shortest(size: int, number: int, overlap: int, multiple_of: int) -> int:
-    """The shortest tile, a multiple, of which `number` cover `size`."""
+    """Length of the shortest tile, a multiple of `multiple_of`, of which `number` cover `size`."""
     tile = -(-(size + (number - 1) * _shared(overlap, multiple_of)) // number)
     return min(size, tile + -tile % multiple_of)
 
 
-def _add(strip: Pixels, part: Pixels, fading: Pixels, place: Part) -> Pixels:
-    """Write what a tile has of a strip, `fading` being left of the tile before, and return what is left of this one."""
+def _add(strip: Pixels, part: Pixels, fading: Pixels, place: Placement) -> Pixels:
+    """Write a tile's part of a strip, after its ramp from `fading`, the end of the tile before; return its own end."""
 
     def between(interval: tuple[int, int]) -> Pixels:
         return part[:, interval[0] - place.origin : interval[1] - place.origin]
@@ -234,7 +237,7 @@ def _add(strip: Pixels, part: Pixels, fading: Pixels, place: Part) -> Pixels:
 
 
 def _fade(left: Pixels, right: Pixels, axis: int) -> Pixels:
-    """Linear transition along `axis`; equal inputs come out unchanged, integers are rounded."""
+    """Linear transition along `axis`; equal values stay as they are, integers are rounded."""
     steps = left.shape[axis]
     weight = (np.arange(steps, dtype=np.float32) + 0.5) / max(steps, 1)
     weight = np.expand_dims(weight, tuple(k for k in range(left.ndim) if k != axis))

@@ -315,7 +315,7 @@ class _Work:
 
 
 def _resample(frame: Frames, size: tuple[int, int]) -> Frames:
-    """Resize to (height, width): by area when shrinking, against moire; by Lanczos when enlarging."""
+    """Resize to (height, width): by area when shrinking, which avoids moire, else by Lanczos."""
     import cv2
 
     method = cv2.INTER_AREA if size[0] < frame.shape[0] else cv2.INTER_LANCZOS4
