@@ -203,7 +203,9 @@ def model_at_alpha(model: onnx.ModelProto, endpoints: Endpoints, alpha: float) -
     changed.CopyFrom(model)
     for tensor in changed.graph.initializer:
         if tensor.data_type not in TYPES:
-            raise ModelError(f"the weight '{tensor.name}' has no floating-point type and cannot be blended; {EXPORT_AGAIN}")
+            raise ModelError(
+                f"the weight '{tensor.name}' has no floating-point type and cannot be blended; {EXPORT_AGAIN}"
+            )
         values = _rounded(theta[tensor.name], TYPES[tensor.data_type], tensor.name)
         tensor.CopyFrom(helper.make_tensor(tensor.name, tensor.data_type, tensor.dims, values.tobytes(), raw=True))
     for entry in changed.metadata_props:
