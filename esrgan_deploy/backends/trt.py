@@ -178,7 +178,7 @@ class TensorRTSession(Session):
             count, height, width, _ = source.shape
             if height % self.info.multiple_of or width % self.info.multiple_of:
                 raise OptionError(
-                    f"frames: {width}x{height} are no multiples of {self.info.multiple_of}, which this network needs; "
+                    f"frames: width and height must be multiples of {self.info.multiple_of}, not {width}x{height}; "
                     "pad them first: frames in GPU memory are not copied here"
                 )
             streams, shape = self._streams_for(count, height, width, source.frame_type)

@@ -94,7 +94,7 @@ def _check_profile(profile: Profile, info: ModelInfo, source: Path) -> None:
         if shape.height % info.multiple_of or shape.width % info.multiple_of:
             raise OptionError(
                 f"{source}: takes widths and heights that are multiples of {info.multiple_of}, "
-                f"{shape.width}x{shape.height} is none; round it up, frames are padded to it"
+                f"not {shape.width}x{shape.height}; round them up, frames are padded to that"
             )
         if info.fixed_size not in (None, (shape.height, shape.width)):
             raise OptionError(
