@@ -29,9 +29,9 @@ from esrgan_train.data.loader import batches
 from esrgan_train.ema import update_average
 from esrgan_train.losses.vgg_layers import layer_names
 from esrgan_train.recipe import AdversarialLoss, PerceptualLoss, PixelLoss, Recipe, load_recipe
-from esrgan_train.run import open_data, set_up_game
-from esrgan_train.run_log import Timed
-from esrgan_train.step import Game, train_step
+from esrgan_train.run import build_model, open_data
+from esrgan_train.run_log import TimedBatches
+from esrgan_train.step import SRModel, train_step
 from side_by_side import interleaved, ratio, save
 
 TARGET = 1.5
@@ -99,22 +99,22 @@ def noise(recipe: Recipe) -> tuple[Tensor, Tensor]:
 
 def our_step(recipe: Recipe, batch: tuple[Tensor, Tensor]) -> Step:
     """A step as `loop.fit` takes it. It returns the losses."""
-    game, generator, _ = set_up_game(recipe, Fabric(devices=1, precision=recipe.precision))
+    model, generator, _ = build_model(recipe, Fabric(devices=1, precision=recipe.precision))
     average = copy.deepcopy(generator).requires_grad_(False)
     forever = itertools.repeat(batch)
 
     def step() -> dict[str, float]:
-        terms = train_step(game, forever, 10_000)
+        terms = train_step(model, forever, 10_000)
         update_average(average, generator, DECAY, 10_000)
-        wait(game)
+        wait(model)
         return terms
 
     return step
 
 
-def wait(game: Game) -> None:
+def wait(model: SRModel) -> None:
     """Until a GPU has done what it was given."""
-    if game.fabric.device.type == "cuda":
+    if model.fabric.device.type == "cuda":
         torch.cuda.synchronize()
 
 
@@ -123,34 +123,34 @@ class PlainStep:
 
     def __init__(self, recipe: Recipe, batch: tuple[Tensor, Tensor]) -> None:
         plain = recipe.model_copy(update={"channels_last": False})
-        game, self.generator, _ = set_up_game(plain, Fabric(devices=1))  # fresh networks, with the same weights
+        model, self.generator, _ = build_model(plain, Fabric(devices=1))  # fresh networks, with the same weights
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
-        self.batch = tuple(pictures.to(game.fabric.device) for pictures in batch)
-        self.game = game
+        self.batch = tuple(pictures.to(model.fabric.device) for pictures in batch)
+        self.model = model
         self.weights = {type(loss): loss.weight for loss in recipe.losses}
-        self.vgg = next((vgg for vgg in game.vgg if vgg is not None), None)
+        self.vgg = next((vgg for vgg in model.vgg if vgg is not None), None)
         self.optimiser_g = torch.optim.Adam(self.generator.parameters(), recipe.optimiser.lr)
-        if game.discriminator is not None:
-            self.discriminator = game.discriminator.network
+        if model.discriminator is not None:
+            self.discriminator = model.discriminator.network
             self.optimiser_d = torch.optim.Adam(self.discriminator.parameters(), recipe.optimiser.lr)
 
     def __call__(self) -> dict[str, float]:
         """One step; returns the losses."""
         lr, hr = (pictures.float() / 255 for pictures in self.batch)
-        if self.game.discriminator is not None:
+        if self.model.discriminator is not None:
             self.discriminator.requires_grad_(False)
         self.optimiser_g.zero_grad()
         sr = self.generator(lr)
         losses = {"l1": self.weights[PixelLoss] * F.l1_loss(sr, hr)}
-        if self.game.discriminator is not None:
+        if self.model.discriminator is not None:
             losses |= self.perceptual_and_adversarial(sr, hr)
         torch.autograd.backward(torch.stack(list(losses.values())).sum())
         self.optimiser_g.step()
-        if self.game.discriminator is not None:
+        if self.model.discriminator is not None:
             losses |= self.discriminate(sr, hr)
         for average, parameter in zip(self.average.parameters(), self.generator.parameters(), strict=True):
             average.data.mul_(DECAY).add_(parameter.data, alpha=1 - DECAY)
-        wait(self.game)
+        wait(self.model)
         return {name: loss.item() for name, loss in losses.items()}
 
     def perceptual_and_adversarial(self, sr: Tensor, hr: Tensor) -> dict[str, Tensor]:
@@ -196,9 +196,9 @@ def check_same(plain: Step, ours: Step) -> None:
 def data_share(recipe: Recipe, steps: int) -> float:
     """Share of the time that a step waits for its data, which one thread cuts beside it."""
     crops, _ = open_data(recipe, 4)
-    game, _, _ = set_up_game(recipe, Fabric(devices=1, precision=recipe.precision))
-    timed = Timed(batches(crops, 0, recipe.batch))
-    take = partial(train_step, game, timed, 0)
+    model, _, _ = build_model(recipe, Fabric(devices=1, precision=recipe.precision))
+    timed = TimedBatches(batches(crops, 0, recipe.batch))
+    take = partial(train_step, model, timed, 0)
     take()
     timed.waited = 0.0
     (seconds,) = interleaved({"step": take}, steps).values()

@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from esrgan_export.bicubic import imresize, to_uint8
-from esrgan_export.metrics.luma import Picture
+from esrgan_export.image_types import Uint8Image
 
 
-def back_project(sr: Picture, lr: Picture, iterations: int) -> Picture:
+def back_project(sr: Uint8Image, lr: Uint8Image, iterations: int) -> Uint8Image:
     """Repeat SR += up(LR - down(SR)) with MATLAB's bicubic; rounded once, at the end.
 
     Args:

@@ -10,15 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from esrgan_export.image_types import FloatImage
 from esrgan_export.to_onnx import IR_VERSION, OPSET
-
-Image = npt.NDArray[np.float32]
-"""RGB (H, W, 3), float32 in [0, 1]."""
 
 SIXTEEN_BIT = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 SELECTING = {"Clip", "Concat", "DepthToSpace", "Gather", "Identity", "Relu", "SpaceToDepth", "Split"}
@@ -37,7 +34,7 @@ class Emulator:
         self._watched = [n for n in self._graph.node if n.op_type not in NOT_GROWING and _is_layer(n)] if watch else []
         self._session = self._open()
 
-    def run(self, image: Image) -> tuple[Image, int]:
+    def run(self, image: FloatImage) -> tuple[FloatImage, int]:
         """The upscaled `image` in [0, 1], and the number of NaNs and infinities before the clamp hid them."""
         planes = np.ascontiguousarray(image.transpose(2, 0, 1)[None])
         output, unclamped, *extremes = self._session.run(None, {"input": planes})

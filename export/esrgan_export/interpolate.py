@@ -22,7 +22,7 @@ from esrgan_export.checkpoint import Checkpoint
 from esrgan_export.networks import Network, build
 
 Lineage = Literal["parent", "siblings", "same", "unknown", "contradicts"]
-Picture = TypeVar("Picture", Tensor, "np.ndarray[tuple[int, ...], np.dtype[np.floating]]")
+AnyImage = TypeVar("AnyImage", Tensor, "np.ndarray[tuple[int, ...], np.dtype[np.floating]]")
 
 UNRELATED_BELOW = 0.5
 """Median cosine similarity under which two networks count as strangers.
@@ -99,7 +99,7 @@ def relatedness(psnr: Checkpoint, gan: Checkpoint) -> Relatedness:
     return Relatedness(similarity, _lineage(psnr, gan), warning)
 
 
-def blend_images(psnr_sr: Picture, gan_sr: Picture, alpha: float) -> Picture:
+def blend_images(psnr_sr: AnyImage, gan_sr: AnyImage, alpha: float) -> AnyImage:
     """Image interpolation, the paper's alternative: blend the outputs of both networks instead of their weights.
 
     Takes two float arrays or tensors of one shape. It runs both networks, and keeps a share of the GAN's artefacts

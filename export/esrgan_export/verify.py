@@ -13,7 +13,8 @@ import torch
 
 from esrgan_deploy.errors import FidelityError, ModelError
 from esrgan_deploy.tiling import Axis, TileGrid
-from esrgan_export.emulate import Emulator, Image
+from esrgan_export.emulate import Emulator
+from esrgan_export.image_types import FloatImage
 from esrgan_export.metrics import psnr
 from esrgan_export.networks import Network
 from esrgan_export.photos import load_photos
@@ -38,8 +39,8 @@ class Reference:
 
     model: onnx.ModelProto
     """The network as fp32 ONNX."""
-    photos: Mapping[str, Image]
-    outputs: Mapping[str, Image]
+    photos: Mapping[str, FloatImage]
+    outputs: Mapping[str, FloatImage]
     """PyTorch's results."""
     onnx_results: tuple[PhotoResult, ...]
     """`model` against PyTorch."""
@@ -189,15 +190,15 @@ def passed(report: Report, label: str) -> Report:
     )
 
 
-def run_network(network: Network, frame: Image) -> Image:
+def run_network(network: Network, frame: FloatImage) -> FloatImage:
     """Upscale one image in PyTorch: (H, W, 3) -> (H * scale, W * scale, 3), not clamped."""
     planes = torch.from_numpy(np.ascontiguousarray(frame.transpose(2, 0, 1)[None]))
     with torch.inference_mode():
-        output: Image = network.eval()(planes)[0].numpy().transpose(1, 2, 0)
+        output: FloatImage = network.eval()(planes)[0].numpy().transpose(1, 2, 0)
     return output
 
 
-def _compare(photo: str, expected: Image, output: Image, non_finite: int) -> PhotoResult:
+def _compare(photo: str, expected: FloatImage, output: FloatImage, non_finite: int) -> PhotoResult:
     return PhotoResult(
         photo,
         psnr_db=psnr(expected, output),
@@ -209,8 +210,8 @@ def _compare(photo: str, expected: Image, output: Image, non_finite: int) -> Pho
 
 def _measure_seams(
     emulator: Emulator,
-    frames: Mapping[str, Image],
-    wholes: Mapping[str, Image],
+    frames: Mapping[str, FloatImage],
+    wholes: Mapping[str, FloatImage],
     network: Network,
     progress: Progress,
 ) -> tuple[Seam, ...]:
@@ -237,7 +238,7 @@ def _measure_seams(
     return tuple(seams)
 
 
-def _seam_error(emulator: Emulator, frame: Image, whole: Image, overlap: int, network: Network) -> float:
+def _seam_error(emulator: Emulator, frame: FloatImage, whole: FloatImage, overlap: int, network: Network) -> float:
     height, width = frame.shape[:2]
     multiple = network.multiple_of
     tile = -(-(width // 2 + overlap) // multiple) * multiple

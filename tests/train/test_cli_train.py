@@ -186,7 +186,7 @@ def test_the_doctor_finds_a_picture_in_training_and_in_validation(pictures, tmp_
 
 def test_a_doctor_with_nothing_to_examine(capsys):
     assert main(["doctor"]) == 2
-    assert capsys.readouterr().err == "esrgan-train doctor: nothing to examine: name folders of pictures, or --recipe\n"
+    assert capsys.readouterr().err == "esrgan-train doctor: nothing to check: name folders of pictures, or --recipe\n"
 
 
 def test_a_new_recipe_is_the_packages_and_never_replaces_one(tmp_path, monkeypatch, capsys):

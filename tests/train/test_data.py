@@ -18,7 +18,7 @@ from esrgan_deploy import MediaError, OptionError, OutputError
 from esrgan_export.bicubic import downscale, mod_crop
 from esrgan_train.data.cache import Pair, in_threads, open_pairs
 from esrgan_train.data.crops import Crops, Source
-from esrgan_train.data.degradation import DegradationOptions
+from esrgan_train.data.degradation_options import DegradationOptions
 from esrgan_train.data.loader import batches
 from tiny import forkserver
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from esrgan_deploy import MediaError
 from esrgan_train.loop import train
-from esrgan_train.processes import agree, average_gradients, first_speaks, together
+from esrgan_train.processes import agree, average_gradients, only_first_raises, together
 from esrgan_train.recipe import load_recipe
 from tiny import (
     assert_same_run,
@@ -147,7 +147,7 @@ def test_an_error_in_one_process_ends_both_and_is_said_once(rank):
 
 
 def interrupted():
-    with first_speaks(launched()):
+    with only_first_raises(launched()):
         raise KeyboardInterrupt
 
 

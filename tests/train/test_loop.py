@@ -15,8 +15,9 @@ from esrgan_export.checkpoint import load_checkpoint, save_checkpoint
 from esrgan_export.networks import RRDBNet
 from esrgan_train import loop
 from esrgan_train.data.cache import open_pairs
+from esrgan_train.divergence import DivergedError
 from esrgan_train.ema import update_average
-from esrgan_train.loop import DivergedError, train
+from esrgan_train.loop import train
 from esrgan_train.recipe import load_recipe
 from esrgan_train.run import set_up
 from esrgan_train.schedule import learning_rate
@@ -151,24 +152,24 @@ def test_the_learning_rate_follows_the_schedule(make_recipe, tmp_path):
 
 
 def poison(monkeypatch, number, harm, before=True):
-    """In step `number`, `harm` is done to the game, before the step or after it."""
+    """In step `number`, `harm` is done to the model, before the step or after it."""
     real = loop.train_step
 
-    def poisoned(game, batches, step):
+    def poisoned(model, batches, step):
         if step + 1 == number and before:
-            harm(game)
-        terms = real(game, batches, step)
+            harm(model)
+        terms = real(model, batches, step)
         if step + 1 == number and not before:
-            harm(game)
+            harm(model)
         return terms
 
     monkeypatch.setattr(loop, "train_step", poisoned)
 
 
-def spoil(value, player="generator"):
-    def harm(game):
+def spoil(value, network="generator"):
+    def harm(model):
         with torch.no_grad():
-            next(getattr(game, player).network.parameters())[0, 0, 0, 0] = value
+            next(getattr(model, network).network.parameters())[0, 0, 0, 0] = value
 
     return harm
 
@@ -179,8 +180,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(make_recipe, tmp_path, monkeypa
     with monkeypatch.context() as patch:
         poison(patch, 4, spoil(value))
         files = []
-        real = loop.guard
-        patch.setattr(loop, "guard", lambda run, terms: (files.append(saved(tmp_path)), real(run, terms)))
+        real = loop.check_losses
+        patch.setattr(loop, "check_losses", lambda run, terms: (files.append(saved(tmp_path)), real(run, terms)))
         with pytest.raises(DivergedError, match=rf"step 4: l1 is (nan|inf); .*start_from={tmp_path}/last.safetensors"):
             train(recipe, tmp_path)
     assert saved(tmp_path) == files[-1], "nothing was written after the step"
@@ -197,11 +198,11 @@ def saved(folder):
     }
 
 
-@pytest.mark.parametrize("player", ["generator", "discriminator"])
-def test_weights_that_are_not_finite_are_not_saved(make_recipe, tmp_path, monkeypatch, player):
+@pytest.mark.parametrize("network", ["generator", "discriminator"])
+def test_weights_that_are_not_finite_are_not_saved(make_recipe, tmp_path, monkeypatch, network):
     """A finite loss with a gradient that is not: its step ends with bad weights, and no loss says so yet."""
-    poison(monkeypatch, 4, spoil(math.nan, player), before=False)
-    with pytest.raises(DivergedError, match=rf"step 4: the {player}'s .*weight is not finite"):
+    poison(monkeypatch, 4, spoil(math.nan, network), before=False)
+    with pytest.raises(DivergedError, match=rf"step 4: the {network}'s .*weight is not finite"):
         train(make_recipe("wgan", "save_every=2"), tmp_path)
     assert read_state(tmp_path)["step"] == 2
 

@@ -24,16 +24,16 @@ from esrgan_export.quantise import calibration, prepare
 from esrgan_export.quantise.simulate import QuantisedConv, quantise_weight, weight_scales
 from esrgan_export.to_onnx import export_onnx
 from esrgan_train.cli import main
+from esrgan_train.divergence import DivergedError
 from esrgan_train.initialise import initialise
-from esrgan_train.loop import DivergedError
 from esrgan_train.qat import crops as cutting
 from esrgan_train.qat import tune
 from esrgan_train.qat.crops import cut_crops
 from esrgan_train.qat.student import LEAST_SCALE, SCALES_FASTER, make_student, parameter_groups, with_student
-from esrgan_train.qat.tune import Settings, fine_tune
+from esrgan_train.qat.tune import QatSettings, fine_tune
 from tiny import assert_same, hidden
 
-SHORT = Settings(steps=6, batch=2, side=16, judge_every=2)
+SHORT = QatSettings(steps=6, batch=2, side=16, judge_every=2)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def crops(folder):
     found = cut_crops(folder, 16, seed=0)
-    return cutting.Crops(found.learned, found.held_out[:8])
+    return cutting.Crops(found.training, found.held_out[:8])
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def network():
 @pytest.fixture(scope="module")
 def prepared(network, crops):
     info = ModelInfo(4, "fp32", 1, arch=network.config(), created_by="a test")
-    return prepare(network, export_onnx(network, info), crops.judges())
+    return prepare(network, export_onnx(network, info), crops.validation())
 
 
 def psnr_of(model, network, crops):
@@ -213,9 +213,9 @@ def test_fine_tuning_comes_nearer_to_the_float_network(network, prepared, crops,
     """
     start = dataclasses.replace(prepared, scales={name: scale * coarser for name, scale in prepared.scales.items()})
     lines = []
-    settings = Settings(steps=30, batch=2, side=16, judge_every=10)
+    settings = QatSettings(steps=30, batch=2, side=16, judge_every=10)
     tuned = fine_tune(start, crops, settings, tmp_path / "run.pt", progress=lines.append)
-    before, after = (psnr_of(each.quantised(), network, crops.judges()) for each in (start, tuned))
+    before, after = (psnr_of(each.quantised(), network, crops.validation()) for each in (start, tuned))
     assert after >= before + gain_db
     assert tuned.psnr_db == pytest.approx(after, abs=0.3)
     assert lines[-1].startswith(f"INT8 to fp32 on held-out crops: {lines[0].split()[2]} dB before")
@@ -226,7 +226,7 @@ def test_fine_tuning_comes_nearer_to_the_float_network(network, prepared, crops,
 def test_it_never_gets_worse(prepared, crops, tmp_path):
     """At an absurd rate every step spoils the network: the weights that came in are the best."""
     tuned = fine_tune(
-        prepared, crops, Settings(steps=2, batch=1, side=16, rate=0.1, judge_every=1), tmp_path / "run.pt"
+        prepared, crops, QatSettings(steps=2, batch=1, side=16, rate=0.1, judge_every=1), tmp_path / "run.pt"
     )
     assert tuned.model == prepared.model
     assert tuned.scales == pytest.approx(dict(prepared.scales), rel=1e-7)
@@ -237,7 +237,7 @@ def test_it_never_gets_worse(prepared, crops, tmp_path):
 def test_scales_stay_positive(prepared, crops, tmp_path, monkeypatch):
     """A loss that is least where everything is clipped to nothing pulls them down."""
     monkeypatch.setattr(tune, "l1", lambda sr, hr: sr.square().mean())
-    fine_tune(prepared, crops, Settings(steps=3, batch=1, side=16, rate=0.01), tmp_path / "run.pt")
+    fine_tune(prepared, crops, QatSettings(steps=3, batch=1, side=16, rate=0.01), tmp_path / "run.pt")
     student = torch.load(tmp_path / "run.pt", weights_only=True)["student"]
     shares = [float(student[f"{name}.input_scale"]) / scale for name, scale in prepared.scales.items()]
     assert min(shares) == pytest.approx(LEAST_SCALE)
@@ -256,7 +256,7 @@ def interrupt_in_step(monkeypatch, number):
 
 
 def test_a_run_in_two_halves_is_the_run(prepared, crops, tmp_path, monkeypatch):
-    """Interrupted between two judgements."""
+    """Interrupted between two validations."""
     whole = fine_tune(prepared, crops, SHORT, tmp_path / "whole.pt")
     with monkeypatch.context() as patch:
         interrupt_in_step(patch, 3)
@@ -273,13 +273,13 @@ def test_a_run_in_two_halves_is_the_run(prepared, crops, tmp_path, monkeypatch):
 
 def test_a_state_that_cannot_be_gone_on_with(prepared, crops, tmp_path):
     state = tmp_path / "run.pt"
-    short = Settings(steps=1, batch=1, side=16)
+    short = QatSettings(steps=1, batch=1, side=16)
     fine_tune(prepared, crops, short, state)
     with pytest.raises(OptionError, match="holds a run already; go on with it by --resume"):
         fine_tune(prepared, crops, short, state)
     with pytest.raises(OptionError, match=r"run\.pt: belongs to another run: steps was 1 and is 2"):
-        fine_tune(prepared, crops, Settings(steps=2, batch=1, side=16), state, resume=True)
-    others = cutting.Crops(crops.learned[:-1], crops.held_out)
+        fine_tune(prepared, crops, QatSettings(steps=2, batch=1, side=16), state, resume=True)
+    others = cutting.Crops(crops.training[:-1], crops.held_out)
     with pytest.raises(OptionError, match="another run: pictures was"):
         fine_tune(prepared, others, short, state, resume=True)
     state.write_bytes(state.read_bytes()[:5000])
@@ -294,16 +294,16 @@ def test_a_loss_that_is_not_finite_stops_the_run(prepared, crops, tmp_path, monk
     assert list(tmp_path.iterdir()) == []
 
 
-def test_judges_come_from_other_pictures(tmp_path):
+def test_held_out_crops_come_from_other_pictures(tmp_path):
     """Each picture of one colour; the fourth and the eighth are held out, and 16 bit is read as 8."""
     for number in range(9):
         depth, top = (np.uint16, 257) if number == 2 else (np.uint8, 1)
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((20, 24, 3), number * 10 * top, depth))
     found = cut_crops(tmp_path, 16, seed=0)
-    assert found.learned.shape[1:] == found.held_out.shape[1:] == (16, 16, 3)
+    assert found.training.shape[1:] == found.held_out.shape[1:] == (16, 16, 3)
     assert set(found.held_out.flat) == {30, 70}
-    assert set(found.learned.flat) == {0, 10, 20, 40, 50, 60, 80}
-    assert len(found.judges()) == cutting.JUDGES
+    assert set(found.training.flat) == {0, 10, 20, 40, 50, 60, 80}
+    assert len(found.validation()) == cutting.HELD_OUT_CROPS
 
 
 def test_batches_are_numbered_and_turned(tmp_path):

@@ -102,13 +102,16 @@ def test_unknown_keys_are_refused_with_the_nearest(setting, says):
         ("init=smal", "init: 'smal' is unknown; did you mean 'small'?"),
         ("data.train=[]", "data.train: list should have at least 1 item"),
         ("data.train.0.ratio=0", "data.train.0.ratio: input should be greater than 0 (it is 0)"),
-        ("data.train.0={folder: a, lr: b, shrink: 2}", "data.train.0: shrink 2 makes HR smaller than lr belongs to"),
+        (
+            "data.train.0={folder: a, lr: b, shrink: 2}",
+            "data.train.0: shrink 2 makes HR smaller, so that lr no longer fits",
+        ),
         (
             "data.train.0={folder: a, lr: b, degradation: {}}",
             "data.train.0: lr and degradation both say where LR comes",
         ),
         ("data.train.0.degradation.first.jpeg_quality=[0, 5]", "data.train.0.degradation.first.jpeg_quality.0: input "),
-        ("validation.best=psnr", "validation.best psnr picks the blurred ones of a GAN"),
+        ("validation.best=psnr", "validation.best psnr would pick the most blurred weights of a GAN"),
         ("validation.best=niqe", "validation: best is niqe, which is not measured"),
         ("validation.alphas=[0.5]", "validation.alphas blends with start_from, which is not set"),
         ("validation.alphas=[1.5]", "validation.alphas.0: input should be less than or equal to 1 (it is 1.5)"),
@@ -179,14 +182,14 @@ def test_psnr_may_pick_the_best_where_no_gan_is():
             ["discriminator.network={name: PatchDiscriminator, layers: 5}"],
             "discriminator: data.patch 32 does not fit: ",
         ),
-        (["discriminator.gradient_penalty=10"], "discriminator: gradient_penalty and r1 ask for the gradient of each"),
+        (["discriminator.gradient_penalty=10"], "discriminator: gradient_penalty and r1 need the gradient of each"),
         (
             ["discriminator.r1=10"],
-            "discriminator: gradient_penalty and r1 ask for the gradient of each picture, and the",
+            "discriminator: gradient_penalty and r1 need the gradient of each picture alone, and the",
         ),
         (
             ["losses.1.kind=wasserstein"],
-            "discriminator: with wasserstein it grows without end; set discriminator.gradie",
+            "discriminator: with wasserstein its output grows without end; set discriminator.gradie",
         ),
     ],
 )

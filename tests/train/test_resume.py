@@ -130,11 +130,11 @@ def test_a_disk_that_is_full_in_the_middle_of_a_save(
 def test_a_second_signal_ends_it_at_once(make_recipe, tmp_path, monkeypatch):
     real = loop.train_step
 
-    def twice(game, batches, step):
+    def twice(model, batches, step):
         if step == 3:
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
-        return real(game, batches, step)
+        return real(model, batches, step)
 
     monkeypatch.setattr(loop, "train_step", twice)
     before = signal.getsignal(signal.SIGINT)

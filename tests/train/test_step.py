@@ -15,8 +15,8 @@ from esrgan_export.networks import RRDBNet
 from esrgan_train import discriminators
 from esrgan_train.losses.adversarial import AdversarialOptions, discriminator_loss, generator_loss
 from esrgan_train.recipe import AdversarialLoss, parse_recipe
-from esrgan_train.run import set_up_game
-from esrgan_train.step import Game, Player, train_step
+from esrgan_train.run import build_model
+from esrgan_train.step import SRModel, TrainedNetwork, train_step
 from tiny import BASE, RECIPES
 
 OFFICIAL = {"relativistic": True, "detach": "opposite", "terms": "mean"}
@@ -60,24 +60,24 @@ def smooth_discriminator():
     return nn.Sequential(*layers)
 
 
-def game_of(losses, adversary=None, options=None, make=Recorder, **more):
-    """A game with a fixed small generator and `adversary`; its optimisers record."""
+def model_of(losses, adversary=None, options=None, make=Recorder, **more):
+    """A model with a fixed small generator and `adversary`; its optimisers record."""
     content = BASE | {"losses": losses, "data": {"train": [{"folder": "."}], "patch": 32}, "channels_last": False}
     if adversary is not None:
         content["discriminator"] = {"network": {"name": "UNetDiscriminator"}} | more.pop("discriminator", {})
     torch.manual_seed(3)
     generator = RRDBNet(channels=8, growth=4, blocks=1)
-    game = Game(
+    model = SRModel(
         parse_recipe(content | more, "test"),
         Fabric(accelerator="cpu", devices=1),
-        Player(generator, make(generator), generator),
+        TrainedNetwork(generator, make(generator), generator),
         vgg=[None] * len(losses),
         adversarial=AdversarialOptions(**(options or {})),
     )
     if adversary is not None:
         adversary = copy.deepcopy(adversary)
-        game.discriminator = Player(adversary, make(adversary), adversary)
-    return game
+        model.discriminator = TrainedNetwork(adversary, make(adversary), adversary)
+    return model
 
 
 def unit(pictures):
@@ -88,7 +88,7 @@ def gan_loss(logits, target_is_real):
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(target_is_real)))
 
 
-class OfficialGame:
+class OfficialModel:
     """BasicSR's order: freeze D, G's step with two passes of D, unfreeze, D's step with three."""
 
     def __init__(self, recipe, generator, discriminator, vgg):
@@ -141,17 +141,17 @@ def test_a_gan_step_is_the_official_one(make_recipe, batch, vgg_file, options):
     perceptual = {"loss": "perceptual", "network": "vgg16", "layers": {"conv1_2": 1}, "weights": str(vgg_file)}
     losses = [{"loss": "l1", "weight": 0.01}, perceptual, {"loss": "adversarial", "weight": 0.1, **options}]
     recipe = parse_recipe(recipe.model_dump(mode="json") | {"losses": losses}, "test")
-    game, generator, _ = set_up_game(recipe, Fabric(accelerator="cpu", devices=1))
+    model, generator, _ = build_model(recipe, Fabric(accelerator="cpu", devices=1))
     nets = [
         copy.deepcopy(network).to(memory_format=torch.contiguous_format)
-        for network in (generator, game.discriminator.network)
+        for network in (generator, model.discriminator.network)
     ]
-    reference = OfficialGame(recipe, *nets, torch.load(vgg_file, weights_only=True))
+    reference = OfficialModel(recipe, *nets, torch.load(vgg_file, weights_only=True))
     start = copy.deepcopy(nets)
     for step in range(3):
-        train_step(game, iter([batch]), step)
+        train_step(model, iter([batch]), step)
         reference.step(*map(unit, batch))
-    for ours, theirs, before in zip((generator, game.discriminator.network), nets, start, strict=True):
+    for ours, theirs, before in zip((generator, model.discriminator.network), nets, start, strict=True):
         ours, theirs, before = (torch.cat([p.reshape(-1) for p in net.parameters()]) for net in (ours, theirs, before))
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
         assert (ours - theirs).norm() < 1e-3 * (theirs - before).norm()
@@ -161,17 +161,17 @@ def test_a_gan_step_is_the_official_one(make_recipe, batch, vgg_file, options):
 def test_each_gets_the_gradient_of_its_own_loss(batch, options):
     """None of D's comes from G's loss, none of G's from D's, and D's reaches G through the pictures."""
     losses = [{"loss": "adversarial", "weight": 0.7, **options}]
-    game = game_of(losses, smooth_discriminator(), options)
-    generator, adversary = (copy.deepcopy(p.network) for p in (game.generator, game.discriminator))
-    train_step(game, iter([batch]), 0)
+    model = model_of(losses, smooth_discriminator(), options)
+    generator, adversary = (copy.deepcopy(p.network) for p in (model.generator, model.discriminator))
+    train_step(model, iter([batch]), 0)
     lr, hr = map(unit, batch)
     sr = generator(lr)
-    of_g = 0.7 * generator_loss(adversary(sr), adversary(hr), game.adversarial)
+    of_g = 0.7 * generator_loss(adversary(sr), adversary(hr), model.adversarial)
     expected = torch.autograd.grad(of_g, list(generator.parameters()))
-    of_d = discriminator_loss(adversary(hr), adversary(sr.detach()), game.adversarial)
+    of_d = discriminator_loss(adversary(hr), adversary(sr.detach()), model.adversarial)
     expected_d = torch.autograd.grad(of_d, list(adversary.parameters()))
-    for player, gradients in ((game.generator, expected), (game.discriminator, expected_d)):
-        (recorded,) = player.optimiser.gradients
+    for network, gradients in ((model.generator, expected), (model.discriminator, expected_d)):
+        (recorded,) = network.optimiser.gradients
         for got, want in zip(recorded, gradients, strict=True):
             torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-7)
         assert max(gradient.abs().max() for gradient in recorded) > 1e-6
@@ -180,32 +180,32 @@ def test_each_gets_the_gradient_of_its_own_loss(batch, options):
 def test_the_discriminator_sees_the_fake_from_before_the_generators_step(batch):
     """With a huge step of G in between, D's gradient would be another one."""
     losses = [{"loss": "adversarial", "weight": 1.0}]
-    still = game_of(losses, smooth_discriminator())
-    moving = game_of(losses, smooth_discriminator(), make=lambda network: Recorder(network, lr=100.0))
-    for game in (still, moving):
-        train_step(game, iter([batch]), 0)
-    for one, other in zip(*(game.discriminator.optimiser.gradients[0] for game in (still, moving)), strict=True):
+    still = model_of(losses, smooth_discriminator())
+    moving = model_of(losses, smooth_discriminator(), make=lambda network: Recorder(network, lr=100.0))
+    for model in (still, moving):
+        train_step(model, iter([batch]), 0)
+    for one, other in zip(*(model.discriminator.optimiser.gradients[0] for model in (still, moving)), strict=True):
         assert torch.equal(one, other)
 
 
 def test_penalties_are_weighted_and_only_the_discriminators(batch):
-    plain = game_of([{"loss": "adversarial", "kind": "wasserstein"}], smooth_discriminator(), {"kind": "wasserstein"})
-    both = game_of(
+    plain = model_of([{"loss": "adversarial", "kind": "wasserstein"}], smooth_discriminator(), {"kind": "wasserstein"})
+    both = model_of(
         [{"loss": "adversarial", "kind": "wasserstein"}],
         smooth_discriminator(),
         {"kind": "wasserstein"},
         discriminator={"gradient_penalty": 10.0, "r1": 3.0},
     )
-    without, terms = (train_step(game, iter([batch]), 0) for game in (plain, both))
+    without, terms = (train_step(model, iter([batch]), 0) for model in (plain, both))
     assert set(terms) - set(without) == {"gradient-penalty", "r1"}
     _, hr = batch
     hr = unit(hr).requires_grad_()
     (gradient,) = torch.autograd.grad(smooth_discriminator()(hr).sum(), hr)
     assert terms["r1"] == pytest.approx(3.0 / 2 * float(gradient.square().sum((1, 2, 3)).mean()), rel=1e-4)
     assert terms["discriminator"] == pytest.approx(without["discriminator"])
-    for a, b in zip(*(game.generator.optimiser.gradients[0] for game in (plain, both)), strict=True):
+    for a, b in zip(*(model.generator.optimiser.gradients[0] for model in (plain, both)), strict=True):
         assert torch.equal(a, b)
-    of_d = zip(*(game.discriminator.optimiser.gradients[0] for game in (plain, both)), strict=True)
+    of_d = zip(*(model.discriminator.optimiser.gradients[0] for model in (plain, both)), strict=True)
     unchanged = [torch.equal(a, b) for a, b in of_d]
     assert unchanged == [False, True] * 3, "the slope of a piecewise linear network does not depend on its biases"
 
@@ -216,7 +216,7 @@ def test_accumulation_is_a_larger_batch(batch, kind):
     losses = [{"loss": "l1"}] + ([{"loss": "adversarial"}] if kind == "gan" else [])
     adversary = smooth_discriminator() if kind == "gan" else None
     whole, parts = (
-        game_of(losses, adversary, make=lambda network: Recorder(network, lr=0.1), accumulate=k) for k in (1, 4)
+        model_of(losses, adversary, make=lambda network: Recorder(network, lr=0.1), accumulate=k) for k in (1, 4)
     )
     start = copy.deepcopy(whole.generator.network.state_dict())
     quarters = [tuple(pictures[i : i + 1] for pictures in batch) for i in range(4)]
@@ -224,9 +224,9 @@ def test_accumulation_is_a_larger_batch(batch, kind):
         together = train_step(whole, iter([batch]), step)
         apart = train_step(parts, iter(quarters), step)
         assert apart == pytest.approx(together, rel=1e-4)
-    players = ["generator", "discriminator"] if kind == "gan" else ["generator"]
-    for player in players:
-        pairs = zip(*(getattr(game, player).network.parameters() for game in (whole, parts)), strict=True)
+    networks = ["generator", "discriminator"] if kind == "gan" else ["generator"]
+    for network in networks:
+        pairs = zip(*(getattr(model, network).network.parameters() for model in (whole, parts)), strict=True)
         for one, other in pairs:
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
     moved = [(value - start[key]).abs().max() for key, value in whole.generator.network.state_dict().items()]
@@ -235,18 +235,18 @@ def test_accumulation_is_a_larger_batch(batch, kind):
 
 def test_a_step_takes_as_many_batches_as_it_accumulates(batch):
     batches = iter([batch] * 10)
-    train_step(game_of([{"loss": "l1"}], accumulate=3), batches, 0)
+    train_step(model_of([{"loss": "l1"}], accumulate=3), batches, 0)
     assert len(list(batches)) == 7
 
 
 def test_the_gradient_is_clipped_to_its_norm(batch):
-    free = game_of([{"loss": "l1"}])
+    free = model_of([{"loss": "l1"}])
     train_step(free, iter([batch]), 0)
     norm = torch.cat([gradient.flatten() for gradient in free.generator.optimiser.gradients[0]]).norm()
     for limit, expected in ((float(norm) / 10, float(norm) / 10), (float(norm) * 10, float(norm))):
-        game = game_of([{"loss": "l1"}], clip_gradient=limit)
-        terms = train_step(game, iter([batch]), 0)
-        (gradients,) = game.generator.optimiser.gradients
+        model = model_of([{"loss": "l1"}], clip_gradient=limit)
+        terms = train_step(model, iter([batch]), 0)
+        (gradients,) = model.generator.optimiser.gradients
         clipped = torch.cat([gradient.flatten() for gradient in gradients])
         assert float(clipped.norm()) == pytest.approx(expected, rel=1e-4)
         assert terms["gradient-norm"] == pytest.approx(float(norm)), "what is logged is the norm before"
@@ -255,60 +255,60 @@ def test_the_gradient_is_clipped_to_its_norm(batch):
 
 
 def test_the_generator_moves_in_every_nth_step(batch):
-    game = game_of([{"loss": "l1"}, {"loss": "adversarial"}], smooth_discriminator(), discriminator={"steps": 3})
-    names = [set(train_step(game, itertools.repeat(batch), step)) for step in range(7)]
+    model = model_of([{"loss": "l1"}, {"loss": "adversarial"}], smooth_discriminator(), discriminator={"steps": 3})
+    names = [set(train_step(model, itertools.repeat(batch), step)) for step in range(7)]
     assert names == [{"discriminator"}, {"discriminator"}, {"discriminator", "l1", "adversarial"}] * 2 + [
         {"discriminator"}
     ]
-    assert len(game.generator.optimiser.gradients) == 2
-    assert len(game.discriminator.optimiser.gradients) == 7
+    assert len(model.generator.optimiser.gradients) == 2
+    assert len(model.discriminator.optimiser.gradients) == 7
 
 
 def test_two_losses_of_one_kind_both_count(batch):
-    once = game_of([{"loss": "l1", "weight": 1.0}])
-    twice = game_of([{"loss": "l1", "weight": 0.25}, {"loss": "l1", "weight": 0.75}])
-    one, two = (train_step(game, iter([batch]), 0) for game in (once, twice))
+    once = model_of([{"loss": "l1", "weight": 1.0}])
+    twice = model_of([{"loss": "l1", "weight": 0.25}, {"loss": "l1", "weight": 0.75}])
+    one, two = (train_step(model, iter([batch]), 0) for model in (once, twice))
     assert two == pytest.approx({"l1-1": one["l1"] / 4, "l1-2": one["l1"] * 3 / 4})
-    for a, b in zip(*(game.generator.optimiser.gradients[0] for game in (once, twice)), strict=True):
+    for a, b in zip(*(model.generator.optimiser.gradients[0] for model in (once, twice)), strict=True):
         torch.testing.assert_close(a, b)
 
 
-def half_precision_game(make_recipe, precision, *settings):
+def half_precision_model(make_recipe, precision, *settings):
     """Fabric would not let a CPU compute in fp16, but for its scale a CPU is as good as a GPU."""
     recipe = make_recipe("standard-gan", "ema=null", *settings)
     plugins = [MixedPrecision(precision, "cpu")] if precision != "32-true" else []
-    game, _, _ = set_up_game(recipe, Fabric(accelerator="cpu", devices=1, plugins=plugins))
-    for player in (game.generator, game.discriminator):
-        player.optimiser = Recorder(player.network)
-    return game
+    model, _, _ = build_model(recipe, Fabric(accelerator="cpu", devices=1, plugins=plugins))
+    for network in (model.generator, model.discriminator):
+        network.optimiser = Recorder(network.network)
+    return model
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
 def test_half_precision_gives_the_same_gradients(make_recipe, batch, precision):
     """fp16's loss scale is taken out again, before the gradient is clipped and before the optimiser sees it."""
     limit = "clip_gradient=0.01"
-    full, half = (half_precision_game(make_recipe, p, limit) for p in ("32-true", precision))
-    expected, terms = (train_step(game, iter([batch]), 0) for game in (full, half))
+    full, half = (half_precision_model(make_recipe, p, limit) for p in ("32-true", precision))
+    expected, terms = (train_step(model, iter([batch]), 0) for model in (full, half))
     assert terms == pytest.approx(expected, rel=0.05)
-    for player in ("generator", "discriminator"):
+    for network in ("generator", "discriminator"):
         wanted, got = (
-            torch.cat([g.flatten() for g in getattr(game, player).optimiser.gradients[0]]) for game in (full, half)
+            torch.cat([g.flatten() for g in getattr(model, network).optimiser.gradients[0]]) for model in (full, half)
         )
         assert F.cosine_similarity(wanted, got, 0) > 0.98
         assert float(got.norm() / wanted.norm()) == pytest.approx(1, abs=0.05)
 
 
 def test_an_overflow_of_fp16_skips_the_step_and_halves_the_scale_once(make_recipe, batch):
-    game = half_precision_game(make_recipe, "16-mixed")
-    scaler = game.fabric.strategy.precision.scaler
+    model = half_precision_model(make_recipe, "16-mixed")
+    scaler = model.fabric.strategy.precision.scaler
     scaler.scale(torch.ones(1))
     scaler.update(2.0**40)
-    before = copy.deepcopy(game.generator.network.state_dict())
-    game.generator.optimiser.param_groups[0]["lr"] = 1.0
-    train_step(game, iter([batch]), 0)
-    assert game.generator.optimiser.gradients == []
+    before = copy.deepcopy(model.generator.network.state_dict())
+    model.generator.optimiser.param_groups[0]["lr"] = 1.0
+    train_step(model, iter([batch]), 0)
+    assert model.generator.optimiser.gradients == []
     assert scaler.get_scale() == 2.0**39, "one step of training, one change of the scale"
-    assert all(torch.equal(value, before[key]) for key, value in game.generator.network.state_dict().items())
+    assert all(torch.equal(value, before[key]) for key, value in model.generator.network.state_dict().items())
 
 
 @pytest.mark.parametrize("kind", ["psnr", "relativistic-gan"])
@@ -319,12 +319,12 @@ def test_a_compiled_generator_takes_the_same_step(make_recipe, batch, monkeypatc
     """
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     eager, compiled = (
-        set_up_game(make_recipe(kind, f"compile={value}"), Fabric(accelerator="cpu", devices=1))[0]
+        build_model(make_recipe(kind, f"compile={value}"), Fabric(accelerator="cpu", devices=1))[0]
         for value in ("false", "true")
     )
     assert compiled.generator.forward is not compiled.generator.network
     for step in range(3):
-        expected, terms = (train_step(game, iter([batch]), step) for game in (eager, compiled))
+        expected, terms = (train_step(model, iter([batch]), step) for model in (eager, compiled))
         assert terms == pytest.approx(expected, rel=1e-4)
 
 
@@ -334,8 +334,8 @@ def test_every_kind_of_recipe_names_its_losses(make_recipe, batch):
         "residual": {"mse", "total-variation", "gradient-norm"},
         "wgan": {"l1", "adversarial", "discriminator", "gradient-penalty"},
     }.items():
-        game, _, _ = set_up_game(make_recipe(kind), Fabric(accelerator="cpu", devices=1))
-        assert set(train_step(game, itertools.repeat(batch), 0)) == names
-        assert isinstance(game.recipe.adversarial, AdversarialLoss | None)
-        if game.discriminator is not None:
-            assert isinstance(game.discriminator.network, discriminators.Discriminator)
+        model, _, _ = build_model(make_recipe(kind), Fabric(accelerator="cpu", devices=1))
+        assert set(train_step(model, itertools.repeat(batch), 0)) == names
+        assert isinstance(model.recipe.adversarial, AdversarialLoss | None)
+        if model.discriminator is not None:
+            assert isinstance(model.discriminator.network, discriminators.Discriminator)

@@ -113,10 +113,10 @@ def interrupt_in_step(monkeypatch, number):
     """This process gets SIGTERM while it computes step `number`, counted from 1."""
     real = loop.train_step
 
-    def interrupted(game, batches, step):
+    def interrupted(model, batches, step):
         if step + 1 == number:
             signal.raise_signal(signal.SIGTERM)
-        return real(game, batches, step)
+        return real(model, batches, step)
 
     monkeypatch.setattr(loop, "train_step", interrupted)
 

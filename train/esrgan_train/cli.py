@@ -1,4 +1,4 @@
-"""esrgan-train: carry out a recipe or write one, examine a folder of pictures, or fine-tune a network for INT8."""
+"""esrgan-train: train by a recipe, write a recipe to edit, check a data set, or fine-tune a network for INT8."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from esrgan_deploy.errors import BackendMissingError, MediaError, OptionError, O
 from esrgan_export.cli import export
 
 PACKAGES = ("torch", "lightning_fabric", "pydantic", "yaml", "tensorboard", "safetensors")
-DOCTORS_SCALE = 4
-"""HR pixels per LR pixel, where no recipe says it."""
+DEFAULT_SCALE = 4
+"""HR pixels per LR pixel, for a check without a recipe."""
 EPILOG = """\
 examples:
   esrgan-train list                                       the recipes of this package
@@ -23,16 +23,17 @@ examples:
   esrgan-train mine.yaml --set data.train.0.folder=photos/ -o runs/mine
   esrgan-train mine.yaml --set data.train.0.folder=photos/ -o runs/mine --resume
   esrgan-export --psnr runs/psnr/last.safetensors --gan runs/gan/last.safetensors --alpha 0.8 --fp16
-  esrgan-train qat --alpha 0.8 --calibrate photos/        INT8 that has learned to give what fp32 gives
+  esrgan-train qat --alpha 0.8 --calibrate photos/        INT8, trained to give the same pictures as fp32
 """
 QAT_EPILOG = """\
 examples:
   esrgan-train qat --alpha 0.8 --calibrate frames
   esrgan-train qat --gan RealESRGAN_x4plus.pth --calibrate frames --steps 1000 -o models --resume
 
-Networks are named as in esrgan-export; without --psnr and --gan it is the compact pair. The pictures are inputs: of the
-size and kind that will be upscaled. Every fourth is held out, and what scored best on those becomes the ONNX file. It
-is compared with PyTorch in fp32 on five photos, as every export is. Ctrl-C saves the run; --resume goes on with it.
+Networks are named as in esrgan-export; without --psnr and --gan it takes the compact pair. --calibrate names pictures
+of the size and kind that will be upscaled. Every fourth is held out, and the weights that score best on those are
+exported. The ONNX file is compared with PyTorch in fp32 on five photos, as every export is. Ctrl-C saves the state of
+the run; --resume goes on with it.
 """
 
 
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
     words = list(sys.argv[1:] if argv is None else argv)
     special = {
-        "doctor": (_doctor_parser, _doctor),
+        "doctor": (_dataset_parser, _check_dataset),
         "new": (_new_parser, _new),
         "list": (_list_parser, _list),
         "qat": (_qat_parser, _qat),
@@ -88,29 +89,33 @@ def _check_installed() -> None:
         raise BackendMissingError(f"esrgan-train needs {', '.join(missing)}: pip install 'esrgan-deploy[train]'")
 
 
-def _doctor_parser() -> cli.Parser:
-    parser = cli.Parser("esrgan-train doctor", "Examine pictures, and what training on them costs, before it begins.")
+def _dataset_parser() -> cli.Parser:
+    parser = cli.Parser("esrgan-train doctor", "Check pictures, and what training on them costs, before it begins.")
     add = parser.add_argument
     add("folders", type=Path, nargs="*", metavar="DIR", help="HR pictures to train on (default: the recipe's)")
     add("--validation", type=Path, nargs="+", default=[], metavar="DIR", help="pictures that must not be among them")
     add("--lr", type=Path, metavar="DIR", help="LR pictures of the same names")
-    add("--recipe", metavar="RECIPE", help="also: do they fit it, and what time and memory does it take here")
+    add(
+        "--recipe",
+        metavar="RECIPE",
+        help="also check that they fit it, and measure its time and memory on this machine",
+    )
     add("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="change one of its values")
     return parser
 
 
-def _doctor(args: argparse.Namespace) -> None:
+def _check_dataset(args: argparse.Namespace) -> None:
     if not args.folders and not args.recipe:
-        raise OptionError("nothing to examine: name folders of pictures, or --recipe")
+        raise OptionError("nothing to check: name folders of pictures, or --recipe")
     _check_installed()
     from esrgan_deploy.cli.progress import Progress
-    from esrgan_train.data.dataset_check import examine
+    from esrgan_train.data.dataset_check import check_dataset
     from esrgan_train.recipe import load_recipe
     from esrgan_train.recipe.networks import network_scale
     from esrgan_train.run import resolve
 
     recipe = load_recipe(args.recipe, args.settings) if args.recipe else None
-    folders, validation, lr, patch, scale = args.folders, args.validation, args.lr, 0, DOCTORS_SCALE
+    folders, validation, lr, patch, scale = args.folders, args.validation, args.lr, 0, DEFAULT_SCALE
     if recipe is not None:
         sets, scale = recipe.data.train, network_scale(recipe)
         folders = folders or [resolve(dataset.folder) for dataset in sets]
@@ -119,18 +124,18 @@ def _doctor(args: argparse.Namespace) -> None:
         if recipe.validation.folder and not validation:
             validation = [resolve(recipe.validation.folder)]
     with Progress("picture") as progress:
-        diagnosis = examine(folders, validation=validation, lr=lr, scale=scale, patch=patch, progress=progress)
-    print(diagnosis)
+        report = check_dataset(folders, validation=validation, lr=lr, scale=scale, patch=patch, progress=progress)
+    print(report)
     if recipe is not None:
-        from esrgan_train.trial import try_recipe
+        from esrgan_train.cost_estimate import estimate_cost
 
-        print(try_recipe(recipe))
-    if diagnosis.errors:
-        raise MediaError(f"{len(diagnosis.errors)} of these would stop training or falsify its figures; see above")
+        print(estimate_cost(recipe))
+    if report.errors:
+        raise MediaError(f"{len(report.errors)} of these would stop training or make its scores wrong; see above")
 
 
 def _new_parser() -> cli.Parser:
-    parser = cli.Parser("esrgan-train new", "Write a recipe of this package to a file, to be edited.")
+    parser = cli.Parser("esrgan-train new", "Copy a recipe of this package to a file, to edit it.")
     parser.add_argument("name", metavar="RECIPE", help="see `esrgan-train list`")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="(default: its name, in this folder)")
     return parser
@@ -204,7 +209,7 @@ def _qat(args: argparse.Namespace) -> None:
     from esrgan_export.checkpoint import load_checkpoint
     from esrgan_export.interpolate import interpolate, relatedness
     from esrgan_train.qat.artefact import tune_artefact
-    from esrgan_train.qat.tune import Settings
+    from esrgan_train.qat.tune import QatSettings
 
     psnr, gan = (load_checkpoint(path) if path else None for path in (args.psnr, args.gan))
     alpha = None
@@ -219,6 +224,6 @@ def _qat(args: argparse.Namespace) -> None:
         network = source.network
     info = export.describe(network, psnr, gan, alpha, "int8", f"esrgan-train qat {__version__}")
     path = args.output / export.file_name(export.base_name(args, network), info, False, None)
-    settings = Settings(steps=args.steps, batch=args.batch, rate=args.lr)
+    settings = QatSettings(steps=args.steps, batch=args.batch, rate=args.lr)
     report = tune_artefact(network, info, path, args.calibrate, settings, resume=args.resume, progress=progress)
     print(f"{path}\n{report}\nreport: {report_path(path)}")

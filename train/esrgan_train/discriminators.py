@@ -1,4 +1,4 @@
-"""Discriminators. All map float RGB (N, 3, H, W) in [0, 1] to raw logits (N, ...), high where a picture seems real."""
+"""Discriminators. All map float RGB (N, 3, H, W) in [0, 1] to raw logits (N, ...), which are high for real pictures."""
 
 from __future__ import annotations
 
@@ -14,25 +14,24 @@ from torch.nn.utils.parametrizations import spectral_norm
 from esrgan_deploy.errors import OptionError
 
 Config = dict[str, int | str | bool]
-"""The class name under "name", and every constructor argument. Goes through JSON and YAML unchanged."""
+"""The class name under "name", and every constructor argument. Can be stored as JSON and YAML."""
 
 SLOPE = 0.2
-"""Of every LeakyReLU, in all four papers."""
+"""The slope of every LeakyReLU, in all four papers."""
 
 LARGEST = 1024
-"""Of any hyper-parameter; a slip of the keyboard must not build for hours."""
+"""The largest value of any hyper-parameter, so that a typing error does not build a network for hours."""
 
 
 class Discriminator(nn.Module, ABC):
-    """Tells real pictures from generated ones. Weights start as PyTorch makes them.
+    """A network that tells real pictures from generated ones. Its weights begin as PyTorch initialises them.
 
-    Batch normalisation always runs in training mode, with the statistics of the batch at hand: pass real and fake
-    pictures in two calls.
+    Batch normalisation always uses the statistics of the batch, so pass real and fake pictures in two calls.
     """
 
     @abstractmethod
     def config(self) -> Config:
-        """What `build` needs to make this network again, weights aside."""
+        """What `build` needs to build this network again, without its weights."""
 
     @abstractmethod
     def forward(self, image: Tensor) -> Tensor:
@@ -48,14 +47,14 @@ class Discriminator(nn.Module, ABC):
 
 
 def _block(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
-    """Convolution, batch normalisation, LeakyReLU. No bias: the normalisation would take it away again."""
+    """Convolution, batch normalisation, LeakyReLU. Without bias, which the normalisation would subtract again."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.LeakyReLU(SLOPE)
     )
 
 
 class DenseDiscriminator(Discriminator):
-    """Convolutions, then two dense layers over the whole picture: one logit (N, 1), for pictures of one size."""
+    """Convolutions, then two dense layers over the whole picture: one logit (N, 1). For pictures of one size."""
 
     def __init__(self, size: int, channels: int, convolutions: list[nn.Module], features: int, hidden: int) -> None:
         super().__init__()
@@ -86,12 +85,12 @@ def _leaky(x: Tensor) -> Tensor:
 class SRGANDiscriminator(DenseDiscriminator):
     """SRGAN's (Ledig et al. 2017, figure 4): eight 3x3 convolutions, every second one strided, and two dense layers.
 
-    The paper's sigmoid is part of the losses here, and its pictures are in [-1, 1]. Returns (N, 1).
+    The paper's sigmoid is part of the losses here, and the paper's pictures are in [-1, 1]. Returns (N, 1).
 
     Args:
         size: height and width of the pictures, a multiple of 16; 96 in the paper.
-        channels: of the first convolution; they double three times. 64 in the paper, where the first dense layer has
-            1024 outputs: sixteen times as many, and so here.
+        channels: of the first convolution; they double three times. 64 in the paper. The first dense layer has sixteen
+            times as many outputs, 1024 in the paper.
 
     Raises:
         OptionError: a size that is no multiple of 16.
@@ -110,10 +109,10 @@ class SRGANDiscriminator(DenseDiscriminator):
 
 
 class VGGDiscriminator(DenseDiscriminator):
-    """BasicSR's VGG-style one, for SRGAN and ESRGAN: per stage a 3x3 and a strided 4x4 convolution, two dense layers.
+    """BasicSR's VGG-style discriminator: stages of a 3x3 and a strided 4x4 convolution, then two dense layers.
 
-    Stages halve the picture while its side is even and above 4: five of them for 96 and 128, six for 192 and 256, as
-    in the official networks of these sizes. Channels double three times. Returns (N, 1).
+    For SRGAN and ESRGAN. Stages halve the picture while its side is even and above 4: five of them for 96 and 128, six
+    for 192 and 256, as in the official networks of these sizes. Channels double three times. Returns (N, 1).
 
     Args:
         size: height and width of the pictures, a multiple of 32.
@@ -139,12 +138,12 @@ class VGGDiscriminator(DenseDiscriminator):
 class UNetDiscriminator(Discriminator):
     """Real-ESRGAN's U-Net (Wang et al. 2021, figure 6): one logit per pixel, spectral norm, no batch normalisation.
 
-    Spectral norm (Miyato et al. 2018) divides every weight but the first's and last's by its largest singular value,
-    which one power iteration per pass in training mode follows. Returns (N, 1, H, W).
+    Spectral norm (Miyato et al. 2018) divides the weights of every convolution but the first and last by their largest
+    singular value, which is tracked by one power iteration per pass in training mode. Returns (N, 1, H, W).
 
     Args:
-        channels: of the finest level; 64 in the official files.
-        skip: add the features of the way down on the way up.
+        channels: of the level with the full size; 64 in the official files.
+        skip: add the features of each level on the way down to those on the way up.
     """
 
     def __init__(self, channels: int = 64, skip: bool = True) -> None:
@@ -152,14 +151,14 @@ class UNetDiscriminator(Discriminator):
         self.channels, self.skip = channels, skip
         one, two, four, eight = (channels * factor for factor in (1, 2, 4, 8))
         self.conv_first = nn.Conv2d(3, one, 3, padding=1)
-        self.down1 = _bounded(one, two, kernel=4, stride=2)
-        self.down2 = _bounded(two, four, kernel=4, stride=2)
-        self.down3 = _bounded(four, eight, kernel=4, stride=2)
-        self.up3 = _bounded(eight, four)
-        self.up2 = _bounded(four, two)
-        self.up1 = _bounded(two, one)
-        self.conv1 = _bounded(one, one)
-        self.conv2 = _bounded(one, one)
+        self.down1 = _spectral_conv(one, two, kernel=4, stride=2)
+        self.down2 = _spectral_conv(two, four, kernel=4, stride=2)
+        self.down3 = _spectral_conv(four, eight, kernel=4, stride=2)
+        self.up3 = _spectral_conv(eight, four)
+        self.up2 = _spectral_conv(four, two)
+        self.up1 = _spectral_conv(two, one)
+        self.conv1 = _spectral_conv(one, one)
+        self.conv2 = _spectral_conv(one, one)
         self.conv_last = nn.Conv2d(one, 1, 3, padding=1)
 
     def config(self) -> Config:
@@ -182,7 +181,7 @@ class UNetDiscriminator(Discriminator):
         return cast(Tensor, self.conv_last(_leaky(self.conv2(_leaky(self.conv1(x))))))
 
 
-def _bounded(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Module:
+def _spectral_conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Module:
     return spectral_norm(nn.Conv2d(inputs, outputs, kernel, stride, padding=1, bias=False))
 
 
@@ -193,7 +192,7 @@ class PatchDiscriminator(Discriminator):
 
     Args:
         channels: of the first convolution; 64 in the paper.
-        layers: strided convolutions, 1 to 6. 1, 3 and 5 see the paper's 16, 70 and 286 pixels.
+        layers: number of strided convolutions, 1 to 6. With 1, 3 and 5, a logit sees 16, 70 and 286 pixels.
 
     Raises:
         OptionError: another number of layers.

@@ -1,4 +1,4 @@
-"""Exponential moving average of a network's weights: what is validated and exported."""
+"""The exponential moving average (EMA) of a network's weights, which is validated and exported."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from torch import nn
 
 @torch.no_grad()
 def update_average(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
-    """Average = d * average + (1 - d) * network; buffers, such as batch normalisation's, are copied.
+    """Average = d * average + (1 - d) * network; buffers, such as those of batch normalisation, are copied.
 
-    d = min(decay, (1 + step) / (10 + step)): in the first steps a full decay would average in the random beginning.
+    d = min(decay, (1 + step) / (10 + step)), so that the random weights of the beginning are soon forgotten.
 
     Args:
         average: a copy of `network` made before step 0.
-        network: after its step.
-        decay: 0 follows at once, 0.999 averages over about a thousand steps.
+        network: its weights after the step.
+        decay: 0 copies the network, 0.999 averages over about a thousand steps.
         step: counted from 0.
     """
     decay = min(decay, (1 + step) / (10 + step))

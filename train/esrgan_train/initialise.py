@@ -1,4 +1,4 @@
-"""How the generator's weights begin, where no checkpoint is given."""
+"""The weights that a generator begins with if the recipe names no checkpoint to start from."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ def initialise(network: Network, init: Init) -> None:
     """Set the weights of a freshly built `network`.
 
     - official: as the constructor left them. For RRDBNet that is today's BasicSR: He initialisation times 0.1 in the
-      blocks, PyTorch's default in head and tail.
-    - small: He times 0.1 in every convolution, zero bias: the ESRGAN paper and its code of 2018.
-    - interpolating (RRDBNet x4 and x8): "official", with RGB passed through to the output so that training starts near
-      bilinear interpolation instead of noise. Small networks on few steps gain decibels; large ones do not need it.
+      blocks, PyTorch's default in the first and the last layers.
+    - small: He initialisation times 0.1 in every convolution, zero bias; the ESRGAN paper and its code of 2018.
+    - interpolating (RRDBNet x4 and x8): as "official", but the first three features carry R, G and B to the output, so
+      that training starts near bilinear interpolation instead of noise. A small network that is trained for few steps
+      gains decibels; a large one does not need it.
 
     Raises:
         OptionError: see `check_init`.
@@ -30,15 +31,15 @@ def initialise(network: Network, init: Init) -> None:
     if init == "small":
         shrink_init(*(layer for layer in network.modules() if isinstance(layer, nn.Conv2d)))
     elif init == "interpolating":
-        assert isinstance(network, RRDBNet), "it was checked"
+        assert isinstance(network, RRDBNet), "check_init lets no other network pass"
         _pass_colours_through(network)
 
 
 def check_init(network: Network, init: Init) -> None:
-    """Whether `initialise` can do that.
+    """Check that `initialise` can initialise `network` in this way.
 
     Raises:
-        OptionError: "interpolating" for a network that it is not made for.
+        OptionError: "interpolating" for another network than RRDBNet x4 or x8.
     """
     if init != "interpolating":
         return
@@ -49,9 +50,9 @@ def check_init(network: Network, init: Init) -> None:
 
 @torch.no_grad()
 def _pass_colours_through(network: RRDBNet) -> None:
-    """The first three features carry R, G and B: they are positive, so that LeakyReLU lets them pass unchanged.
+    """Let the first three features carry R, G and B, which are positive and so pass LeakyReLU unchanged.
 
-    Each convolution behind a nearest x2 step smooths them by [1 2 1], which makes it a linear interpolation.
+    Each convolution after a nearest x2 step smooths them by [1 2 1], which makes that step a linear interpolation.
     """
     pixel = torch.zeros(3, 3)
     pixel[1, 1] = 1
@@ -59,7 +60,7 @@ def _pass_colours_through(network: RRDBNet) -> None:
     upsampling = [network.conv_up1, network.conv_up2, *([network.conv_up3] if network.scale == 8 else [])]
     for conv in (network.conv_first, *upsampling, network.conv_hr, network.conv_last):
         conv.weight[:3] *= 0.1
-        assert conv.bias is not None, "conv3x3 has one"
+        assert conv.bias is not None, "conv3x3 has a bias"
         conv.bias[:3] = 0
         for channel in range(3):
             conv.weight[channel, channel] += smooth if conv in upsampling else pixel

@@ -1,4 +1,4 @@
-"""What a training run is made of, and how it is put together before the first step."""
+"""A training run: what belongs to it, and how it is built from a recipe before the first step."""
 
 from __future__ import annotations
 
@@ -22,40 +22,45 @@ from esrgan_train.initialise import initialise
 from esrgan_train.losses.adversarial import AdversarialOptions
 from esrgan_train.losses.vgg import VGGFeatures
 from esrgan_train.recipe import Dataset, Optimiser, PerceptualLoss, Recipe
-from esrgan_train.step import Game, Player
+from esrgan_train.step import SRModel, TrainedNetwork
+
+STATE, RECIPE, LAST, BEST = "state.pt", "recipe.yaml", "last.safetensors", "best.safetensors"
+"""Names of the files in the folder of a run, beside `run_log.LOG`."""
 
 
 @dataclass
 class Run:
-    """A run between two steps."""
+    """A run as it is between two steps."""
 
     recipe: Recipe
     folder: Path
     fabric: Fabric
-    game: Game
+    model: SRModel
     crops: Crops
     validation: list[Pair]
     parent: Checkpoint | None
-    """What the generator started from."""
+    """The checkpoint that the generator started from (`start_from`)."""
     average: Network
-    """The averaged generator; the generator itself where the recipe averages nothing."""
+    """The moving average of the generator; the generator itself where the recipe has no `ema`."""
     step: int = 0
-    """Steps done."""
+    """Number of steps taken."""
     best: float | None = None
-    """Of the metric that `validation.best` names."""
+    """The best score so far, of the metric that `validation.best` names."""
     unlogged: dict[str, tuple[float, int]] = field(default_factory=dict)
-    """Losses since the last line of the log: sum and count, by name."""
+    """Losses since the last line of the log: the sum and the number of values, by name."""
 
     @property
     def generator(self) -> Network:
-        """The network that is trained."""
-        network = self.game.generator.network
-        assert isinstance(network, Network), "set_up built it"
+        """The generator, by its own type."""
+        network = self.model.generator.network
+        assert isinstance(network, Network), "build_model made it"
         return network
 
 
 def prepare(recipe: Recipe) -> None:
-    """Decode what has not been decoded before, and find what is wrong, while there is one process to say so.
+    """Decode all pictures into the cache, and find what is wrong with data and parent, before processes are started.
+
+    With several processes, each of them would decode, and each would report the same error.
 
     Raises:
         OptionError: the recipe does not fit its data or its parent.
@@ -67,37 +72,37 @@ def prepare(recipe: Recipe) -> None:
 
 
 def set_up(recipe: Recipe, folder: Path, fabric: Fabric) -> Run:
-    """Build everything a run needs, as it is before step 0. Raises what `prepare` does."""
-    game, generator, parent = set_up_game(recipe, fabric)
+    """Build everything that a run needs, as it is before step 0. Raises what `prepare` raises."""
+    model, generator, parent = build_model(recipe, fabric)
     average = copy.deepcopy(generator).requires_grad_(False) if recipe.ema is not None else generator
     crops, validation = open_data(recipe, generator.scale)
-    return Run(recipe, folder, fabric, game, crops, validation, parent, average)
+    return Run(recipe, folder, fabric, model, crops, validation, parent, average)
 
 
-def set_up_game(recipe: Recipe, fabric: Fabric) -> tuple[Game, Network, Checkpoint | None]:
-    """The networks, their optimisers and losses; the generator again, by its type; and what it started from."""
-    torch.manual_seed(recipe.seed)  # the same weights in every process
+def build_model(recipe: Recipe, fabric: Fabric) -> tuple[SRModel, Network, Checkpoint | None]:
+    """The networks with their optimisers and losses; the generator by its own type; and its parent's checkpoint."""
+    torch.manual_seed(recipe.seed)  # every process begins with the same weights
     parent = load_checkpoint(recipe.start_from) if recipe.start_from else None
     generator = build_generator(recipe, parent)
     if parent is not None:
         fabric.to_device(parent.network)
-    game = Game(recipe, fabric, make_player(generator, recipe, fabric, recipe.optimiser, recipe.compile))
+    model = SRModel(recipe, fabric, add_optimiser(generator, recipe, fabric, recipe.optimiser, recipe.compile))
     if recipe.discriminator is not None:
-        adversary = discriminators.build(recipe.discriminator.network)
-        # Not compiled: its graph goes backward twice, and compiled each pass would compute the gradients of both.
-        game.discriminator = make_player(adversary, recipe, fabric, recipe.discriminator.optimiser, compiled=False)
-    game.vgg = [load_vgg(loss, recipe, fabric) if isinstance(loss, PerceptualLoss) else None for loss in recipe.losses]
+        network = discriminators.build(recipe.discriminator.network)
+        # Not compiled: two losses go back through its graph, and compiled code would compute all gradients both times.
+        model.discriminator = add_optimiser(network, recipe, fabric, recipe.discriminator.optimiser, compiled=False)
+    model.vgg = [load_vgg(loss, recipe, fabric) if isinstance(loss, PerceptualLoss) else None for loss in recipe.losses]
     if recipe.adversarial is not None:
-        game.adversarial = AdversarialOptions(**recipe.adversarial.model_dump(exclude={"loss", "weight"}))
-    torch.manual_seed(recipe.seed + 1 + fabric.global_rank)  # what is drawn in a step differs between processes
-    return game, generator, parent
+        model.adversarial = AdversarialOptions(**recipe.adversarial.model_dump(exclude={"loss", "weight"}))
+    torch.manual_seed(recipe.seed + 1 + fabric.global_rank)  # random numbers within a step differ between processes
+    return model, generator, parent
 
 
 def build_generator(recipe: Recipe, parent: Checkpoint | None) -> Network:
-    """The recipe's network, with its parent's weights or fresh ones.
+    """The recipe's network, with the weights of its parent, or initialised as the recipe says.
 
     Raises:
-        OptionError: the parent is another network.
+        OptionError: the parent is a different network.
     """
     network = build(recipe.network)
     if parent is None:
@@ -113,36 +118,38 @@ def build_generator(recipe: Recipe, parent: Checkpoint | None) -> Network:
 
 
 def load_vgg(loss: PerceptualLoss, recipe: Recipe, fabric: Fabric) -> VGGFeatures:
-    """The network of a perceptual loss, where the generator is."""
+    """The VGG network of a perceptual loss, on the device of the generator."""
     vgg = VGGFeatures(loss.layers, loss.network, loss.normalisation, loss.weights)
     place(vgg, recipe, fabric)
     return vgg
 
 
-def make_player(network: nn.Module, recipe: Recipe, fabric: Fabric, optimiser: Optimiser, compiled: bool) -> Player:
-    """Put `network` where it is trained, with Adam."""
+def add_optimiser(
+    network: nn.Module, recipe: Recipe, fabric: Fabric, optimiser: Optimiser, compiled: bool
+) -> TrainedNetwork:
+    """Move `network` to the device, in training mode, and give it an Adam optimiser."""
     place(network, recipe, fabric)
     network.train().requires_grad_(True)
     adam = Adam(network.parameters(), fused=True, **optimiser.model_dump())
-    return Player(network, adam, torch.compile(network) if compiled else network)
+    return TrainedNetwork(network, adam, torch.compile(network) if compiled else network)
 
 
 def place(network: nn.Module, recipe: Recipe, fabric: Fabric) -> None:
     """Move `network` to the device, in the recipe's memory format."""
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
     fabric.to_device(network)
-    network.to(memory_format=layout)  # type: ignore[call-overload]  # its stubs know tensors only
+    network.to(memory_format=layout)  # type: ignore[call-overload]  # PyTorch's types allow this for tensors only
 
 
 def open_data(recipe: Recipe, scale: int) -> tuple[Crops, list[Pair]]:
-    """Samples to train on, and pictures to validate with.
+    """Crops to train on, and pairs of pictures to validate with.
 
     Raises:
         OptionError: `data.patch` does not fit a picture.
         MediaError, OutputError: see `open_pairs`.
     """
     data = recipe.data
-    folder = recipe.validation.folder  # first: it is small, and what is wrong with it is said before a long decoding
+    folder = recipe.validation.folder  # first, since it is small: its errors show up before minutes of decoding
     validation = open_pairs(resolve(folder), scale, cache=data.cache) if folder else []
     sources = [open_source(dataset, scale, data.cache) for dataset in data.train]
     crops = Crops(
@@ -158,12 +165,12 @@ def open_data(recipe: Recipe, scale: int) -> tuple[Crops, list[Pair]]:
 
 
 def open_source(dataset: Dataset, scale: int, cache: Path | None) -> Source:
-    """One data set of the recipe."""
+    """Open one data set of the recipe."""
     folder = resolve(dataset.folder)
     pairs = open_pairs(folder, scale, lr_folder=dataset.lr, shrink=dataset.shrink, cache=cache)
     return Source(folder, pairs, dataset.ratio, dataset.degradation)
 
 
 def resolve(folder: str) -> Path:
-    """A folder of a recipe; "builtin:photos" is the one that comes with the package."""
+    """The folder that a recipe names; "builtin:photos" stands for the photos that come with the package."""
     return Path(str(resources.files("esrgan_export") / "photos")) if folder == "builtin:photos" else Path(folder)

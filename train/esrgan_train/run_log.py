@@ -1,4 +1,4 @@
-"""What a run tells of itself: a progress bar, JSON lines, TensorBoard."""
+"""What a run reports while it trains: a progress bar, JSON lines and TensorBoard."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from torch.utils.tensorboard import SummaryWriter
 from esrgan_deploy.cli.progress import Progress
 from esrgan_deploy.errors import OutputError
 from esrgan_deploy.system.files import replacing
+from esrgan_train.cost_estimate import peak_memory
 from esrgan_train.data.loader import Batch
 from esrgan_train.run import Run
 from esrgan_train.step import Terms
-from esrgan_train.trial import peak_memory
 from esrgan_train.validate import Scores, means
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 LOG = "log.jsonl"
+"""Name of the JSON lines in the folder of a run."""
 
 
-class Timed(Iterator[Batch]):
-    """Batches, and the seconds that the network waited for them."""
+class TimedBatches(Iterator[Batch]):
+    """Passes batches on, and measures the seconds that the network waited for them (`waited`)."""
 
     def __init__(self, batches: Iterator[Batch]) -> None:
         self._batches = batches
@@ -41,11 +42,12 @@ class Timed(Iterator[Batch]):
         return batch
 
 
-class Logbook:
-    """Means of the losses, scores, and speed. Only the first process writes.
+class RunLog:
+    """Writes means of the losses, scores, and speed. Only the first process writes.
 
-    A resumed run goes on in the same files; what was written after the state it resumes is cut off first. Losses that
-    no line holds yet are in `Run.unlogged`, which is part of the state: the next line is what it would have been.
+    A resumed run continues the same files; lines from after the state that it resumes are removed first. Losses that
+    are in no line yet are kept in `Run.unlogged`, which is saved with the state, so that the next line is the same as
+    without the interruption.
 
     Raises:
         OutputError: the files cannot be written.
@@ -67,7 +69,7 @@ class Logbook:
             self._progress = Progress("step", run.recipe.steps, run.step)
 
     def step(self, terms: Terms) -> None:
-        """Note the losses of a step, which are means over all processes."""
+        """Add the losses of one step, as means over all processes."""
         for name, value in terms.items():
             total, count = self._run.unlogged.get(name, (0.0, 0))
             self._run.unlogged[name] = (total + value, count + 1)
@@ -75,21 +77,21 @@ class Logbook:
         if self._progress is not None:
             self._progress(self._run.step, note=f"{peak_memory(self._run.fabric.device) / 2**30:.1f} GiB")
 
-    def losses(self, batches: Timed) -> None:
-        """Write the means of the losses since the last time; a loss counts in the steps that have it."""
+    def losses(self, batches: TimedBatches) -> None:
+        """Write the mean of each loss over the steps since the last line that computed it."""
         now = perf_counter()
         mean = {name: total / count for name, (total, count) in self._run.unlogged.items()}
         speed = {
             "steps_per_second": self._steps / (now - self._since),
             "data_share": (batches.waited - self._waited) / (now - self._since),
-            "lr": self._run.game.generator.optimiser.param_groups[0]["lr"],
+            "lr": self._run.model.generator.optimiser.param_groups[0]["lr"],
         }
         self._run.unlogged.clear()
         self._steps, self._since, self._waited = 0, now, batches.waited
         self._write("train", mean | speed)
 
     def validation(self, scores: Scores, label: str) -> None:
-        """Note the scores of one validation, of what `label` says."""
+        """Write the scores of one validation, of the weights that `label` names, and print their means."""
         mean = means(scores)
         self._write(label, mean, {"pictures": scores})
         print(f"step {self._run.step} {label}: {', '.join(f'{k} {v:.4g}' for k, v in mean.items())}", file=sys.stderr)
@@ -103,7 +105,7 @@ class Logbook:
             self._file.flush()
             for name, value in values.items():
                 self._writer.add_scalar(f"{label}/{name}", value, self._run.step)
-            self._writer.flush()  # here, since its own thread would print a traceback where the disk is full
+            self._writer.flush()  # its own thread would print a traceback if the disk is full
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -128,7 +130,7 @@ class Logbook:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log; one that a kill cut short is left out."""
+    """The lines of a run's log, without a last line that a kill cut short."""
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
@@ -139,7 +141,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def _cut_after(path: Path, step: int) -> None:
-    """Leave what was written up to `step`; nothing for a run that begins."""
+    """Remove the lines from after `step`; all of them if `step` is 0."""
     if path.exists():
         kept = [line for line in read_log(path) if line["step"] <= step] if step else []
         with replacing(path) as partial:

@@ -1,4 +1,4 @@
-"""The learning rate as a function of the step: nothing to save, nothing to restore."""
+"""The learning rate as a function of the step, so that no state of a schedule has to be saved."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from esrgan_train.recipe import Constant, MultiStep, Schedule
 
 
 def learning_rate(schedule: Schedule, base: float, step: int, steps: int) -> float:
-    """The rate of step `step`, 0 to `steps` - 1, of a run of `steps`.
+    """The learning rate of step `step`, which counts from 0 to `steps` - 1.
 
     Cosine (Loshchilov and Hutter 2017, equation 5, with equal periods): floor + (base - floor) / 2 * (1 + cos(pi t)),
     t the share of the period that is done. Beyond the last period the rate stays at `floor`. A period begins with the
-    full rate, as PyTorch's CosineAnnealingWarmRestarts has it; BasicSR gives that step the floor once more.
+    full rate, as in PyTorch's CosineAnnealingWarmRestarts; in BasicSR its first step still has the floor.
 
     Args:
-        schedule: which curve.
-        base: the optimiser's rate.
+        schedule: the shape of the curve.
+        base: the optimiser's learning rate.
         step: counted from 0.
-        steps: length of the run.
+        steps: number of steps in the run.
     """
     if isinstance(schedule, Constant):
         return base

@@ -1,4 +1,7 @@
-"""One training step: the generator's, and the discriminator's on the same pictures. This is the GAN, to be read."""
+"""One training step: the generator's, then the discriminator's on the same pictures.
+
+This is `optimize_parameters` of BasicSR's SRModel and SRGANModel in one function, written to be read.
+"""
 
 from __future__ import annotations
 
@@ -25,91 +28,97 @@ from esrgan_train.processes import average_gradients
 from esrgan_train.recipe import AdversarialLoss, Loss, PerceptualLoss, Recipe
 
 Terms = dict[str, float]
-"""What each part of the losses was, by name, weighted as it was minimised; in this process."""
+"""The value of each loss term by name, multiplied by its weight, in this process."""
 
 PIXEL: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": l1, "mse": mse, "charbonnier": charbonnier}
 
 
 @dataclass
-class Player:
-    """A network with its optimiser."""
+class TrainedNetwork:
+    """A network that is being trained, with its optimiser."""
 
     network: nn.Module
     optimiser: Optimizer
     forward: Callable[[Tensor], Tensor]
-    """The network, compiled if the recipe says so."""
+    """Calls `network`, or its compiled form if the recipe has `compile`."""
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """What the optimiser changes."""
+        """The weights that the optimiser changes."""
         return list(self.network.parameters())
 
 
 @dataclass
-class Game:
-    """Everything that a step needs."""
+class SRModel:
+    """A super-resolution model in training: its networks with their optimisers, and what its losses need."""
 
     recipe: Recipe
     fabric: Fabric
-    generator: Player
-    discriminator: Player | None = None
+    generator: TrainedNetwork
+    discriminator: TrainedNetwork | None = None
+    """None: the recipe has no adversarial loss."""
     vgg: Sequence[VGGFeatures | None] = ()
-    """For each of the recipe's losses, its features; None where it needs none."""
+    """One entry for each of the recipe's losses: the VGG of a perceptual loss, None for any other loss."""
     adversarial: AdversarialOptions = field(default_factory=AdversarialOptions)
 
 
-def train_step(game: Game, batches: Iterator[Batch], step: int) -> Terms:
-    """Take `recipe.accumulate` batches, then one step of each optimiser.
+def train_step(model: SRModel, batches: Iterator[Batch], step: int) -> Terms:
+    """Accumulate the gradients of `recipe.accumulate` batches, then take one step with each optimiser.
 
-    Each pass goes once through the generator and once through the discriminator for real and for fake pictures; both
-    losses share these two. `backward` is told whose gradients it is for, which is what freezing the other network
-    would do: none of the discriminator's come from the generator's loss, none of the generator's from the other's.
-    The generator's loss goes backward to the fake pictures first, through the discriminator, and from there through
-    the generator. The fake pictures are those from before the generator's step, as in the official code.
+    For each batch the generator runs once, and the discriminator once on the real (HR) and once on the fake (SR)
+    pictures; the losses of both networks use these results. BasicSR freezes the discriminator while the generator's
+    gradients are computed. Here `backward` is told for which tensors gradients are wanted instead, so that the
+    generator's loss leaves no gradient in the discriminator, and the other way round. The generator's loss goes back
+    through the discriminator to the SR pictures first, and from there through the generator. Both losses see the SR
+    pictures from before the generator's step, as in BasicSR.
 
-    With a discriminator of n steps, only every n-th step moves the generator.
+    With `discriminator.steps` n, only every n-th step trains the generator.
 
     Args:
-        game: is changed.
-        batches: uint8 pairs without end.
+        model: its weights, optimisers and buffers are changed.
+        batches: endless; pairs of LR and HR as uint8 (N, 3, H, W).
         step: counted from 0.
+
+    Returns:
+        The value of each loss term.
     """
-    recipe, discriminator = game.recipe, game.discriminator
-    moves_generator = discriminator is None or (step + 1) % recipe.discriminator_steps == 0
+    recipe, discriminator = model.recipe, model.discriminator
+    trains_generator = discriminator is None or (step + 1) % recipe.discriminator_steps == 0
     terms: Terms = {}
     for _ in range(recipe.accumulate):
-        lr, hr = (_to_unit(game, pictures) for pictures in next(batches))
-        with torch.set_grad_enabled(moves_generator), game.fabric.autocast():
-            sr = game.generator.forward(lr).float()
+        lr, hr = (_to_unit(model, pictures) for pictures in next(batches))
+        with torch.set_grad_enabled(trains_generator), model.fabric.autocast():
+            sr = model.generator.forward(lr).float()
         if discriminator is None:
-            _backward(game, dict(_generator_terms(game, sr, hr, None, None)), game.generator.parameters, terms)
+            _backward(model, dict(_generator_terms(model, sr, hr, None, None)), model.generator.parameters, terms)
             continue
-        seen = sr.detach().requires_grad_(moves_generator)  # cuts the graph: only the discriminator's is needed twice
-        with game.fabric.autocast():
+        # Cut the graph at the SR pictures: two losses go back through the discriminator, one through the generator.
+        seen = sr.detach().requires_grad_(trains_generator)
+        with model.fabric.autocast():
             real, fake = discriminator.forward(hr), discriminator.forward(seen)
-        if moves_generator:
-            _backward(game, dict(_generator_terms(game, seen, hr, fake, real)), [seen], terms, keep_graph=True)
-            torch.autograd.backward(sr, seen.grad, inputs=game.generator.parameters)
-        losses = dict(_discriminator_terms(game, discriminator, seen, hr, fake, real))
-        _backward(game, losses, discriminator.parameters, terms)
-    movers = (game.generator if moves_generator else None, discriminator)
-    _move(game, [player for player in movers if player is not None], terms)
+        if trains_generator:
+            _backward(model, dict(_generator_terms(model, seen, hr, fake, real)), [seen], terms, keep_graph=True)
+            torch.autograd.backward(sr, seen.grad, inputs=model.generator.parameters)
+        losses = dict(_discriminator_terms(model, discriminator, seen, hr, fake, real))
+        _backward(model, losses, discriminator.parameters, terms)
+    trained = (model.generator if trains_generator else None, discriminator)
+    _optimise(model, [network for network in trained if network is not None], terms)
     return terms
 
 
-def _to_unit(game: Game, pictures: Tensor) -> Tensor:
+def _to_unit(model: SRModel, pictures: Tensor) -> Tensor:
     """uint8 on the host -> fp32 in [0, 1] on the device, in the memory format of the networks."""
-    layout = torch.channels_last if game.recipe.channels_last else torch.contiguous_format
-    on_device: Tensor = game.fabric.to_device(pictures)
+    layout = torch.channels_last if model.recipe.channels_last else torch.contiguous_format
+    on_device: Tensor = model.fabric.to_device(pictures)
     return on_device.float().div_(255).contiguous(memory_format=layout)
 
 
 def _generator_terms(
-    game: Game, sr: Tensor, hr: Tensor, fake: Tensor | None, real: Tensor | None
+    model: SRModel, sr: Tensor, hr: Tensor, fake: Tensor | None, real: Tensor | None
 ) -> Iterator[tuple[str, Tensor]]:
-    """Each loss of the recipe, weighted; two of one kind have two names."""
-    for index, (loss, vgg) in enumerate(zip(game.recipe.losses, game.vgg, strict=True)):
-        yield _name(game.recipe.losses, index), loss.weight * _generator_loss(game, loss, vgg, sr, hr, fake, real)
+    """Name and weighted value of each loss of the recipe. Two losses of one kind are told apart by their number."""
+    for index, (loss, vgg) in enumerate(zip(model.recipe.losses, model.vgg, strict=True)):
+        yield _name(model.recipe.losses, index), loss.weight * _generator_loss(model, loss, vgg, sr, hr, fake, real)
 
 
 def _name(losses: Sequence[Loss], index: int) -> str:
@@ -118,23 +127,29 @@ def _name(losses: Sequence[Loss], index: int) -> str:
 
 
 def _generator_loss(
-    game: Game, loss: Loss, vgg: VGGFeatures | None, sr: Tensor, hr: Tensor, fake: Tensor | None, real: Tensor | None
+    model: SRModel,
+    loss: Loss,
+    vgg: VGGFeatures | None,
+    sr: Tensor,
+    hr: Tensor,
+    fake: Tensor | None,
+    real: Tensor | None,
 ) -> Tensor:
     if isinstance(loss, AdversarialLoss):
         assert fake is not None, "the recipe has no adversarial loss without a discriminator"
-        return generator_loss(fake, real, game.adversarial)
+        return generator_loss(fake, real, model.adversarial)
     if isinstance(loss, PerceptualLoss):
-        assert vgg is not None, "it was loaded with the recipe"
+        assert vgg is not None, "build_model loads a VGG for each perceptual loss"
         return perceptual(*features_of(vgg, sr, hr), loss.layers, loss.criterion)
     return total_variation(sr) if loss.loss == "total-variation" else PIXEL[loss.loss](sr, hr)
 
 
 def _discriminator_terms(
-    game: Game, discriminator: Player, sr: Tensor, hr: Tensor, fake: Tensor, real: Tensor
+    model: SRModel, discriminator: TrainedNetwork, sr: Tensor, hr: Tensor, fake: Tensor, real: Tensor
 ) -> Iterator[tuple[str, Tensor]]:
-    section = game.recipe.discriminator
-    assert section is not None, "there is a discriminator"
-    yield "discriminator", discriminator_loss(real, fake, game.adversarial)
+    section = model.recipe.discriminator
+    assert section is not None, "the model has a discriminator, so the recipe has one"
+    yield "discriminator", discriminator_loss(real, fake, model.adversarial)
     if section.gradient_penalty:
         penalty = gradient_penalty(discriminator.network, hr, sr.detach())
         yield "gradient-penalty", section.gradient_penalty * penalty
@@ -143,35 +158,38 @@ def _discriminator_terms(
 
 
 def _backward(
-    game: Game, losses: Mapping[str, Tensor], inputs: Sequence[Tensor], terms: Terms, keep_graph: bool = False
+    model: SRModel, losses: Mapping[str, Tensor], inputs: Sequence[Tensor], terms: Terms, keep_graph: bool = False
 ) -> None:
-    """Add to `inputs` the gradients of the mean over all accumulated passes, and the losses to `terms`."""
-    passes = game.recipe.accumulate
+    """Add the gradients of the summed `losses` to `inputs`, and the losses to `terms`.
+
+    Both are divided by `recipe.accumulate`, so that the sum over all accumulated batches is their mean.
+    """
+    passes = model.recipe.accumulate
     total = torch.stack(list(losses.values())).sum() / passes
-    game.fabric.backward(total, inputs=inputs, retain_graph=keep_graph)
-    values = torch.stack([loss.detach() for loss in losses.values()]).tolist()  # one wait for the device, not many
+    model.fabric.backward(total, inputs=inputs, retain_graph=keep_graph)
+    values = torch.stack([loss.detach() for loss in losses.values()]).tolist()  # waits for the device once
     for name, value in zip(losses, values, strict=True):
         terms[name] = terms.get(name, 0.0) + value / passes
 
 
-def _move(game: Game, players: Sequence[Player], terms: Terms) -> None:
-    """Average the gradients of all processes, clip the generator's, and let the optimisers step.
+def _optimise(model: SRModel, networks: Sequence[TrainedNetwork], terms: Terms) -> None:
+    """Average the gradients over all processes, clip the generator's, and take a step with each optimiser.
 
-    fp16 needs its loss scale, one for all players: it changes when all of them have stepped, since all gradients were
-    computed with the old one. A player whose gradients overflowed does not step.
+    fp16 has one loss scale for all networks. It is updated after the last of them, since all gradients were computed
+    with the old one. A network whose gradients overflowed is left as it is (`GradScaler.step`).
     """
-    scaler: GradScaler | None = getattr(game.fabric.strategy.precision, "scaler", None)
-    limit = game.recipe.clip_gradient
-    for player in players:
-        average_gradients(game.fabric, player.parameters)
-        if limit is not None and player is game.generator:
+    scaler: GradScaler | None = getattr(model.fabric.strategy.precision, "scaler", None)
+    limit = model.recipe.clip_gradient
+    for network in networks:
+        average_gradients(model.fabric, network.parameters)
+        if limit is not None and network is model.generator:
             if scaler is not None:
-                scaler.unscale_(player.optimiser)
-            terms["gradient-norm"] = float(nn.utils.clip_grad_norm_(player.parameters, limit))
+                scaler.unscale_(network.optimiser)
+            terms["gradient-norm"] = float(nn.utils.clip_grad_norm_(network.parameters, limit))
         if scaler is None:
-            player.optimiser.step()
+            network.optimiser.step()
         else:
-            scaler.step(player.optimiser)
-        player.optimiser.zero_grad(set_to_none=True)
+            scaler.step(network.optimiser)
+        network.optimiser.zero_grad(set_to_none=True)
     if scaler is not None:
         scaler.update()

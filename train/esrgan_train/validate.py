@@ -1,4 +1,4 @@
-"""Measure a network on whole pictures, tiled as the runtime tiles them."""
+"""Validation: measure a network on whole pictures, which are tiled as the runtime tiles them."""
 
 from __future__ import annotations
 
@@ -12,44 +12,45 @@ from esrgan_deploy import Upscaler
 from esrgan_deploy.errors import MediaError, OutputError
 from esrgan_deploy.images import StillImage, write_image
 from esrgan_export.bicubic import upscale
+from esrgan_export.image_types import Uint8Image
 from esrgan_export.metrics import mean_psnr, niqe, psnr_y, ssim_y
 from esrgan_export.network_session import NetworkSession
 from esrgan_export.networks import Network
-from esrgan_train.data.cache import Pair, Picture
+from esrgan_train.data.cache import Pair
 
 Scores = dict[str, dict[str, float]]
 """metric -> picture -> value."""
 
-TILE_OVERLAP = 16  # input pixels; whole pictures of validation sets seldom need tiles
+TILE_OVERLAP = 16  # LR pixels
 
-METRICS: Mapping[str, Callable[[Picture, Picture, int], float]] = {
+METRICS: Mapping[str, Callable[[Uint8Image, Uint8Image, int], float]] = {
     "psnr": psnr_y,
     "ssim": ssim_y,
     "niqe": lambda sr, hr, shave: niqe(sr, shave),
 }
-"""PSNR and SSIM on Y, border shaved by the scale, as tables have them."""
+"""PSNR and SSIM are computed on Y with a border of `scale` pixels shaved, as in papers."""
 
 
 def validate(
     network: Network, pairs: Sequence[Pair], metrics: Sequence[str], tile: int, samples: int = 0
-) -> tuple[Scores, dict[str, Picture]]:
-    """Upscale the LR pictures and compare with HR.
+) -> tuple[Scores, dict[str, Uint8Image]]:
+    """Upscale the LR pictures and compare the results with HR.
 
     Args:
-        network: fp32; its mode is put back.
+        network: in fp32; its mode (training or evaluation) is restored.
         pairs: validation pictures.
         metrics: keys of `METRICS`.
-        tile: LR pixels; larger pictures are cut.
-        samples: how many of the SR pictures are wanted.
+        tile: side of a tile in LR pixels; larger pictures are cut.
+        samples: number of SR pictures to return.
 
     Returns:
-        The scores, and the first SR pictures by name.
+        The scores, and the first `samples` SR pictures by name.
 
     Raises:
         MediaError: see `score`.
     """
     scores: Scores = {metric: {} for metric in metrics}
-    kept: dict[str, Picture] = {}
+    kept: dict[str, Uint8Image] = {}
     with Upscaler(NetworkSession(network), tile=tile, overlap=TILE_OVERLAP) as upscaler:
         enlarged = upscaler.map(np.array(pair.lr) for pair in pairs)
         for pair, sr in zip(pairs, enlarged, strict=True):
@@ -71,7 +72,7 @@ def bicubic_baseline(pairs: Sequence[Pair], metrics: Sequence[str], scale: int) 
     return scores
 
 
-def score(scores: Scores, pair: Pair, sr: Picture, scale: int) -> None:
+def score(scores: Scores, pair: Pair, sr: Uint8Image, scale: int) -> None:
     """Add every metric of one picture to `scores`.
 
     Raises:
@@ -87,15 +88,15 @@ def score(scores: Scores, pair: Pair, sr: Picture, scale: int) -> None:
 
 
 def means(scores: Scores) -> dict[str, float]:
-    """Mean over the pictures, by metric. One picture that is reproduced exactly does not make PSNR infinite."""
+    """Mean over the pictures, by metric. See `mean_psnr` for pictures that are reproduced exactly."""
     return {
         metric: mean_psnr(list(values.values())) if metric == "psnr" else fmean(values.values())
         for metric, values in scores.items()
     }
 
 
-def save_samples(samples: Mapping[str, Picture], folder: Path) -> None:
-    """Write the pictures as PNG, numbered and named after their originals.
+def save_samples(samples: Mapping[str, Uint8Image], folder: Path) -> None:
+    """Write the pictures as PNG, named after their number and their originals.
 
     Raises:
         OutputError: the disk is full, or the folder cannot be made.

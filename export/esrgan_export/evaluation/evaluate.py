@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from esrgan_export.evaluation.measures import Case, Measure, score
 from esrgan_export.evaluation.methods import Method
 from esrgan_export.evaluation.pictures import Subject
-from esrgan_export.metrics.luma import Picture
+from esrgan_export.image_types import Uint8Image
 
 Scores = Mapping[str, float]
 """Values by key of the measure."""
 
-Watcher = Callable[[Subject, Mapping[str, Picture], Mapping[str, Scores]], None]
+Watcher = Callable[[Subject, Mapping[str, Uint8Image], Mapping[str, Scores]], None]
 """Called after each picture with what the methods made of it and how it scored, both by name of the method."""
 
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from esrgan_export.metrics.luma import Picture, luma
+from esrgan_export.image_types import Uint8Image
+from esrgan_export.metrics.luma import luma
 
 
 class Crop(NamedTuple):
@@ -19,12 +20,12 @@ class Crop(NamedTuple):
     height: int
     width: int
 
-    def of(self, picture: Picture) -> Picture:
+    def of(self, picture: Uint8Image) -> Uint8Image:
         """The pixels inside."""
         return picture[self.top : self.top + self.height, self.left : self.left + self.width]
 
 
-def most_detailed(hr: Picture, side: int) -> Crop:
+def most_detailed(hr: Uint8Image, side: int) -> Crop:
     """The square of `side` pixels in which luma changes most from pixel to pixel; smaller if the picture is."""
     plane = luma(hr)
     detail = np.zeros(plane.shape)
@@ -37,18 +38,18 @@ def most_detailed(hr: Picture, side: int) -> Crop:
     return Crop(top, left, height, width)
 
 
-def centre(hr: Picture, side: int) -> Crop:
+def centre(hr: Uint8Image, side: int) -> Crop:
     """The square of `side` pixels in the middle; smaller if the picture is."""
     height, width = min(side, hr.shape[0]), min(side, hr.shape[1])
     return Crop((hr.shape[0] - height) // 2, (hr.shape[1] - width) // 2, height, width)
 
 
-def nearest(lr: Picture, scale: int) -> Picture:
+def nearest(lr: Uint8Image, scale: int) -> Uint8Image:
     """Every pixel repeated `scale` times in both directions."""
     return lr.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
-def thumbnail(picture: Picture, width: int, marked: Crop) -> Picture:
+def thumbnail(picture: Uint8Image, width: int, marked: Crop) -> Uint8Image:
     """The whole picture shrunk to `width`, with a frame around `marked`."""
     factor = min(1.0, width / picture.shape[1])
     size = (round(picture.shape[1] * factor), max(1, round(picture.shape[0] * factor)))
@@ -60,7 +61,7 @@ def thumbnail(picture: Picture, width: int, marked: Crop) -> Picture:
     return small
 
 
-def data_uri(picture: Picture) -> str:
+def data_uri(picture: Uint8Image) -> str:
     """PNG as a data: URI."""
     _, png = cv2.imencode(".png", np.ascontiguousarray(picture[:, :, ::-1]))
     return "data:image/png;base64," + base64.b64encode(png.tobytes()).decode("ascii")

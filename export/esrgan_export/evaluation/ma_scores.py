@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from esrgan_deploy.errors import MediaError, OptionError
-from esrgan_export.metrics.luma import Picture
+from esrgan_export.image_types import Uint8Image
 
 COLUMNS = ["method", "picture", "ma"]
 
@@ -23,7 +23,7 @@ COLUMNS = ["method", "picture", "ma"]
 class MaScorer(Protocol):
     """Gives the Ma score, 0 (worst) to 10, of one picture of one method."""
 
-    def __call__(self, method: str, picture: str, sr: Picture) -> float:
+    def __call__(self, method: str, picture: str, sr: Uint8Image) -> float:
         """Score `sr`, uint8 RGB, from which 4 pixels are shaved on each side."""
 
 
@@ -43,8 +43,8 @@ def open_ma_scorer(spec: str) -> MaScorer:
     return _from_function(_import_function(spec), spec)
 
 
-def _from_function(function: Callable[[Picture], float], spec: str) -> MaScorer:
-    def scorer(method: str, picture: str, sr: Picture) -> float:
+def _from_function(function: Callable[[Uint8Image], float], spec: str) -> MaScorer:
+    def scorer(method: str, picture: str, sr: Uint8Image) -> float:
         value = float(function(sr))
         if not math.isfinite(value):
             raise MediaError(f"{spec} returned {value} instead of a score")
@@ -54,7 +54,7 @@ def _from_function(function: Callable[[Picture], float], spec: str) -> MaScorer:
 
 
 def _from_table(table: Mapping[tuple[str, str], float], spec: str) -> MaScorer:
-    def scorer(method: str, picture: str, sr: Picture) -> float:
+    def scorer(method: str, picture: str, sr: Uint8Image) -> float:
         if (method, picture) not in table:
             raise MediaError(f"{spec} has no row '{method},{picture},...'")
         return table[method, picture]
@@ -62,7 +62,7 @@ def _from_table(table: Mapping[tuple[str, str], float], spec: str) -> MaScorer:
     return scorer
 
 
-def _import_function(spec: str) -> Callable[[Picture], float]:
+def _import_function(spec: str) -> Callable[[Uint8Image], float]:
     module, _, name = spec.partition(":")
     if not (module and name):
         raise OptionError(f"--ma '{spec}' is neither MODULE:FUNCTION nor a .csv file")
@@ -75,7 +75,7 @@ def _import_function(spec: str) -> Callable[[Picture], float]:
         sys.path.pop(0)
     if not callable(found):
         raise OptionError(f"--ma '{spec}': {module} has no function '{name}'")
-    function: Callable[[Picture], float] = found
+    function: Callable[[Uint8Image], float] = found
     return function
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from esrgan_deploy.errors import BackendMissingError, MediaError, OptionError
 from esrgan_export.evaluation.ma_scores import MaScorer
+from esrgan_export.image_types import Uint8Image
 from esrgan_export.metrics import (
     mean_psnr,
     niqe,
@@ -22,7 +23,7 @@ from esrgan_export.metrics import (
     ssim_rgb,
     ssim_y,
 )
-from esrgan_export.metrics.luma import Picture, shaved
+from esrgan_export.metrics.luma import shaved
 from esrgan_export.metrics.rmse import PIRM_SHAVE
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ class Case:
 
     method: str
     picture: str
-    sr: Picture
-    hr: Picture
+    sr: Uint8Image
+    hr: Uint8Image
     scale: int
     scores: dict[str, float] = field(default_factory=dict)
     """What was computed so far, by key of the measure."""

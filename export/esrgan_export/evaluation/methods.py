@@ -16,7 +16,7 @@ from esrgan_export.evaluation.pictures import Subject, list_pictures, partner, r
 
 if TYPE_CHECKING:
     from esrgan_deploy.backends import Session
-    from esrgan_export.metrics.luma import Picture
+    from esrgan_export.image_types import Uint8Image
 
 
 class Method(ABC):
@@ -28,7 +28,7 @@ class Method(ABC):
     """File or folder that it comes from."""
 
     @abstractmethod
-    def __call__(self, subject: Subject) -> Picture:
+    def __call__(self, subject: Subject) -> Uint8Image:
         """uint8 RGB of the size of `subject.hr`.
 
         Raises:
@@ -42,7 +42,7 @@ class Bicubic(Method):
     name = "bicubic"
     source = "MATLAB imresize"
 
-    def __call__(self, subject: Subject) -> Picture:
+    def __call__(self, subject: Subject) -> Uint8Image:
         """See `Method`."""
         return upscale(subject.lr, subject.scale)
 
@@ -66,7 +66,7 @@ class Folder(Method):
         pictures = list_pictures(folder)
         self._paths = {name: partner(name, pictures, folder, scale) for name in names}
 
-    def __call__(self, subject: Subject) -> Picture:
+    def __call__(self, subject: Subject) -> Uint8Image:
         """See `Method`."""
         path = self._paths[subject.name]
         picture = read_picture(path)
@@ -100,7 +100,7 @@ class Model(Method):
         self.scale = session.info.scale
         self._upscaler = Upscaler(session, tile=tile)
 
-    def __call__(self, subject: Subject) -> Picture:
+    def __call__(self, subject: Subject) -> Uint8Image:
         """See `Method`."""
         return self._upscaler.upscale(subject.lr)
 
@@ -118,7 +118,7 @@ class BackProjected(Method):
         self._method = method
         self._iterations = iterations
 
-    def __call__(self, subject: Subject) -> Picture:
+    def __call__(self, subject: Subject) -> Uint8Image:
         """See `Method`."""
         return back_project(self._method(subject), subject.lr, self._iterations)
 

@@ -22,7 +22,7 @@ from esrgan_deploy.system.files import replacing
 from esrgan_export.evaluation.evaluate import Scores
 from esrgan_export.evaluation.images import centre, data_uri, nearest
 from esrgan_export.evaluation.pictures import Subject
-from esrgan_export.metrics.luma import Picture
+from esrgan_export.image_types import Uint8Image
 
 FORMAT = "esrgan-mos 1"
 SIDE = 512
@@ -51,7 +51,7 @@ class MosWriter:
         self._calibration: dict[str, str] = {}
         self._pictures: list[list[dict[str, str]]] = []
 
-    def watch(self, subject: Subject, made: Mapping[str, Picture], scores: Mapping[str, Scores]) -> None:
+    def watch(self, subject: Subject, made: Mapping[str, Uint8Image], scores: Mapping[str, Scores]) -> None:
         """Add one picture; the first one is for calibration. See `evaluate.Watcher`."""
         crop = centre(subject.hr, SIDE)
         ends = {LOWEST: nearest(subject.lr, subject.scale), HIGHEST: subject.hr}

@@ -12,7 +12,7 @@ from esrgan_export.evaluation.images import data_uri, most_detailed, nearest, th
 from esrgan_export.evaluation.measures import Measure
 from esrgan_export.evaluation.pictures import Subject, size
 from esrgan_export.evaluation.report import cell, notes
-from esrgan_export.metrics.luma import Picture
+from esrgan_export.image_types import Uint8Image
 
 CROP = 128
 """Side of a crop in HR pixels; each is shown twice as large."""
@@ -46,7 +46,7 @@ class PageWriter:
         self._measures = measures
         self._sections: list[str] = []
 
-    def watch(self, subject: Subject, made: Mapping[str, Picture], scores: Mapping[str, Scores]) -> None:
+    def watch(self, subject: Subject, made: Mapping[str, Uint8Image], scores: Mapping[str, Scores]) -> None:
         """Add the section of one picture; see `evaluate.Watcher`."""
         crop = most_detailed(subject.hr, CROP)
         figures = [_figure(data_uri(thumbnail(subject.hr, THUMBNAIL, crop)), "whole picture", [], "whole")]

@@ -11,7 +11,7 @@ import numpy as np
 from esrgan_deploy.errors import MediaError
 from esrgan_deploy.images import SUFFIXES, read_image
 from esrgan_export.bicubic import downscale, mod_crop
-from esrgan_export.metrics.luma import Picture
+from esrgan_export.image_types import Uint8Image
 from esrgan_export.metrics.rmse import PIRM_SHAVE
 from esrgan_export.metrics.ssim import WINDOW
 
@@ -22,9 +22,9 @@ class Subject:
 
     name: str
     """Stem of the HR file."""
-    hr: Picture
+    hr: Uint8Image
     """Cropped at the right and bottom to multiples of the scale."""
-    lr: Picture
+    lr: Uint8Image
     """`hr` shrunk by the scale, or a picture that was given."""
     scale: int
 
@@ -62,7 +62,7 @@ def partner(stem: str, pictures: Mapping[str, Path], folder: Path, scale: int) -
     return found
 
 
-def read_picture(path: Path) -> Picture:
+def read_picture(path: Path) -> Uint8Image:
     """A picture as metrics compare it: opaque 8-bit RGB. 16 bit is rounded to 8.
 
     Raises:
@@ -99,6 +99,6 @@ def load_subject(hr_path: Path, lr_path: Path | None, scale: int) -> Subject:
     return Subject(hr_path.stem, hr, lr, scale)
 
 
-def size(picture: Picture) -> str:
+def size(picture: Uint8Image) -> str:
     """WIDTHxHEIGHT."""
     return f"{picture.shape[1]}x{picture.shape[0]}"

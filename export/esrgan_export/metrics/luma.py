@@ -7,8 +7,8 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-Picture: TypeAlias = "npt.NDArray[np.uint8]"
-"""uint8 RGB, (H, W, 3)."""
+from esrgan_export.image_types import Uint8Image
+
 Plane: TypeAlias = "npt.NDArray[np.float64]"
 """One channel, (H, W), 0 to 255."""
 
@@ -18,7 +18,7 @@ WEIGHTS = np.array([65.481, 128.553, 24.966]) / 255
 OFFSET = 16.0
 
 
-def luma(picture: Picture) -> Plane:
+def luma(picture: Uint8Image) -> Plane:
     """Y = (65.481 R + 128.553 G + 24.966 B) / 255 + 16, from 16 to 235, not rounded (MATLAB's rgb2ycbcr of doubles).
 
     Full-range luma, as OpenCV's YCrCb has it, would lower every PSNR by 20 log10(255 / 219) = 1.32 dB.
@@ -34,7 +34,7 @@ def luma(picture: Picture) -> Plane:
     return result
 
 
-def rounded_luma(picture: Picture) -> Plane:
+def rounded_luma(picture: Uint8Image) -> Plane:
     """`luma`, rounded to whole numbers: MATLAB's rgb2ycbcr of uint8, on which PIRM and NIQE are computed."""
     result: Plane = np.floor(luma(picture) + 0.5)
     return result
@@ -52,7 +52,7 @@ def shaved(picture: npt.NDArray[_Sample], border: int) -> npt.NDArray[_Sample]:
     return picture[border : height - border, border : width - border]
 
 
-def check_pair(sr: Picture, hr: Picture) -> None:
+def check_pair(sr: Uint8Image, hr: Uint8Image) -> None:
     """Refuse what is not two uint8 RGB pictures of one size.
 
     Raises:
@@ -64,7 +64,7 @@ def check_pair(sr: Picture, hr: Picture) -> None:
         raise ValueError(f"pictures of one size are compared, not {sr.shape} and {hr.shape}")
 
 
-def check_picture(picture: Picture) -> None:
+def check_picture(picture: Uint8Image) -> None:
     """Refuse what is not a uint8 RGB picture: metrics are computed after quantisation, as files are.
 
     Raises:

@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from esrgan_deploy.errors import MediaError
 from esrgan_export.bicubic import imresize
-from esrgan_export.metrics.luma import Picture, Plane, rounded_luma, shaved
+from esrgan_export.image_types import Uint8Image
+from esrgan_export.metrics.luma import Plane, rounded_luma, shaved
 
 BLOCK = 96
 """Side of a block in pixels: the authors' choice, on which the pristine model was estimated."""
@@ -47,7 +48,7 @@ class _Shapes(NamedTuple):
     shift: _Array  # G(2/a) / G(1/a)
 
 
-def niqe(image: Picture, shave: int = 0) -> float:
+def niqe(image: Uint8Image, shave: int = 0) -> float:
     """NIQE of rounded luma, in blocks of 96x96 pixels without overlap; about 2 (natural) to 10.
 
     Rows and columns at the right and bottom that fill no block are left out.

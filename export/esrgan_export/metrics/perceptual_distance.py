@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from esrgan_deploy.errors import MediaError, ModelError
-from esrgan_export.metrics.luma import Picture, check_pair, shaved
+from esrgan_export.image_types import Uint8Image
+from esrgan_export.metrics.luma import check_pair, shaved
 
 SMALLEST = 32
 """Pixels that each side must have: the trunks halve a picture four times."""
@@ -56,7 +57,7 @@ class PerceptualDistance:
         self._heads = [head.to(device) for head in heads]
         self._device = device
 
-    def __call__(self, sr: Picture, hr: Picture, shave: int = 0) -> float:
+    def __call__(self, sr: Uint8Image, hr: Uint8Image, shave: int = 0) -> float:
         """Distance between two uint8 RGB pictures (H, W, 3), `shave` pixels left out on each side.
 
         Raises:
@@ -78,7 +79,7 @@ class PerceptualDistance:
             ]
             return float(torch.stack(terms).sum())
 
-    def _scaled(self, picture: Picture) -> Tensor:
+    def _scaled(self, picture: Uint8Image) -> Tensor:
         """uint8 (H, W, 3) -> (1, 3, H, W) as the classifiers were trained with it."""
         image = torch.from_numpy(np.ascontiguousarray(picture)).to(self._device).movedim(-1, 0)[None] / 127.5 - 1
         shift, scale = (torch.tensor(values, device=self._device)[:, None, None] for values in (SHIFT, SCALE))

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from esrgan_export.metrics.luma import Picture, check_pair, luma, shaved
+from esrgan_export.image_types import Uint8Image
+from esrgan_export.metrics.luma import check_pair, luma, shaved
 
 LARGEST_IN_MEAN = 100.0
 """dB that one picture adds to a mean at most; see `mean_psnr`."""
@@ -34,7 +35,7 @@ def psnr(reference: npt.NDArray[Any], image: npt.NDArray[Any], peak: float = 1.0
     return math.inf if error == 0 else 10 * math.log10(peak**2 / float(error))
 
 
-def psnr_y(sr: Picture, hr: Picture, shave: int) -> float:
+def psnr_y(sr: Uint8Image, hr: Uint8Image, shave: int) -> float:
     """PSNR-Y in dB, as the tables of super-resolution papers have it; infinite for equal luma.
 
     Args:
@@ -49,7 +50,7 @@ def psnr_y(sr: Picture, hr: Picture, shave: int) -> float:
     return psnr(shaved(luma(hr), shave), shaved(luma(sr), shave), peak=255)
 
 
-def psnr_rgb(sr: Picture, hr: Picture, shave: int) -> float:
+def psnr_rgb(sr: Uint8Image, hr: Uint8Image, shave: int) -> float:
     """PSNR in dB over the samples of R, G and B, as BasicSR logs it while training; arguments as for `psnr_y`.
 
     It is some 1.5 dB below PSNR-Y: never compare the two.

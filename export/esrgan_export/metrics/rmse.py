@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from esrgan_export.metrics.luma import Picture, check_pair, rounded_luma, shaved
+from esrgan_export.image_types import Uint8Image
+from esrgan_export.metrics.luma import check_pair, rounded_luma, shaved
 
 PIRM_SHAVE = 4
 """Pixels that PIRM leaves out on each side, for RMSE, NIQE and Ma alike."""
@@ -16,7 +17,7 @@ PIRM_REGIONS = (11.5, 12.5, 16.0)
 """Largest RMSE of the regions 1, 2 and 3."""
 
 
-def pirm_mse(sr: Picture, hr: Picture) -> float:
+def pirm_mse(sr: Uint8Image, hr: Uint8Image) -> float:
     """Mean squared error of luma that is rounded to whole numbers, 4 pixels shaved after the conversion.
 
     Args:

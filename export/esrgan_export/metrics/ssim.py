@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from esrgan_export.metrics.luma import Picture, check_pair, luma, shaved
+from esrgan_export.image_types import Uint8Image
+from esrgan_export.metrics.luma import check_pair, luma, shaved
 
 WINDOW = 11
 SIGMA = 1.5
@@ -22,7 +23,7 @@ C2 = (0.03 * 255) ** 2
 _Planes: TypeAlias = "npt.NDArray[np.float64]"  # (H, W) or (H, W, C)
 
 
-def ssim_y(sr: Picture, hr: Picture, shave: int) -> float:
+def ssim_y(sr: Uint8Image, hr: Uint8Image, shave: int) -> float:
     """Mean SSIM of luma that is not rounded; 1 for equal pictures.
 
     Args:
@@ -37,7 +38,7 @@ def ssim_y(sr: Picture, hr: Picture, shave: int) -> float:
     return _mean_ssim(shaved(luma(sr), shave), shaved(luma(hr), shave))
 
 
-def ssim_rgb(sr: Picture, hr: Picture, shave: int) -> float:
+def ssim_rgb(sr: Uint8Image, hr: Uint8Image, shave: int) -> float:
     """Mean of the SSIMs of R, G and B; arguments as for `ssim_y`."""
     check_pair(sr, hr)
     return _mean_ssim(shaved(sr.astype(np.float64), shave), shaved(hr.astype(np.float64), shave))

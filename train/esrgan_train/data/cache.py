@@ -1,4 +1,4 @@
-"""Pictures decoded once: one memory-mapped file of raw RGB bytes, so that no step of training decodes anything."""
+"""The cache of decoded pictures: one memory-mapped file of raw RGB bytes, so that training decodes nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from esrgan_deploy.cli.progress import Progress
 from esrgan_deploy.errors import MediaError, OutputError
@@ -23,11 +22,10 @@ from esrgan_deploy.system.files import replacing
 from esrgan_deploy.system.locks import locked
 from esrgan_deploy.system.paths import writable_cache
 from esrgan_export.bicubic import downscale, mod_crop
+from esrgan_export.image_types import Uint8Image
 from esrgan_train.data.pictures import find_partner, list_pictures, read_rgb8
 
-Picture = npt.NDArray[np.uint8]
-
-FORMAT = 1  # of the cache; part of its key
+CACHE_FORMAT = 1  # part of the key; raised when the layout of the file changes
 _LOG = logging.getLogger(__name__)
 
 
@@ -36,9 +34,9 @@ class Pair:
     """One picture in both resolutions, memory-mapped."""
 
     name: str
-    hr: Picture
+    hr: Uint8Image
     """uint8 RGB (H, W, 3)."""
-    lr: Picture
+    lr: Uint8Image
     """uint8 RGB (H / scale, W / scale, 3)."""
 
 
@@ -50,17 +48,18 @@ def open_pairs(
     shrink: int = 1,
     cache: Path | None = None,
 ) -> list[Pair]:
-    """All pictures below `folder` with their LR, decoded at the first call and mapped from the cache afterwards.
+    """All pictures below `folder` with their LR pictures: decoded at the first call, mapped from the cache afterwards.
 
-    The cache is keyed by the files' names, sizes and times, and by every option: changed pictures are decoded anew.
+    The key of the cache is made of the files' names, sizes and times and of every option, so that changed pictures are
+    decoded again.
 
     Args:
         folder: HR pictures, in any depth; cut at the lower right to multiples of `scale`.
         scale: HR pixels per LR pixel.
-        lr_folder: LR pictures under the same names; None: they are made as MATLAB's imresize makes them.
-        shrink: HR pictures are made this many times smaller first (MATLAB bicubic), which sharpens soft photographs.
-        cache: where decoded pictures are kept; None: the user's, or where that cannot be written, a
-            folder for this process alone.
+        lr_folder: LR pictures under the same names; None: LR is made by MATLAB's bicubic.
+        shrink: make the HR pictures this many times smaller first (MATLAB's bicubic), which sharpens soft photographs.
+        cache: folder for decoded pictures; None: the user's cache folder, or a temporary one for this process if that
+            cannot be written.
 
     Raises:
         MediaError: no pictures, one that cannot be read, an LR that does not fit its HR, or a damaged cache.
@@ -71,14 +70,14 @@ def open_pairs(
     key = _key(folder, [*files, *filter(None, lr_files)], scale, shrink)
     target = (cache or writable_cache()) / f"{key}.pairs"
     if not target.exists():
-        _make(target.parent)
+        _make_folder(target.parent)
         with locked(target.with_suffix(".lock"), lambda: _LOG.info("%s: another process decodes it; waiting", folder)):
             if not target.exists():
                 _build(target, folder, files, lr_files, functools.partial(_load_pair, scale=scale, shrink=shrink))
     return _map(target)
 
 
-def _make(cache: Path) -> None:
+def _make_folder(cache: Path) -> None:
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -87,7 +86,7 @@ def _make(cache: Path) -> None:
 
 def _key(folder: Path, files: Sequence[Path], scale: int, shrink: int) -> str:
     about = [(os.path.relpath(file, folder), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    described = json.dumps([FORMAT, str(folder.resolve()), scale, shrink, about])
+    described = json.dumps([CACHE_FORMAT, str(folder.resolve()), scale, shrink, about])
     return hashlib.sha256(described.encode()).hexdigest()[:20]
 
 
@@ -96,11 +95,11 @@ def _build(
     folder: Path,
     files: Sequence[Path],
     lr_files: Sequence[Path | None],
-    load: Callable[[Path, Path | None], tuple[Picture, Picture]],
+    load: Callable[[Path, Path | None], tuple[Uint8Image, Uint8Image]],
 ) -> None:
     """Decode all pairs into one atomic file.
 
-    Layout: 8 bytes that say where the header starts | HR and LR of each pair, raw | header, JSON.
+    Layout: position of the header (8 bytes, little endian) | HR and LR of each pair, raw | header, JSON.
     """
     entries = []
     pairs = in_threads(load, zip(files, lr_files, strict=True))
@@ -118,12 +117,12 @@ def _build(
 
 
 def in_threads(
-    load: Callable[[Path, Path | None], tuple[Picture, Picture]], files: Iterable[tuple[Path, Path | None]]
-) -> Iterator[tuple[Picture, Picture]]:
-    """What `load` returns, in order. A few pictures per thread are in memory at a time, however many there are."""
+    load: Callable[[Path, Path | None], tuple[Uint8Image, Uint8Image]], files: Iterable[tuple[Path, Path | None]]
+) -> Iterator[tuple[Uint8Image, Uint8Image]]:
+    """What `load` returns for each pair of files, in order. Threads load a few pairs ahead, and no more than that."""
     threads = os.cpu_count() or 1
     with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[tuple[Picture, Picture]]] = deque()
+        waiting: deque[Future[tuple[Uint8Image, Uint8Image]]] = deque()
         for hr, lr in files:
             waiting.append(pool.submit(load, hr, lr))
             if len(waiting) > 2 * threads:
@@ -132,7 +131,7 @@ def in_threads(
             yield waiting.popleft().result()
 
 
-def _load_pair(file: Path, lr_file: Path | None, *, scale: int, shrink: int) -> tuple[Picture, Picture]:
+def _load_pair(file: Path, lr_file: Path | None, *, scale: int, shrink: int) -> tuple[Uint8Image, Uint8Image]:
     hr = read_rgb8(file)
     if shrink > 1:
         hr = downscale(mod_crop(hr, shrink), shrink)
@@ -152,14 +151,14 @@ def _load_pair(file: Path, lr_file: Path | None, *, scale: int, shrink: int) -> 
 
 def _map(target: Path) -> list[Pair]:
     try:
-        pixels = np.asarray(np.memmap(target, np.uint8, mode="r"))  # slicing an array is cheaper than a memmap
+        pixels = np.asarray(np.memmap(target, np.uint8, mode="r"))  # an array is cheaper to slice than a memmap
         entries = json.loads(pixels[int.from_bytes(pixels[:8].tobytes(), "little") :].tobytes())
         return [_pair(pixels, entry["at"], entry["hr"], entry["lr"], entry["name"]) for entry in entries]
-    except ValueError as error:  # it was written atomically, so somebody else has cut or changed it
+    except ValueError as error:  # the file was written atomically, so something else has changed it
         raise MediaError(f"{target}: is damaged; remove it, and the pictures are decoded again") from error
 
 
-def _pair(pixels: Picture, at: int, hr: Sequence[int], lr: Sequence[int], name: str) -> Pair:
+def _pair(pixels: Uint8Image, at: int, hr: Sequence[int], lr: Sequence[int], name: str) -> Pair:
     middle = at + math.prod(hr)
     end = middle + math.prod(lr)
     return Pair(name, pixels[at:middle].reshape(hr), pixels[middle:end].reshape(lr))

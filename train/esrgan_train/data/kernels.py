@@ -1,4 +1,4 @@
-"""Blur kernels of Real-ESRGAN's degradation: square, odd, symmetric about the centre pixel, and of sum 1."""
+"""Blur kernels of Real-ESRGAN's degradation: square, of odd size, symmetric about the centre pixel, with sum 1."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _BESSEL_NODES = 128
 def covariance(sigma_x: float, sigma_y: float, rotation: float) -> Kernel:
     """Covariance (2, 2), order x, y, of an ellipse with half axes `sigma_x`, `sigma_y` px, rotated by `rotation`."""
     cos, sin = np.cos(rotation), np.sin(rotation)
-    turn = np.array([[cos, -sin], [sin, cos]])
-    rotated: Kernel = turn @ np.diag([sigma_x**2, sigma_y**2]) @ turn.T
+    matrix = np.array([[cos, -sin], [sin, cos]])
+    rotated: Kernel = matrix @ np.diag([sigma_x**2, sigma_y**2]) @ matrix.T
     return rotated
 
 
 def gaussian(size: int, covariance: Kernel, beta: float = 1.0) -> Kernel:
     """Generalised Gaussian, exp(-d^beta / 2) with d = x^T covariance^-1 x (Real-ESRGAN, section 3.1; arXiv 1302.6498).
 
-    `beta` 1 is the Gaussian; smaller has a sharper peak and longer tails, larger a flat top.
+    `beta` 1 is the Gaussian; below 1 the peak is sharper and the tails longer, above 1 the top is flat.
     """
     return _normalized(np.exp(-0.5 * _squared_distance(size, covariance) ** beta))
 
@@ -46,12 +46,12 @@ def sinc(size: int, cutoff: float) -> Kernel:
 
 
 def bessel_j1(x: Kernel) -> Kernel:
-    """Bessel function of the first kind and order 1, for |x| < 100: its integral, mean of cos(t - x sin t) over a turn.
+    """Bessel function of the first kind and order 1, for |x| < 100: the mean of cos(t - x sin t) for t in [0, 2 pi].
 
-    The integrand is periodic and smooth, so equal steps converge faster than any power: 128 give all 15 digits.
+    The integrand is periodic and smooth, so that 128 equal steps give all 15 digits.
     """
-    turn = 2 * np.pi * np.arange(_BESSEL_NODES) / _BESSEL_NODES
-    integral: Kernel = np.cos(turn - x[..., None] * np.sin(turn)).mean(axis=-1)
+    angles = 2 * np.pi * np.arange(_BESSEL_NODES) / _BESSEL_NODES
+    integral: Kernel = np.cos(angles - x[..., None] * np.sin(angles)).mean(axis=-1)
     return integral
 
 

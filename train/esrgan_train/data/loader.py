@@ -12,24 +12,24 @@ from torch import Tensor
 from esrgan_train.data.crops import Crops
 
 Batch = tuple[Tensor, Tensor]
-"""uint8 (N, 3, h, w) and (N, 3, h * scale, w * scale)."""
+"""LR and HR: uint8 (N, 3, h, w) and (N, 3, h * scale, w * scale)."""
 
-AHEAD = 2  # batches that wait ready
+AHEAD = 2  # batches that are being made, or wait, while the network computes
 
 
 def batches(crops: Crops, start: int, size: int, world: int = 1, rank: int = 0, workers: int = 1) -> Generator[Batch]:
-    """Batch number `start` of this process, then the next, without end.
+    """Batch number `start` of this process, then the next one, without end.
 
-    Batch b of process r holds samples (b * world + r) * size onwards: all processes together see what one process with
-    batches of size * world sees, and k batches of a process hold what one of k * size would.
+    Batch b of process r begins with crop (b * world + r) * size. So all processes together see what one process with
+    batches of size * world sees, and k batches of a process hold the crops of one batch of k * size.
 
     Args:
-        crops: the samples.
+        crops: where the crops come from.
         start: number of the first batch; a resumed run begins where it stopped.
-        size: samples in a batch.
-        world: processes.
-        rank: this process.
-        workers: threads.
+        size: crops in a batch.
+        world: number of processes.
+        rank: number of this process, from 0.
+        workers: number of threads.
     """
     with ThreadPoolExecutor(workers, thread_name_prefix="crops") as pool:
         waiting: deque[list[Future[Batch]]] = deque()

@@ -1,4 +1,4 @@
-"""Whether an LR picture is what MATLAB's bicubic makes of its HR picture, and if not, what else it is."""
+"""Find out how an LR picture was made from its HR picture: by MATLAB's bicubic, or how else."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from esrgan_export.bicubic import downscale, mod_crop
-from esrgan_train.data.inspection import outline_of
+from esrgan_export.image_types import Uint8Image
+from esrgan_train.data.image_check import outline_of
 
-Picture = npt.NDArray[np.uint8]
 Size = tuple[int, int]
 
 SAME_SCENE = 0.7
-"""Likeness of outlines: other photographs are below, degraded copies above."""
+"""Likeness of outlines (`outline_of`): degraded copies are above, other photographs below."""
 EQUAL = 1
-"""Code values. MATLAB itself differs by one from MATLAB, whether it was given uint8 or double."""
+"""Largest difference in code values that counts as equal: MATLAB's own results for uint8 and double differ by one."""
 TIE = 0.5
-"""dB. MATLAB's and Pillow's bicubic differ at the border only, which compression blurs."""
+"""dB. Kernels this close to the best one count as equally good, and the first in `KERNELS` is named: MATLAB's and
+Pillow's bicubic differ at the border only, which compression hides."""
 COMPRESSED_PSNR = 32.0
-"""dB on luma. Above, it is a known kernel and something like JPEG; below, it was degraded in another way."""
+"""PSNR in dB on luma. Above it LR was made by a known kernel and then compressed, below it in another way."""
 
 
-def _by_pillow(filter: Image.Resampling) -> Callable[[Picture, Size], Picture]:
+def _by_pillow(filter: Image.Resampling) -> Callable[[Uint8Image, Size], Uint8Image]:
     return lambda hr, size: np.asarray(Image.fromarray(hr).resize(size, filter))
 
 
-def _by_opencv(interpolation: int) -> Callable[[Picture, Size], Picture]:
+def _by_opencv(interpolation: int) -> Callable[[Uint8Image, Size], Uint8Image]:
     return lambda hr, size: cv2.resize(hr, size, interpolation=interpolation).astype(np.uint8, copy=False)
 
 
-KERNELS: dict[str, Callable[[Picture, Size], Picture]] = {
+KERNELS: dict[str, Callable[[Uint8Image, Size], Uint8Image]] = {
     "MATLAB's bicubic": lambda hr, size: downscale(hr, hr.shape[1] // size[0]),
     "Pillow's bicubic": _by_pillow(Image.Resampling.BICUBIC),
     "Pillow's Lanczos": _by_pillow(Image.Resampling.LANCZOS),
@@ -43,8 +43,8 @@ KERNELS: dict[str, Callable[[Picture, Size], Picture]] = {
 }
 
 
-def mismatch(hr: Picture, lr: Picture, scale: int) -> str | None:
-    """Why `hr` and `lr` cannot be a pair, or None: their sizes do not fit, or they show different things."""
+def mismatch(hr: Uint8Image, lr: Uint8Image, scale: int) -> str | None:
+    """Why `hr` and `lr` are not a pair: their sizes do not fit, or they show different things. None: they are one."""
     height, width = (length // scale for length in hr.shape[:2])
     if lr.shape[:2] != (height, width):
         fitting = [s for s in (1, 2, 3, 4, 8) if tuple(length // s for length in hr.shape[:2]) == lr.shape[:2]]
@@ -59,10 +59,11 @@ def mismatch(hr: Picture, lr: Picture, scale: int) -> str | None:
     return None
 
 
-def explain(hr: Picture, lr: Picture, scale: int) -> str | None:
-    """How `lr`, of the right size, differs from MATLAB's bicubic of `hr`; None if it does not, anywhere.
+def explain(hr: Uint8Image, lr: Uint8Image, scale: int) -> str | None:
+    """How `lr`, of the right size, was made of `hr`; None: by MATLAB's bicubic.
 
-    The whole pictures are compared, to `EQUAL`, with MATLAB's and then with what other libraries make.
+    `lr` is compared with what MATLAB's bicubic and then other libraries make of `hr`; a difference of up to `EQUAL` at
+    every pixel counts as equal.
     """
     hr = np.ascontiguousarray(mod_crop(hr, scale))
     largest = _largest_difference(downscale(hr, scale), lr)
@@ -79,10 +80,10 @@ def explain(hr: Picture, lr: Picture, scale: int) -> str | None:
     return f"is no plain downscaling of its HR picture (closest: {name}, {psnrs[name]:.1f} dB)"
 
 
-def _largest_difference(a: Picture, b: Picture) -> int:
+def _largest_difference(a: Uint8Image, b: Uint8Image) -> int:
     return int(cv2.absdiff(a, b).max())
 
 
-def _luma_psnr(a: Picture, b: Picture) -> float:
-    """PSNR of the grey pictures, dB: JPEG leaves little of an LR picture's chroma."""
+def _luma_psnr(a: Uint8Image, b: Uint8Image) -> float:
+    """PSNR in dB of the grey pictures, since JPEG leaves little of the chroma of an LR picture."""
     return float(cv2.PSNR(cv2.cvtColor(a, cv2.COLOR_RGB2GRAY), cv2.cvtColor(b, cv2.COLOR_RGB2GRAY)))

@@ -15,7 +15,7 @@ from esrgan_deploy.errors import MediaError
 from esrgan_deploy.images import SUFFIXES, read_image
 
 RGB8_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
-"""Pillow's names of the colour modes that have one obvious meaning as RGB; the others need a colour conversion."""
+"""Pillow's names of the colour modes that have one meaning as RGB; all others need a colour conversion."""
 
 _ORIENTATION_TAG = 0x0112
 
@@ -23,11 +23,11 @@ _ORIENTATION_TAG = 0x0112
 def list_pictures(folder: Path) -> list[Path]:
     """Every picture below `folder`, sorted by its path relative to it; links are followed.
 
-    Only the suffix decides. Other files are ignored, and so are names that begin with a dot: thumbnail stores, and the
-    `._x.jpg` that macOS leaves beside `x.jpg`.
+    A file is a picture if its suffix says so. Names that begin with a dot are left out: stores of thumbnails, and the
+    `._x.jpg` that macOS writes beside `x.jpg`.
 
     Raises:
-        MediaError: `folder` is no folder, or there is no picture in it.
+        MediaError: `folder` is not a folder, or holds no picture.
     """
     if not folder.is_dir():
         raise MediaError(f"{folder}: is no folder; name the folder that holds the pictures")
@@ -44,7 +44,7 @@ def list_files(folder: Path) -> list[Path]:
     for root, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         place = os.path.realpath(root)
-        if place in visited:  # a link to a folder that was seen already, or to one that holds this one
+        if place in visited:  # a link to a folder that was listed already, or to one that holds this one
             folders.clear()
             continue
         visited.add(place)
@@ -55,9 +55,9 @@ def list_files(folder: Path) -> list[Path]:
 def read_rgb8(path: Path) -> npt.NDArray[np.uint8]:
     """Decode a picture to uint8 RGB (H, W, 3), upright; grey becomes three equal channels.
 
-    Anything whose conversion to 8-bit RGB is a choice is refused rather than made silently: 16 bit (rounding,
-    transfer curve), CMYK and Lab (colour profile), transparency (what is behind it). Alpha that is opaque everywhere is
-    dropped. Embedded RGB profiles are ignored: the values are trained on as they are stored.
+    A picture that can become 8-bit RGB in more than one way raises an error, so that the choice is the user's: 16 bit
+    (rounding, transfer curve), CMYK and Lab (colour profile), transparency (what is behind it). Alpha that is opaque
+    everywhere is dropped. Embedded RGB profiles are ignored, and the stored values are trained on.
 
     Raises:
         MediaError: missing, damaged, animated, 16 bit, CMYK or another colour mode, or transparent somewhere.
@@ -75,36 +75,36 @@ def read_rgb8(path: Path) -> npt.NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Header:
-    """What a picture's file says of it, without its pixels."""
+    """What the header of a picture's file says."""
 
     mode: str
     """Pillow's name of the colour mode."""
-    turned: bool
-    """Stored lying or mirrored, with an EXIF orientation that puts it right."""
+    rotated: bool
+    """Its pixels are stored rotated or mirrored; the EXIF orientation says how to make it upright."""
 
 
 def read_header(path: Path) -> Header:
     """Read a picture's header.
 
     Raises:
-        MediaError: missing, or no picture.
+        MediaError: the file is missing, or is not a picture.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large pictures and of damaged EXIF
             with Image.open(path) as image:
-                return Header(image.mode, turned=image.getexif().get(_ORIENTATION_TAG, 1) not in (0, 1))
+                return Header(image.mode, rotated=image.getexif().get(_ORIENTATION_TAG, 1) not in (0, 1))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise MediaError(f"{path}: is no picture that can be read; known formats: {', '.join(SUFFIXES)}") from error
 
 
 def find_partner(hr: Path, folder: Path, lr_folder: Path, scale: int) -> Path:
-    """The LR picture of `hr`: below `lr_folder` in the same place, with the same name or, as DIV2K has it, 0001x4.
+    """The LR picture of `hr`: at the same place below `lr_folder`, called the same or, as in DIV2K, 0001x4.
 
-    The suffix may differ: LR is PNG where HR is JPEG.
+    The suffix may differ, for instance where HR is JPEG and LR is PNG.
 
     Raises:
-        MediaError: there is none.
+        MediaError: there is no such file.
     """
     place = lr_folder / hr.relative_to(folder).parent
     for stem in (hr.stem, f"{hr.stem}x{scale}"):

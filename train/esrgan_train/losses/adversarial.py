@@ -1,4 +1,4 @@
-"""The one door to all GAN losses: what the training loop calls."""
+"""All GAN losses behind two functions, `discriminator_loss` and `generator_loss`, which a training step calls."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RELATIVE_FAKE_TERMS: dict[Kind, Term] = {**FAKE_TERMS, "least-squares": least_sq
 
 @dataclass(frozen=True)
 class AdversarialOptions:
-    """Which GAN loss. The defaults say what the papers say.
+    """Which GAN loss. The defaults are those of the papers.
 
     Raises:
         OptionError: a value that is not among those listed.
@@ -40,15 +40,15 @@ class AdversarialOptions:
 
     kind: Kind = "standard"
     relativistic: bool = False
-    """Compare with the average of the other side; ESRGAN: True."""
+    """Compare each logit with the average of the other side; True for ESRGAN."""
     mean_over: MeanOver = "all"
-    """What that average is taken over, where the discriminator returns a map; see `relativistic.relative`."""
+    """What that average is taken over if the discriminator returns a map; see `relativistic.relative`."""
     detach: Detach = "none"
-    """Whether D's loss sends gradient through the averages too ("none", the paper) or takes them for constants
-    ("opposite", BasicSR since 2020). G's loss does not know this option: see `generator_loss`."""
+    """Whether gradients of D's loss flow through the averages ("none", the paper), or the averages are constants
+    ("opposite", BasicSR since 2020). It has no effect on G's loss, see `generator_loss`."""
     terms: Combination = "sum"
-    """Whether the real and the fake term are added (the papers) or averaged (the official ESRGAN code: with the same
-    weight, half the paper's loss). A loss of one term is the same either way."""
+    """Whether the real and the fake term are added (the papers) or averaged (the official ESRGAN code, whose loss is
+    therefore half the paper's at the same weight). A loss of one term is the same either way."""
 
     def __post_init__(self) -> None:
         for name, known in (("kind", Kind), ("mean_over", MeanOver), ("detach", Detach), ("terms", Combination)):
@@ -60,19 +60,19 @@ class AdversarialOptions:
 
 
 def discriminator_loss(real: Tensor, fake: Tensor, options: AdversarialOptions) -> Tensor:
-    """What D minimises.
+    """The loss that D minimises.
 
-    Compute the two logits in two passes. One batch of real and fake pictures together would be normalised together,
-    and D could then not be trusted on either alone.
+    Compute the two logits in two passes. Batch normalisation would normalise real and fake pictures of one batch
+    together, and D would not work on either alone.
 
     Args:
         real: raw logits D(hr), (N, ...), any float type.
-        fake: raw logits D(sr.detach()), (M, ...). Detach the pictures before the pass and not the logits behind it:
-            the graph through G would be built for nothing.
+        fake: raw logits D(sr.detach()), (M, ...). Detach the pictures before the pass instead of the logits after it,
+            or the graph through G is built for nothing.
         options: which loss.
 
     Returns:
-        One fp32 value, not weighted: lambda belongs to G's loss alone.
+        One fp32 value without a weight: the paper's lambda is the weight of G's loss only.
     """
     on_real = REAL_TERMS[options.kind]
     if not options.relativistic:
@@ -86,20 +86,19 @@ def discriminator_loss(real: Tensor, fake: Tensor, options: AdversarialOptions) 
 
 
 def generator_loss(fake: Tensor, real: Tensor | None, options: AdversarialOptions) -> Tensor:
-    """What G minimises.
+    """The loss that G minimises.
 
-    The real logits are always detached. They do not depend on G, so its gradient is the paper's all the same; only
-    D's weights would get one, and they rest in this step. The fake ones never are: in RaGAN's real term, G learns
-    through their mean alone.
+    The real logits are always detached: they do not depend on G, so G's gradient is the same. The fake logits never
+    are: in the term of the real pictures, RaGAN trains G through the mean of the fake ones.
 
     Args:
-        fake: raw logits D(sr), (N, ...), any float type, with the graph through D and G. D's weights must be frozen,
-            or they collect gradients here.
-        real: raw logits D(hr), (M, ...); None will do unless the loss is relativistic.
+        fake: raw logits D(sr), (N, ...), any float type, with the graph through D and G. Freeze D's weights, or ask
+            `backward` for the gradients of G alone; otherwise D's weights collect gradients here.
+        real: raw logits D(hr), (M, ...); may be None unless the loss is relativistic.
         options: which loss.
 
     Returns:
-        One fp32 value, not weighted by lambda.
+        One fp32 value, without the weight lambda.
 
     Raises:
         OptionError: a relativistic loss without `real`.

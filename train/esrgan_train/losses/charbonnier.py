@@ -1,4 +1,4 @@
-"""Charbonnier's penalty: L1 with a smooth bottom."""
+"""Charbonnier's penalty: L1 that is smooth at 0."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def charbonnier(sr: Tensor, hr: Tensor, epsilon: float = 1e-6) -> Tensor:
     The paper takes epsilon = 1e-3. BasicSR's `eps` is the square of this one: its default 1e-12 is 1e-6 here.
 
     Args:
-        sr: what the network made, any shape, any float type.
-        hr: what it should be, the same shape.
-        epsilon: the error at which the penalty turns from quadratic to linear, in units of the pictures; above 0.
+        sr: output of the network, any shape, any float type.
+        hr: the target, the same shape.
+        epsilon: the error at which the penalty changes from quadratic to linear, in units of the pictures; above 0.
 
     Returns:
         One fp32 value, never below `epsilon`.

@@ -1,4 +1,4 @@
-"""How a discriminator's output changes with its picture: what gradient penalties penalise."""
+"""The gradient of a discriminator's output by its input picture, which gradient penalties use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from esrgan_train.losses.precision import at_least_fp32
 def image_gradients(discriminator: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """dC/dx of every image, (N, C, H, W) in fp32, with a graph that leads to the discriminator's weights.
 
-    Autocast is off inside: squares of small gradients vanish in fp16.
+    Computed without autocast, since the squares of small gradients become 0 in fp16.
     """
     images = at_least_fp32(images.detach()).requires_grad_()
     with torch.autocast(images.device.type, enabled=False):

@@ -11,8 +11,8 @@ def l1(sr: Tensor, hr: Tensor) -> Tensor:
     """L1 = mean |sr - hr|, over all values of all samples.
 
     Args:
-        sr: what the network made, any shape, any float type.
-        hr: what it should be, the same shape.
+        sr: output of the network, any shape, any float type.
+        hr: the target, the same shape.
 
     Returns:
         One fp32 value. Its gradient is sign(sr - hr) / count, and 0 where both are equal.

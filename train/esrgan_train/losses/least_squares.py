@@ -2,7 +2,7 @@
 
     D:  E[(C(x_r) - 1)^2] + E[C(x_f)^2]        G:  E[(C(x_f) - 1)^2]
 
-In the paper's letters this is b = c = 1 and a = 0, for logits C that no sigmoid has touched.
+In the paper's letters this is b = c = 1 and a = 0. C is the logit, without a sigmoid.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ def mse(sr: Tensor, hr: Tensor) -> Tensor:
     SRGAN's paper measures it on pictures in [-1, 1]; on the same pictures in [0, 1] it is a quarter of that.
 
     Args:
-        sr: what the network made, any shape, any float type.
-        hr: what it should be, the same shape.
+        sr: output of the network, any shape, any float type.
+        hr: the target, the same shape.
 
     Returns:
         One fp32 value.

@@ -1,4 +1,4 @@
-"""Perceptual loss: distance of two pictures as a VGG sees them."""
+"""Perceptual loss: the distance of two pictures in the features of a VGG network."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def perceptual(
     of 1/12.75^2, about 0.006.
 
     Args:
-        sr_features: features of what the network made, by layer, float.
-        hr_features: of what it should be, without a graph: see `features_of`.
+        sr_features: features of the network's output by layer, float.
+        hr_features: features of the target, without a graph; see `features_of`.
         weights: weight of each layer, one or more.
         criterion: "l1" or "mse".
 
@@ -44,7 +44,7 @@ def perceptual(
 def features_of(
     extract: Callable[[Tensor], dict[str, Tensor]], sr: Tensor, hr: Tensor
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Features of `sr` with a graph and of `hr` without: nothing is learnt from the latter, and its graph is memory."""
+    """Features of `sr` with a graph, and of `hr` without one, which saves its memory."""
     with torch.no_grad():
         hr_features = extract(hr)
     return extract(sr), hr_features

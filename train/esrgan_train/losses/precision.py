@@ -1,4 +1,4 @@
-"""Every loss is computed in fp32 or better, whatever the networks compute in."""
+"""Every loss is computed in fp32 or fp64, whatever the precision of the networks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from torch import Tensor
 def at_least_fp32(x: Tensor) -> Tensor:
     """`x` in fp32, or in fp64 if it is that already.
 
-    Autocast hands over bf16 or fp16. Differences of close pictures and means over a batch lose their digits there.
+    Under autocast, networks return bf16 or fp16, in which differences of similar pictures and means lose their digits.
     """
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""R1: a discriminator that is flat at real pictures lets training converge (Mescheder et al. 2018, equation 9)."""
+"""R1 penalises the discriminator's gradient at real pictures, so that training converges (Mescheder et al. 2018)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from esrgan_train.losses.gradients import image_gradients
 
 
 def r1(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
-    """R1 = 1/2 E[|dC/dx|^2] at real pictures; its weight is the paper's gamma.
+    """R1 = 1/2 E[|dC/dx|^2] at real pictures (equation 9); its weight is the paper's gamma.
 
     Args:
-        discriminator: images -> logits (N, ...); of a map of logits, the mean is the value of the image.
+        discriminator: images -> logits (N, ...); if it returns a map, its mean is the value of the image.
         real: (N, C, H, W).
 
     Returns:

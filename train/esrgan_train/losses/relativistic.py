@@ -1,4 +1,4 @@
-"""The relativistic average GAN (Jolicoeur-Martineau 2018): is a real picture more real than the average fake one.
+"""The relativistic average GAN (Jolicoeur-Martineau 2018): compare each logit with the average of the other side.
 
     D:  real_term(C(x_r) - E[C(x_f)]) + fake_term(C(x_f) - E[C(x_r)])
     G:  real_term(C(x_f) - E[C(x_r)]) + fake_term(C(x_r) - E[C(x_f)])
@@ -7,10 +7,10 @@ With the terms of the standard GAN this is RaGAN, ESRGAN's loss (Wang et al. 201
 
     D:  -E[log sigma(C(x_r) - E[C(x_f)])] - E[log(1 - sigma(C(x_f) - E[C(x_r)]))]
 
-With least squares it is RaLSGAN, whose targets are 1 and -1. With Wasserstein's it is twice the plain difference of
-means, since that is relativistic already.
+With the terms of least squares it is RaLSGAN, whose targets are 1 and -1. With those of Wasserstein it is twice the
+plain loss, which is relativistic already.
 
-Both terms count, for G too: in the second one G's gradient comes through E[C(x_f)].
+Both terms have a gradient for G: in the second one it comes through E[C(x_f)].
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def relative(logits: Tensor, opposite: Tensor, mean_over: MeanOver = "all") -> T
         logits: (N, ...).
         opposite: (M, ...), the other side's.
         mean_over: for a discriminator that returns a map, E is the mean over the whole batch and map ("all"), or
-            over the batch alone, position by position ("position"). They agree where there is one logit per image.
+            over the batch at each position ("position"). With one logit per image both are the same.
     """
     opposite = at_least_fp32(opposite)
     mean = opposite.mean() if mean_over == "all" else opposite.mean(0)

@@ -12,12 +12,11 @@ from esrgan_train.losses.precision import at_least_fp32
 def total_variation(sr: Tensor) -> Tensor:
     """TV = mean over pixels and channels of |gradient| = sqrt(dx^2 + dy^2), dx and dy being forward differences.
 
-    In the SRGAN paper this belongs to SRResNet-VGG22 alone, with weight 2e-8; SRGAN itself is trained without it.
-    Past the last row and column there is nothing to differ from, so the differences there are 0. Each channel has a
-    gradient of its own. Where a picture is flat, the derivative is taken as 0.
+    In the SRGAN paper only SRResNet-VGG22 is trained with it, with weight 2e-8; SRGAN is not. The differences past the
+    last row and column are 0. Each channel has its own gradient. Where a picture is flat, the derivative is 0.
 
     Args:
-        sr: what the network made, (N, C, H, W), any float type.
+        sr: output of the network, (N, C, H, W), any float type.
 
     Returns:
         One fp32 value.

@@ -1,7 +1,7 @@
 """Features of a frozen VGG16 or VGG19 (Simonyan and Zisserman 2015), for the perceptual loss.
 
-Layers are called `conv5_4` (before its ReLU), `relu5_4` (behind it) and `pool5`. SRGAN's VGG22 and VGG54 are
-`relu2_2` and `relu5_4`; ESRGAN takes `conv5_4`.
+Layers are called `conv5_4` (before the ReLU), `relu5_4` (after it) and `pool5`. The VGG22 and VGG54 of SRGAN are
+`relu2_2` and `relu5_4`; ESRGAN uses `conv5_4`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from esrgan_train.losses.vgg_layers import layer_names as layer_names
 Normalisation = Literal["torchvision", "caffe"]
 
 WIDTHS = (64, 128, 256, 512, 512)
-"""Channels behind the convolutions of each of the five blocks."""
+"""Output channels of the convolutions in each of the five blocks."""
 
 URLS: dict[str, str] = {
     "vgg16": "https://download.pytorch.org/models/vgg16-397923af.pth",
@@ -41,16 +41,17 @@ MEAN_AND_STD: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 class VGGFeatures(nn.Module):
     """RGB images (N, 3, H, W) in [0, 1] -> {layer name: features}, in the order of the network.
 
-    The weights are frozen, gradients pass through to the images. Images are not clamped: a value outside [0, 1] is
-    an error that the loss must see. It computes in fp32 under autocast too. Layers behind the last one asked for are
-    not built. Zero padding everywhere, as VGG was trained.
+    The weights are frozen; gradients pass through to the images. Images are not clamped, since the loss must see values
+    outside [0, 1]. Computed in fp32 also under autocast. Layers after the last of `layers` are not built. Padding is
+    zero everywhere, as VGG was trained.
 
     Args:
         layers: names out of `vgg_layers.layer_names`.
         architecture: "vgg16" or "vgg19".
         normalisation: what the weights expect. "torchvision": ImageNet's mean and standard deviation on [0, 1].
             "caffe": RGB * 255 - (123.68, 116.779, 103.939), for weights converted from Caffe or Keras, with the first
-            convolution in RGB order. A file does not say which it needs, and the wrong one gives a poor loss silently.
+            convolution in RGB order. A file does not say which it needs, and the wrong one gives a poor loss and no
+            error.
         weights: .pth (read without running code) or .safetensors with torchvision's names, `features.K.weight` and
             `features.K.bias`. None: torchvision's published file, downloaded once into `torch.hub.get_dir()`.
 
@@ -80,7 +81,7 @@ class VGGFeatures(nn.Module):
         for layer in sorted(self.layers):
             _check_option(f"{architecture} layer", layer, names)
         self.names = names[: 1 + max(map(names.index, self.layers))]
-        with torch.device("meta"):  # no random weights: all of them are about to be replaced
+        with torch.device("meta"):  # without random weights, which would be replaced at once
             self.features = nn.Sequential(*map(_make_layer, self.names))
         path = weights or _download(URLS[architecture])
         state = _select(_read_tensors(path), architecture, self.features.state_dict(), path)
@@ -91,10 +92,10 @@ class VGGFeatures(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Features of `image` at every layer that was asked for, fp32.
+        """Features of `image` at each of `layers`, in fp32.
 
         Raises:
-            OptionError: `image` is so small that nothing is left of it before the last layer.
+            OptionError: `image` is too small for the last layer: the pools leave nothing of it.
         """
         pools = sum(name.startswith("pool") for name in self.names)
         if min(image.shape[-2:]) < 2**pools:
@@ -123,7 +124,7 @@ def _make_layer(name: str) -> nn.Module:
     if name.startswith("pool"):
         return nn.MaxPool2d(2)
     if name.startswith("relu"):
-        return nn.ReLU()  # not in place: it would overwrite the features of the convolution before it
+        return nn.ReLU()  # in place it would overwrite the features of the convolution before it
     block, conv = int(name[4]), int(name[6])
     outputs = WIDTHS[block - 1]
     inputs = outputs if conv > 1 else (3, *WIDTHS)[block - 1]
@@ -131,7 +132,7 @@ def _make_layer(name: str) -> nn.Module:
 
 
 def _download(url: str) -> Path:
-    """The file behind `url`, from torch's cache if it is there, else downloaded and checked against its hash."""
+    """The file at `url`: from torch's cache, or downloaded and checked against its hash."""
     name = url.rsplit("/", 1)[1]
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     if path.exists():
@@ -139,7 +140,7 @@ def _download(url: str) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path), hash_prefix=Path(name).stem.split("-")[1])
-    except (OSError, RuntimeError) as error:  # no network or disk; RuntimeError: the hash differs
+    except (OSError, RuntimeError) as error:  # OSError: no connection or no space; RuntimeError: the hash differs
         raise MachineError(
             f"{url}: cannot be downloaded ({error}); fetch it elsewhere and name it as the weights, or put it at {path}"
         ) from error
@@ -172,7 +173,7 @@ def _select(
 ) -> dict[str, Tensor]:
     """The tensors called `features.` + the names in `expected`, in fp32 and of the same shapes.
 
-    The whole file is looked at: VGG16 and VGG19 begin alike, and one would be taken for the other.
+    All layers of the file are looked at, since VGG16 and VGG19 begin with the same ones.
     """
     stored = sorted(int(match[1]) for key in tensors if (match := re.fullmatch(r"features\.(\d+)\.weight", key)))
     if not stored or stored != _conv_indices(architecture)[: len(stored)]:

@@ -1,4 +1,4 @@
-"""Names of the layers of VGG16 and VGG19. They are here so that a recipe can be checked without loading torch."""
+"""Names of the layers of VGG16 and VGG19, in a module without torch, so that a recipe is checked quickly."""
 
 from __future__ import annotations
 

@@ -29,14 +29,14 @@ def gradient_penalty(
 ) -> Tensor:
     """GP = E[(|dC/dx| - 1)^2] at x = u * x_r + (1 - u) * x_f, u uniform in [0, 1], one for each sample.
 
-    The norm is over all values of a picture. A discriminator with batch normalisation mixes the samples, and the
-    gradient of one is then not its own: the paper takes none; of ours, `UNetDiscriminator` has none.
+    The norm is over all values of a picture. Batch normalisation mixes the samples of a batch, so that the gradient of
+    one depends on the others. The paper therefore uses none; of our discriminators, `UNetDiscriminator` has none.
 
     Args:
-        discriminator: images -> logits (N, ...); of a map of logits, the mean is the value of the image.
+        discriminator: images -> logits (N, ...); if it returns a map, its mean is the value of the image.
         real: (N, C, H, W).
         fake: the same shape; no gradient reaches the network that made it.
-        generator: where u is drawn from; None: torch's default one.
+        generator: random generator that u is drawn from; None: torch's default one.
 
     Returns:
         One fp32 value, whose gradient reaches the discriminator's weights. It is not multiplied by lambda.

@@ -1,5 +1,8 @@
 """Quantisation-aware fine-tuning: an INT8 network learns to give what its float original gives.
 
-crops.py reads the pictures, student.py makes the network that rounds and takes its weights back, tune.py is the run,
-saved.py its state between two calls, and artefact.py leads from network to file.
+artefact.py   from a network to a fine-tuned ONNX file
+crops.py      crops of the pictures, to train on and to validate on
+student.py    the network that is trained, which rounds; and how its weights get back into one that does not
+tune.py       the run
+state.py      the state of a run that was interrupted
 """

@@ -1,4 +1,4 @@
-"""One network becomes one INT8 artefact that was fine-tuned, verified against the network as it came."""
+"""Make a fine-tuned INT8 artefact of a network, and verify it against the network as it was before."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from esrgan_export.report import Report
 from esrgan_export.to_onnx import export_onnx
 from esrgan_export.verify import Progress, measure, passed, verify
 from esrgan_train.qat.crops import cut_crops
-from esrgan_train.qat.saved import refuse_overwriting
-from esrgan_train.qat.tune import Settings, fine_tune
+from esrgan_train.qat.state import check_no_state
+from esrgan_train.qat.tune import QatSettings, fine_tune
 
 
 def tune_artefact(
@@ -22,31 +22,31 @@ def tune_artefact(
     info: ModelInfo,
     path: Path,
     pictures: Path,
-    settings: Settings,
+    settings: QatSettings,
     *,
     resume: bool = False,
     progress: Progress = lambda _: None,
 ) -> Report:
-    """Quantise `network`, fine-tune it, verify it, and write `path` and its report.
+    """Quantise `network`, fine-tune it, verify it, and write the ONNX file and its report.
 
-    The state of an unfinished run is beside them, at `state_path(path)`; it is removed once they are written.
+    The state of an unfinished run is at `state_path(path)`. It is removed once these files are written.
 
     Args:
         network: in fp32, on the CPU; is put into evaluation mode.
-        info: becomes the metadata; `overlap` is replaced by the measured one. Its precision is "int8".
-        path: ends in .onnx; its folder exists.
-        pictures: a folder of what will be upscaled; calibrates, teaches and judges.
-        settings: of the run.
+        info: becomes the metadata, with the measured `overlap`. Its precision is "int8".
+        path: the ONNX file; its folder exists.
+        pictures: folder of pictures like those that will be upscaled; for calibration, training and validation.
+        settings: see `QatSettings`.
         resume: go on after the state, if there is one.
         progress: called with one line before each long step.
 
     Raises:
-        FidelityError: the artefact differs too much from the network; the state stays, nothing else was written.
+        FidelityError: the artefact differs too much from the network; the state stays, and no other file was written.
         EsrganError: see `prepare`, `cut_crops` and `fine_tune`.
-        KeyboardInterrupt: it was interrupted; the message says how to go on.
+        KeyboardInterrupt: it was interrupted; the message says how to resume it.
     """
     state = state_path(path)
-    refuse_overwriting(state, resume)
+    check_no_state(state, resume)
     crops = cut_crops(pictures, settings.side, settings.seed)
     calibration = load_crops(pictures, network.multiple_of)
     progress("tracing the network")
@@ -63,5 +63,5 @@ def tune_artefact(
 
 
 def state_path(path: Path) -> Path:
-    """Where the run that makes the artefact `path` is saved: x.onnx -> x.qat.pt."""
+    """Where the state of the run that makes the artefact `path` is saved: x.onnx -> x.qat.pt."""
     return path.with_suffix(".qat.pt")

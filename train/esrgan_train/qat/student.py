@@ -1,4 +1,4 @@
-"""The network that rounds, what of it is learned, and the way back to a network that does not."""
+"""The student is the network that is trained: it rounds as INT8 does. Its weights then replace the original ones."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from esrgan_export.quantise import Prepared, with_weights
 from esrgan_export.quantise.simulate import QuantisedConv, replace_module
 
 LEAST_SCALE = 0.1
-"""No scale may shrink below this share of what it began with: at 0 a grid has no more values."""
+"""A scale stays above this share of its first value, since a scale of 0 would leave one value only."""
 SCALES_FASTER = 100
-"""A scale's gradient is a mean over a whole group, and a few per cent of it change little; weights add up."""
+"""Factor on the learning rate of scales. A small change of one scale does less than that of all weights together."""
 SIZE_OF_ZERO = 0.1
-"""What counts as the typical size of biases that are all 0."""
+"""The size that `parameter_groups` takes for a tensor whose values are all 0."""
 
 
 def make_student(prepared: Prepared) -> nn.Module:
-    """The INT8 form of a network, with everything to be learned: weights, biases, and the scales of inputs.
+    """The INT8 form of a network in PyTorch, in which weights, biases and the scales of inputs are trained.
 
-    Convolutions of one group read common tensors, which an INT8 graph holds once: they share one scale, whose gradient
-    is the sum of theirs. Gradients are those of LSQ (Esser et al. 2020, equation 3) for scales, and straight-through
-    for weights. LSQ's factor 1 / sqrt(N * 127) is left out: Adam divides it away again.
+    The convolutions of one group read the same tensors, which an INT8 graph holds once, so they share one scale, whose
+    gradient is the sum of theirs. The gradients of scales are those of LSQ (Esser et al. 2020, equation 3), those of
+    weights straight-through. The factor 1 / sqrt(N * 127) of LSQ is left out, since Adam cancels constant factors.
     """
     student = prepared.student().requires_grad_(True)
     for group in prepared.groups:
@@ -44,10 +44,10 @@ def quantised(student: nn.Module, name: str) -> QuantisedConv:
 
 
 def parameter_groups(student: nn.Module, rate: float) -> list[dict[str, object]]:
-    """For Adam, each tensor with a rate of its own: `rate` times its typical size, which is kept as "base".
+    """The parameter groups for Adam: each tensor has its own rate, `rate` times its RMS value, also kept as "base".
 
     Adam moves every value by about its rate, however small the gradient. Equalised channels, biases and scales differ
-    by orders of magnitude, so that no one rate would suit them all. Scales move `SCALES_FASTER`.
+    by orders of magnitude, so that one rate would not suit them all. That of scales is multiplied by `SCALES_FASTER`.
     """
     groups: list[dict[str, object]] = []
     for name, parameter in student.named_parameters():
@@ -58,18 +58,18 @@ def parameter_groups(student: nn.Module, rate: float) -> list[dict[str, object]]
 
 
 def least_scales(student: nn.Module) -> list[tuple[nn.Parameter, float]]:
-    """Each scale of `student`, and what it must not fall below."""
+    """Each scale of `student` with the smallest value that it may have."""
     scales = {id(m.input_scale): m.input_scale for m in student.modules() if isinstance(m, QuantisedConv)}
     return [(scale, LEAST_SCALE * float(scale.detach())) for scale in scales.values()]
 
 
 def with_student(prepared: Prepared, student: nn.Module, psnr_db: float) -> Prepared:
-    """`prepared` with what `student` has learned.
+    """A copy of `prepared` with the weights and scales of `student`.
 
     Args:
         prepared: what `student` was made from; is not changed.
-        student: likewise.
-        psnr_db: of `student` to the float network.
+        student: is not changed.
+        psnr_db: PSNR of `student` to the float network.
     """
     network = copy.deepcopy(student).cpu().eval().requires_grad_(False)
     for name in prepared.scales:
@@ -84,5 +84,5 @@ def with_student(prepared: Prepared, student: nn.Module, psnr_db: float) -> Prep
 
 
 def copy_weights(student: nn.Module) -> dict[str, torch.Tensor]:
-    """Its weights and scales as they are now, on the CPU."""
+    """A copy of its weights and scales, on the CPU."""
     return {name: tensor.detach().cpu().clone() for name, tensor in student.state_dict().items()}

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, in one line that names the place, the value and the nearest thing that is known."""
+"""Error messages for recipes: one line with the place, the value and the nearest name that is known."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ OTHER_NAMES: Mapping[str, str] = {
     "gan_type": "kind",
     "pretrain_network_g": "start_from",
 }
-"""What other trainers call our keys."""
+"""Names from BasicSR and other trainers -> our keys."""
 
 
 def explain(error: ValidationError, root: Model) -> str:
-    """The first of the problems with a `root`."""
+    """The first of the problems that pydantic found in a `root`."""
     problem = error.errors(include_url=False)[0]
     location = list(problem["loc"])
     if problem["type"] == "extra_forbidden":
@@ -63,29 +63,29 @@ def _message(problem: Mapping[str, Any]) -> str:
 
 
 def _quoted(text: str) -> list[str]:
-    """The words that pydantic puts in quotation marks."""
+    """The words that a message of pydantic has in quotation marks."""
     return re.findall(r"'([^']*)'", text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A question after the name that was meant; a list of `known` if none of them is near."""
+    """The question "did you mean" with the nearest name in `known`; a list of all of them if none is near."""
     known = sorted(set(known))
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}"
 
 
 def _nearest_key(key: str, place: str, models: Sequence[Model], root: Model) -> str:
-    """The key that was meant, with its path if it is one of another section; else all keys of the section."""
-    here = {name: name for model in models for name in model.model_fields}
+    """The question "did you mean" with the nearest key and its path; a list of the section's keys if none is near."""
+    own = {name: name for model in models for name in model.model_fields}
     section = re.sub(r"\.\d+", "", place)
-    paths = {name: path for name, path in _paths(root) if path != f"{section}.{name}"} | here
+    paths = {name: path for name, path in _paths(root) if path != f"{section}.{name}"} | own
     words = {other: paths[name] for other, name in OTHER_NAMES.items() if name in paths} | paths
     close = difflib.get_close_matches(key, words, n=1, cutoff=0.7)
-    return f"did you mean '{words[close[0]]}'?" if close else nearest(key, here)
+    return f"did you mean '{words[close[0]]}'?" if close else nearest(key, own)
 
 
 def _paths(root: Model) -> Iterator[tuple[str, str]]:
-    """Every key of every section with its path; of several paths the shortest comes last, and stays in a dict."""
+    """Every key of every section with its path. The shortest path of a key comes last, and so is kept in a dict."""
     found: list[tuple[str, str]] = []
     level = [("", root)]
     while level:
@@ -100,9 +100,9 @@ def _paths(root: Model) -> Iterator[tuple[str, str]]:
 
 
 def _follow(location: Sequence[int | str], root: Model) -> tuple[str, list[Model]]:
-    """The place that pydantic calls `location`, as `--set` would write it, and the kinds of section it can be.
+    """A `location` of pydantic as `--set` writes it, and the models that the section at this place can have.
 
-    Where a section is one of several kinds, pydantic puts its kind into the location.
+    Where a section has one of several models, pydantic inserts the name of its kind into the location.
     """
     models: list[Model] = [root]
     shown: list[str] = []
@@ -119,12 +119,12 @@ def _follow(location: Sequence[int | str], root: Model) -> tuple[str, list[Model
 
 
 def _kinds(model: Model) -> tuple[str, ...]:
-    """What the first key of a section can say, if it tells the section's kind."""
+    """The values of the first key of a section, if that key tells the section's kind."""
     return typing.get_args(next(iter(model.model_fields.values())).annotation)
 
 
 def _models(annotation: Any) -> Iterator[Model]:  # noqa: ANN401 - any type annotation
-    """Every kind of section that an annotation mentions."""
+    """Every model that a type annotation mentions."""
     if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
         if issubclass(annotation, BaseModel):
             yield annotation

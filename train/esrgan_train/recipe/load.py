@@ -15,7 +15,7 @@ from esrgan_train.recipe.yaml_file import apply_setting, read_yaml
 
 
 def recipe_names() -> list[str]:
-    """The recipes of this package: paper/esrgan, basicsr/esrgan and so on."""
+    """The names of the recipes in this package: paper/esrgan, basicsr/esrgan and so on."""
     root = resources.files("esrgan_train") / "recipes"
     return sorted(
         f"{family.name}/{file.name.removesuffix('.yaml')}"
@@ -27,7 +27,7 @@ def recipe_names() -> list[str]:
 
 
 def recipe_text(name: str) -> str:
-    """The YAML of a recipe: one of this package by its name, or a file.
+    """The YAML of a recipe: of this package, by its name, or of a file.
 
     Raises:
         OptionError: there is no such recipe; the nearest name is given.

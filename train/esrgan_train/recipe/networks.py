@@ -1,4 +1,4 @@
-"""Whether the networks of a recipe exist, and fit each other and the patches: known before any picture is opened."""
+"""Check that the networks of a recipe exist and fit each other and the patches, before any picture is opened."""
 
 from __future__ import annotations
 
@@ -19,25 +19,27 @@ from esrgan_train.recipe.sections import Discriminator
 
 
 def check_networks(recipe: Recipe) -> None:
-    """Build both networks and throw them away again.
+    """Build both networks to see whether that works; they are not kept.
 
     Raises:
-        OptionError: a network or an argument that there is not (the nearest is named), a patch that does not fit, or an
-            init, loss or penalty that the network is not made for.
+        OptionError: an unknown network or argument (the nearest known one is named), a patch that does not fit, or an
+            init, loss or penalty that does not work with the network.
     """
     with torch.device("meta"):
         generator = _build_generator(recipe.network)
     check_init(generator, recipe.init)
     if recipe.data.patch % (generator.scale * generator.multiple_of):
-        factor = f" times {generator.multiple_of}, which LR is divided by" if generator.multiple_of > 1 else ""
+        factor = f" times {generator.multiple_of}, by which LR must be divisible" if generator.multiple_of > 1 else ""
         raise OptionError(
             f"data.patch {recipe.data.patch} is no multiple of the network's scale {generator.scale}{factor}"
         )
     if recipe.discriminator is not None:
         with torch.random.fork_rng(devices=[]):
-            adversary = _build_discriminator(recipe.discriminator.network)
-        _check_patch(adversary, recipe.data.patch)
-        _check_limits(adversary, recipe.discriminator, recipe.adversarial is not None and recipe.adversarial.kind)
+            discriminator = _build_discriminator(recipe.discriminator.network)
+        _check_patch(discriminator, recipe.data.patch)
+        _check_penalties(
+            discriminator, recipe.discriminator, recipe.adversarial is not None and recipe.adversarial.kind
+        )
 
 
 def network_scale(recipe: Recipe) -> int:
@@ -72,25 +74,25 @@ def _check_names(section: str, config: Mapping[str, int | bool | str], classes: 
             raise OptionError(f"{section}: {name} has no '{key}'; {nearest(key, known)}")
 
 
-def _check_patch(adversary: nn.Module, patch: int) -> None:
-    """Let it look at one picture; in evaluation mode, which needs no second one for batch normalisation."""
+def _check_patch(discriminator: nn.Module, patch: int) -> None:
+    """Run the discriminator on one black picture. In evaluation mode, batch normalisation needs no second one."""
     try:
         with torch.inference_mode():
-            adversary.eval()(torch.zeros(1, 3, patch, patch))
+            discriminator.eval()(torch.zeros(1, 3, patch, patch))
     except OptionError as error:
         raise OptionError(f"discriminator: data.patch {patch} does not fit: {error}") from error
 
 
-def _check_limits(adversary: nn.Module, section: Discriminator, kind: str | bool) -> None:
+def _check_penalties(discriminator: nn.Module, section: Discriminator, kind: str | bool) -> None:
     penalised = section.gradient_penalty or section.r1
-    if penalised and any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in adversary.modules()):
+    if penalised and any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in discriminator.modules()):
         raise OptionError(
-            f"discriminator: gradient_penalty and r1 ask for the gradient of each picture, and the batch normalisation "
-            f"of {type(adversary).__name__} mixes them; take UNetDiscriminator"
+            f"discriminator: gradient_penalty and r1 need the gradient of each picture alone, and the batch "
+            f"normalisation of {type(discriminator).__name__} mixes the pictures of a batch; take UNetDiscriminator"
         )
-    bounded = section.gradient_penalty or any(parametrize.is_parametrized(layer) for layer in adversary.modules())
+    bounded = section.gradient_penalty or any(parametrize.is_parametrized(layer) for layer in discriminator.modules())
     if kind == "wasserstein" and not bounded:
         raise OptionError(
-            "discriminator: with wasserstein it grows without end; set discriminator.gradient_penalty (10 in the "
-            "paper), or take UNetDiscriminator, which has spectral norm"
+            "discriminator: with wasserstein its output grows without end; set discriminator.gradient_penalty (10 in "
+            "the paper), or take UNetDiscriminator, whose spectral norm limits it"
         )

@@ -38,9 +38,9 @@ from esrgan_train.recipe.yaml_file import write_yaml
 UNDECISIVE = (
     *("description", "compared_with", "gpu_hours", "log_every", "save_every", "validation"),
     *("data.workers", "data.cache"),
-    "start_from",  # the parent's content decides, and has a hash of its own in the training state
+    "start_from",  # the content of that file decides, and its hash is in the training state
 )
-"""Keys of a recipe that may change when a run goes on: its weights do not depend on them."""
+"""Keys of a recipe that may change when a run is resumed, since the weights do not depend on them."""
 
 
 class Recipe(Section):
@@ -48,15 +48,15 @@ class Recipe(Section):
 
     description: str
     compared_with: str
-    """The published table or figure that the result is to be held against."""
+    """The published table or figure to compare the result with."""
     gpu_hours: NotNegative
-    """Expected cost on one data-centre GPU."""
+    """Expected hours on one data-centre GPU."""
     seed: int = Field(default=0, ge=0)
     network: NetworkConfig
     init: Literal["official", "small", "interpolating"] = "official"
-    """See `initialise`."""
+    """How the generator's weights begin; see `initialise`. Not used with `start_from`."""
     start_from: Path | None = None
-    """Checkpoint of the generator to begin with: the PSNR network, for a GAN."""
+    """Checkpoint that the generator begins with; for a GAN, the PSNR network."""
     data: Data
     losses: list[Loss] = Field(min_length=1)
     optimiser: Optimiser = Optimiser()
@@ -64,13 +64,13 @@ class Recipe(Section):
     discriminator: Discriminator | None = None
     steps: Count
     batch: Count
-    """Samples per process and backward pass."""
+    """Crops per process and backward pass."""
     accumulate: Count = 1
-    """Backward passes per optimiser step: k passes of b samples equal one of k * b."""
+    """Backward passes per optimiser step: k passes of b crops equal one pass of k * b."""
     clip_gradient: Positive | None = None
     """Largest norm of the generator's gradient."""
     ema: Share | None = None
-    """Decay of the averaged weights, which are what is validated and exported."""
+    """Decay of the moving average of the weights, which is validated and exported; none: no average."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     channels_last: bool = True
     compile: bool = False
@@ -82,11 +82,11 @@ class Recipe(Section):
     def _losses_fit(self) -> Self:
         adversarial = [loss for loss in self.losses if loss.loss == "adversarial"]
         if len(adversarial) > 1:
-            raise ValueError("losses hold two adversarial ones; there is one discriminator")
+            raise ValueError("losses hold two adversarial ones; one is allowed, since there is one discriminator")
         if bool(adversarial) != (self.discriminator is not None):
             raise ValueError("an adversarial loss and a discriminator go together; one of them is missing")
         if adversarial and self.validation.best == "psnr":
-            raise ValueError("validation.best psnr picks the blurred ones of a GAN; take niqe or last")
+            raise ValueError("validation.best psnr would pick the most blurred weights of a GAN; take niqe or last")
         for loss in self.losses:
             if isinstance(loss, PerceptualLoss) and self.data.patch < loss.smallest_patch:
                 raise ValueError(
@@ -122,17 +122,17 @@ class Recipe(Section):
 
     @property
     def discriminator_steps(self) -> int:
-        """Of the discriminator for each of the generator."""
+        """Optimiser steps of the discriminator for each one of the generator."""
         return self.discriminator.steps if self.discriminator else 1
 
     def to_yaml(self) -> str:
-        """The effective recipe: every value, defaults included."""
+        """The effective recipe as YAML: every value, defaults included."""
         return write_yaml(self.model_dump(mode="json"))
 
     def digest(self) -> str:
-        """SHA-256 of what decides the weights of a step: all but `UNDECISIVE`.
+        """SHA-256 of everything that the weights depend on: all keys but `UNDECISIVE`.
 
-        The length of the run is part of it only where the learning rate depends on it: other runs can be made longer.
+        `steps` is left out as well, so that a run can be made longer; but not where the learning rate depends on it.
         """
         described = self.model_dump(mode="json")
         for path in UNDECISIVE if isinstance(self.schedule, Cosine) else (*UNDECISIVE, "steps"):

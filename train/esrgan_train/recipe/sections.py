@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
-from esrgan_train.data.degradation import DegradationOptions
+from esrgan_train.data.degradation_options import DegradationOptions
 from esrgan_train.losses.vgg_layers import layer_names
 from esrgan_train.recipe.errors import nearest
 
@@ -28,24 +28,24 @@ NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 NetworkConfig = Annotated[dict[str, int | bool | str], BeforeValidator(_name_and_arguments)]
-"""`name`, and arguments of the class of that name."""
+"""`name`: the class of a network; all other keys: its constructor arguments."""
 
 
 class Section(BaseModel):
-    """Part of a recipe: no unknown keys, no changes afterwards."""
+    """Part of a recipe. Unknown keys are errors, and its values cannot be changed afterwards."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class PixelLoss(Section):
-    """A mean over all samples of all channels, outputs in [0, 1]."""
+    """A loss on pixels in [0, 1]: a mean over all values of the batch."""
 
     loss: Literal["l1", "mse", "charbonnier", "total-variation"]
     weight: NotNegative = 1.0
 
 
 class PerceptualLoss(Section):
-    """Distance between features of a VGG network."""
+    """Distance between SR and HR in the features of a VGG network."""
 
     loss: Literal["perceptual"]
     weight: NotNegative = 1.0
@@ -55,7 +55,7 @@ class PerceptualLoss(Section):
     criterion: Literal["l1", "mse"] = "l1"
     normalisation: Literal["torchvision", "caffe"] = "torchvision"
     weights: Path | None = None
-    """A file with torchvision's key names; none: downloaded from torchvision's published address."""
+    """A file with torchvision's key names; none: torchvision's published file is downloaded."""
 
     @model_validator(mode="after")
     def _layers_exist(self) -> Self:
@@ -67,7 +67,7 @@ class PerceptualLoss(Section):
 
     @property
     def smallest_patch(self) -> int:
-        """Pixels that leave one at the deepest layer."""
+        """Side of a patch in pixels of which the deepest layer still has one pixel."""
         known = layer_names(self.network)
         deepest = max(map(known.index, self.layers))
         pools = [name for name in known[: deepest + 1] if name.startswith("pool")]
@@ -75,19 +75,19 @@ class PerceptualLoss(Section):
 
 
 class AdversarialLoss(Section):
-    """The generator's side of the game; the discriminator plays by the same rules."""
+    """The GAN loss. `weight` is that of the generator's loss; the discriminator minimises the matching loss."""
 
     loss: Literal["adversarial"]
     weight: NotNegative = 5e-3
     kind: Literal["standard", "least-squares", "wasserstein"] = "standard"
     relativistic: bool = False
-    """Relativistic average form."""
+    """Compare with the average of the other side (RaGAN), as ESRGAN does."""
     mean_over: Literal["all", "position"] = "all"
-    """What the relativistic average is taken over: all logits, or the batch at each position of a logit map."""
+    """What the relativistic average is taken over: all logits, or the batch at each position of a map of logits."""
     detach: Literal["none", "opposite"] = "none"
-    """opposite: as in today's official code, no gradient flows through the average of the other side."""
+    """opposite: in the discriminator's loss no gradient flows through the average of the other side, as in BasicSR."""
     terms: Literal["sum", "mean"] = "sum"
-    """How the two relativistic terms are put together: the paper's sum, or the official code's mean."""
+    """How the two relativistic terms are combined: their sum (the paper), or their mean (the official code)."""
 
 
 Loss = Annotated[PixelLoss | PerceptualLoss | AdversarialLoss, Field(discriminator="loss")]
@@ -103,13 +103,13 @@ class Optimiser(Section):
 
 
 class Constant(Section):
-    """The learning rate never changes."""
+    """A learning rate that never changes."""
 
     schedule: Literal["constant"] = "constant"
 
 
 class MultiStep(Section):
-    """Multiplied by `factor` at each of the steps `at`."""
+    """A learning rate that is multiplied by `factor` at each of the steps `at`."""
 
     schedule: Literal["multistep"]
     at: list[Count] = Field(min_length=1)
@@ -123,87 +123,89 @@ class MultiStep(Section):
 
 
 class Cosine(Section):
-    """Half a cosine down to `floor` in each of `periods` equal parts of the run, after a linear warm-up."""
+    """A learning rate that falls along half a cosine to `floor`, in each of `periods` equal parts of the run."""
 
     schedule: Literal["cosine"]
     periods: Count = 1
     floor: NotNegative = 1e-7
-    """Lowest rate, absolute."""
+    """The lowest learning rate, in the units of `lr`."""
     warmup: int = Field(default=0, ge=0)
-    """Steps."""
+    """Steps at the start of the run in which the rate rises linearly."""
 
 
 Schedule = Annotated[Constant | MultiStep | Cosine, Field(discriminator="schedule")]
 
 
 class Discriminator(Section):
-    """The other network of a GAN."""
+    """The discriminator of a GAN."""
 
     network: NetworkConfig
     optimiser: Optimiser = Optimiser(lr=1e-4)
     steps: Count = 1
-    """Its optimiser steps for each of the generator's."""
+    """Optimiser steps of the discriminator for each one of the generator."""
     gradient_penalty: NotNegative = 0.0
-    """Weight of WGAN-GP's penalty."""
+    """Weight of the gradient penalty of WGAN-GP."""
     r1: NotNegative = 0.0
-    """gamma of the R1 penalty."""
+    """Weight (gamma) of the R1 penalty."""
 
 
 class Dataset(Section):
     """One of the training data sets."""
 
     folder: str
-    """HR pictures, in any depth; "builtin:photos" are five small ones that come with the package."""
+    """Folder of HR pictures, in any depth; "builtin:photos": five small ones that come with the package."""
     lr: Path | None = None
-    """LR pictures of the same names; none: they are made by MATLAB's bicubic."""
+    """Folder of LR pictures with the same names; none: they are made by MATLAB's bicubic."""
     degradation: DegradationOptions | None = None
-    """LR crops are made by Real-ESRGAN's second-order degradation instead."""
+    """Make LR crops by Real-ESRGAN's second-order degradation instead."""
     ratio: Positive = 1.0
     """Share of the samples, relative to the other data sets."""
     shrink: Count = 1
-    """HR pictures are made this many times smaller first, which sharpens soft photographs."""
+    """Make the HR pictures this many times smaller first, which sharpens soft photographs."""
 
     @model_validator(mode="after")
     def _one_lr(self) -> Self:
         if self.lr is not None and self.degradation is not None:
             raise ValueError("lr and degradation both say where LR comes from; give one of them")
         if self.lr is not None and self.shrink > 1:
-            raise ValueError(f"shrink {self.shrink} makes HR smaller than lr belongs to; leave lr out, and it is made")
+            raise ValueError(
+                f"shrink {self.shrink} makes HR smaller, so that lr no longer fits; leave lr out, and it is made"
+            )
         return self
 
 
 class Data(Section):
-    """Where samples come from."""
+    """What is trained on, and how crops are taken from it."""
 
     train: list[Dataset] = Field(min_length=1)
     patch: Count
-    """HR pixels, a multiple of the network's scale."""
+    """Side of an HR crop in pixels, a multiple of the network's scale."""
     flips: bool = True
     rotations: bool = True
     textured_of: Count = 1
     """Draw this many crops and keep the one with most detail."""
     workers: Count = 1
-    """Threads that make crops; 1 is right unless there is a degradation."""
+    """Threads that make crops; 1 is enough unless there is a degradation."""
     cache: Path | None = None
     """Folder for decoded pictures; none: the user's cache folder."""
 
 
 class Validation(Section):
-    """What is measured in between."""
+    """What is measured while the run goes on."""
 
     folder: str | None = None
     """HR pictures; none: no validation."""
     every: Count = 5000
-    """Steps."""
+    """Steps between two validations."""
     metrics: list[Literal["psnr", "ssim", "niqe"]] = ["psnr", "ssim"]
     best: Literal["psnr", "niqe", "last"] = "last"
-    """Which weights `best.safetensors` keeps. A GAN is never to be picked by PSNR."""
+    """The metric by which `best.safetensors` is chosen; last: it is not written. PSNR is refused for a GAN."""
     tile: int = Field(default=192, ge=64)
-    """LR pixels; larger pictures are cut, which bounds the memory."""
+    """Side of a tile in LR pixels; larger pictures are cut into tiles, which limits the memory."""
     samples: int = Field(default=4, ge=0)
-    """How many of the pictures are saved each time."""
+    """How many SR pictures are saved at each validation."""
     alphas: list[Annotated[float, Field(ge=0, le=1)]] = []
-    """Also measured: blends with the PSNR network that training started from."""
+    """Also measure the interpolation with the PSNR network that training started from, at these alphas."""
 
     @model_validator(mode="after")
     def _best_is_measured(self) -> Self:

@@ -1,4 +1,4 @@
-"""The YAML of recipes: no key twice, 1e-4 is a number, and single values are changed by `--set a.b=c`."""
+"""Read and write the YAML of recipes, and apply `--set a.b=c`. Unlike in plain PyYAML, 1e-4 is a number."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from esrgan_deploy.errors import OptionError
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is there twice: the last one would win in silence, and a second `losses` hide the first."""
+    """Refuses a key that occurs twice. PyYAML takes the last one, so that a second `losses` would hide the first."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
@@ -23,44 +23,49 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts words that `_Loader` would take for numbers in quotation marks."""
+    """Writes quotation marks around words that `_Loader` would read as numbers."""
 
 
-# PyYAML follows YAML 1.1, where 1e-4 is a word; 1.0e-4 is a number already.
+# PyYAML follows YAML 1.1, in which 1.0e-4 is a number but 1e-4 is a word.
 _FLOAT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
 
 
 def read_yaml(text: str, label: str) -> Any:  # noqa: ANN401 - whatever it holds
-    """What `text` says; `label` is what an error calls it.
+    """The content of `text`; error messages call it `label`.
 
     Raises:
-        OptionError: it is no YAML, or a key is there twice.
+        OptionError: `text` is not YAML, or a key occurs twice.
     """
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         where = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise OptionError(f"{label}: is no YAML{where}: {error.problem}") from error
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # the 13th month, lists as keys ...
+    except (
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        RecursionError,
+    ) as error:  # a date in the 13th month, a list as a key ...
         raise OptionError(f"{label}: is no YAML: {' '.join(str(error).split())}") from error
 
 
 def write_yaml(content: dict[str, Any]) -> str:
-    """Text that `read_yaml` makes the same of."""
+    """YAML that `read_yaml` reads back as `content`."""
     for unicode in (True, False):
         text: str = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=unicode, width=120)
-        if not set(text) & set("\x85\u2028\u2029"):  # line breaks, says YAML, which PyYAML writes as letters
+        if not set(text) & set("\x85\u2028\u2029"):  # YAML reads these as line breaks, and PyYAML writes them unescaped
             break
     return text
 
 
 def apply_setting(setting: str, content: dict[str, Any]) -> None:
-    """Change `content` as "a.b=c" says; the items of lists go by number, and c is YAML.
+    """Change `content` as "a.b=c" says. c is YAML; the items of a list are numbered from 0.
 
     Raises:
-        OptionError: it says nothing, or no such place can be.
+        OptionError: `setting` is not of this form, or there is no such place.
     """
     path, equals, text = setting.partition("=")
     if not equals or not path:
@@ -78,7 +83,7 @@ def apply_setting(setting: str, content: dict[str, Any]) -> None:
 
 
 def _get(place: Any, key: str, setting: str) -> Any:  # noqa: ANN401 - whatever the YAML holds there
-    """Entry `key` of `place`; None where a section has none."""
+    """Entry `key` of `place`; None if a section has no such key."""
     if isinstance(place, list):
         if not (key.isascii() and key.isdigit()) or int(key) >= len(place):
             raise OptionError(f"--set {setting}: '{key}' is no item of a list of {len(place)}; they count from 0")

@@ -1,4 +1,4 @@
-"""What a recipe will cost on this machine, from a few of its steps on noise."""
+"""Estimate the time and memory that a recipe takes on this machine, from a few of its steps on noise."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from lightning_fabric import Fabric
 
 from esrgan_deploy.system.memory import peak_rss_mib
 from esrgan_train.recipe import Recipe
-from esrgan_train.run import set_up_game
+from esrgan_train.run import build_model
 from esrgan_train.step import train_step
 
 WARM_UP, MEASURED = 2, 5
+"""Steps that are taken and not timed, and steps that are timed."""
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Of a run on one device, without compiling."""
+class CostEstimate:
+    """Time and memory of a run on one device, without `compile`."""
 
     step_seconds: float
     steps: int
+    """Steps of the whole run."""
     memory_bytes: int
-    """Peak: of the GPU if there is one, else of the process."""
+    """Peak memory of the GPU if there is one, else of the process."""
     device: str
 
     def __str__(self) -> str:
@@ -37,29 +39,29 @@ class Cost:
         )
 
 
-def try_recipe(recipe: Recipe) -> Cost:
-    """Take a few steps on random pictures; nothing is written.
+def estimate_cost(recipe: Recipe) -> CostEstimate:
+    """Take a few steps of `recipe` on random pictures and measure them. Nothing is written.
 
     Raises:
-        EsrganError: whatever would stop the run before its first step, such as missing VGG weights.
+        EsrganError: what would stop the run before its first step, such as missing VGG weights.
     """
     fabric = Fabric(accelerator="auto", devices=1, precision=recipe.precision)
-    game, network, _ = set_up_game(recipe.model_copy(update={"compile": False}), fabric)
+    model, network, _ = build_model(recipe.model_copy(update={"compile": False}), fabric)
     size = recipe.data.patch // network.scale
     lr = torch.randint(256, (recipe.batch, 3, size, size), dtype=torch.uint8)
     hr = torch.randint(256, (recipe.batch, 3, recipe.data.patch, recipe.data.patch), dtype=torch.uint8)
     seconds = []
     for step in range(WARM_UP + MEASURED):
         start = perf_counter()
-        train_step(game, itertools.repeat((lr, hr)), step)
+        train_step(model, itertools.repeat((lr, hr)), step)
         if fabric.device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(perf_counter() - start)
-    return Cost(median(seconds[WARM_UP:]), recipe.steps, peak_memory(fabric.device), str(fabric.device))
+    return CostEstimate(median(seconds[WARM_UP:]), recipe.steps, peak_memory(fabric.device), str(fabric.device))
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes, since the process began."""
+    """Largest memory in use since the process began, in bytes: the GPU's for a CUDA device, else the process's."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return int(peak_rss_mib() * 2**20)

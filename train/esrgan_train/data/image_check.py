@@ -1,4 +1,4 @@
-"""What the doctor wants to know of one picture, and which pictures show the same."""
+"""What the check of a data set looks at in one picture, and which pictures show the same."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from esrgan_export.image_types import Uint8Image
 from esrgan_train.data.pictures import Header
 
-Picture = npt.NDArray[np.uint8]
 Outline = npt.NDArray[np.float32]
 
 SOFT_PSNR = 45.0
-"""dB. A picture that loses less than this when it is halved and enlarged again holds no detail at full size."""
+"""PSNR in dB. A picture that is this close to itself halved and enlarged again has no detail at full size."""
 SAME_OUTLINE = 0.99
-"""Recompressed, resized and slightly cropped copies of photographs are above; different ones are below 0.6."""
+"""Likeness of outlines. Recompressed, resized and slightly cropped copies are above; other photographs below 0.6."""
 
 _DETAIL_WINDOW = 1024
 _OUTLINE_CELLS = 8
@@ -27,19 +27,19 @@ _BLOCK = 256
 
 
 @dataclass(frozen=True)
-class Inspection:
-    """One picture, examined."""
+class CheckedImage:
+    """What was found out about one picture."""
 
     path: Path
     width: int
     height: int
     header: Header
     digest: bytes
-    """Hash of the size and of all decoded pixels: equal for copies in different lossless files."""
+    """Hash of the size and of all decoded pixels; equal for copies in different lossless formats."""
     outline: Outline
     """See `outline_of`."""
     detail_psnr: float
-    """dB: the centre against itself, halved and enlarged again. High means blurred."""
+    """PSNR in dB of the centre against itself halved and enlarged again. A high value means that it is blurred."""
 
     @property
     def pixels(self) -> int:
@@ -47,22 +47,22 @@ class Inspection:
         return self.width * self.height
 
 
-def inspect(path: Path, header: Header, picture: Picture) -> Inspection:
-    """Examine a decoded picture, uint8 RGB (H, W, 3)."""
+def check_image(path: Path, header: Header, picture: Uint8Image) -> CheckedImage:
+    """Look at a decoded picture, uint8 RGB (H, W, 3)."""
     height, width = picture.shape[:2]
     digest = hashlib.blake2b(f"{width}x{height}".encode(), digest_size=16)
     digest.update(picture.data)
-    return Inspection(path, width, height, header, digest.digest(), outline_of(picture), detail_psnr(picture))
+    return CheckedImage(path, width, height, header, digest.digest(), outline_of(picture), detail_psnr(picture))
 
 
-def outline_of(picture: Picture) -> Outline:
-    """A difference hash that keeps its magnitudes: how grey changes from cell to cell of a coarse grid.
+def outline_of(picture: Uint8Image) -> Outline:
+    """The differences of grey between neighbouring cells of a coarse grid, as one vector.
 
-    Resizing, recompression and brightness hardly change it. Keeping magnitudes instead of signs makes it stable where
-    a picture is nearly flat, and there the sign is noise.
+    Resizing, recompression and brightness hardly change it. It is a difference hash that keeps magnitudes instead of
+    signs: where a picture is nearly flat, the signs are noise.
 
     Returns:
-        float32 (128,) of norm 1, or zeros for a picture that is flat; the product of two is their likeness, at most 1.
+        float32 (128,) of norm 1, or zeros for a flat picture. The dot product of two is their likeness, at most 1.
     """
     cells = (_OUTLINE_CELLS + 1, _OUTLINE_CELLS + 1)
     grey = cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32), cells, interpolation=cv2.INTER_AREA)
@@ -71,8 +71,8 @@ def outline_of(picture: Picture) -> Outline:
     return (changes / norm if norm > 1 else np.zeros_like(changes)).astype(np.float32)
 
 
-def detail_psnr(picture: Picture) -> float:
-    """PSNR in dB of the centre (1024 px at most) against itself halved and enlarged again; inf if nothing changes."""
+def detail_psnr(picture: Uint8Image) -> float:
+    """PSNR in dB of the centre (at most 1024 px) against itself halved and enlarged again; inf if they are equal."""
     height, width = (min(length, _DETAIL_WINDOW) // 2 * 2 for length in picture.shape[:2])
     if not height or not width:
         return 0.0
@@ -84,8 +84,12 @@ def detail_psnr(picture: Picture) -> float:
     return float(10 * np.log10(255**2 / error)) if error else float("inf")
 
 
-def duplicates(pictures: Sequence[Inspection]) -> Iterator[tuple[int, int, bool]]:
-    """Each picture that shows what an earlier one shows: its number, the first such one's, whether all pixels agree."""
+def duplicates(pictures: Sequence[CheckedImage]) -> Iterator[tuple[int, int, bool]]:
+    """Each picture that shows the same as an earlier one.
+
+    Yields:
+        The number of the picture, the number of the first picture like it, and whether all their pixels are equal.
+    """
     first: dict[bytes, int] = {}
     outlines = np.stack([picture.outline for picture in pictures]) if pictures else np.zeros((0, 1), np.float32)
     for start in range(0, len(pictures), _BLOCK):

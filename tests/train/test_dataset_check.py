@@ -1,4 +1,4 @@
-"""Real files of every kind in a folder, and what the doctor says of them."""
+"""Real files of every kind in a folder, and what the check of a data set says about them."""
 
 import warnings
 
@@ -10,8 +10,9 @@ from PIL import Image
 from esrgan_deploy import MediaError, OptionError
 from esrgan_export.bicubic import downscale
 from esrgan_export.photos import load_photos
-from esrgan_train.data.dataset_check import SHOWN, examine
-from esrgan_train.data.inspection import detail_psnr, outline_of
+from esrgan_train.data.dataset_check import check_dataset
+from esrgan_train.data.dataset_report import SHOWN
+from esrgan_train.data.image_check import detail_psnr, outline_of
 from esrgan_train.data.lr_check import explain
 from esrgan_train.data.pictures import find_partner, list_pictures, read_rgb8
 
@@ -36,9 +37,9 @@ def large():
     return np.clip(enlarged + noise, 0, 255).astype(np.uint8)
 
 
-def found(diagnosis):
+def found(report):
     """{(severity, kind, name of the file)}."""
-    return {(problem.severity, problem.kind, problem.path.name) for problem in diagnosis.problems}
+    return {(problem.severity, problem.kind, problem.path.name) for problem in report.problems}
 
 
 def save_lr(folder, make, suffix=".png"):
@@ -50,24 +51,24 @@ def save_lr(folder, make, suffix=".png"):
 
 
 def test_healthy_data_has_no_problems(folder):
-    diagnosis = examine([folder], patch=96)
-    assert diagnosis.problems == ()
-    assert str(diagnosis).splitlines()[0] == (
+    report = check_dataset([folder], patch=96)
+    assert report.problems == ()
+    assert str(report).splitlines()[0] == (
         f"train       {folder}: 5 pictures, 0.1 Mpx, from 128x96 to 128x96 (median 128x96), modes RGB 5"
     )
-    assert str(diagnosis).splitlines()[-1] == "0 errors, 0 warnings"
+    assert str(report).splitlines()[-1] == "0 errors, 0 warnings"
 
 
 def test_sizes_and_bytes_are_counted(folder):
     Image.fromarray(PHOTOS["dogs"][:64, :80]).save(folder / "small.png")
     Image.fromarray(np.tile(PHOTOS["dusk"], (2, 2, 1))).convert("L").save(folder / "sub.png")
-    diagnosis = examine([folder], scale=4)
-    line = str(diagnosis).splitlines()[0]
+    report = check_dataset([folder], scale=4)
+    line = str(report).splitlines()[0]
     assert "7 pictures" in line
     assert "from 80x64 to 256x192 (median 128x96)" in line
     assert "modes L 1 RGB 6" in line
     hr = (5 * 128 * 96 + 80 * 64 + 256 * 192) * 3
-    assert diagnosis.cache_bytes == hr + hr // 16
+    assert report.cache_bytes == hr + hr // 16
 
 
 def test_everything_that_training_would_stop_at_is_an_error_of_one_line(folder):
@@ -83,11 +84,11 @@ def test_everything_that_training_would_stop_at_is_an_error_of_one_line(folder):
     glass.putpixel((100, 50), (0, 0, 0, 254))
     glass.save(folder / "glass.png")
     Image.fromarray(PHOTOS["dogs"][:20, :20]).save(folder / "tiny.png")
-    diagnosis = examine([folder], patch=64)
+    report = check_dataset([folder], patch=64)
     unreadable = ["cut.png", "cut.jpg", "text.png", "empty.jpg", "deep.png", "print.jpg", "glass.png"]
     expected = {("error", "unreadable", name) for name in unreadable}
-    assert found(diagnosis) == expected | {("error", "smaller than the patch", "tiny.png")}
-    lines = [line for line in str(diagnosis).splitlines() if line.startswith("error")]
+    assert found(report) == expected | {("error", "smaller than the patch", "tiny.png")}
+    lines = [line for line in str(report).splitlines() if line.startswith("error")]
     assert len(lines) == 8
     for line, remedy in [
         ("deep.png: holds 16 bit samples", "convert it to 8 bit"),
@@ -102,21 +103,21 @@ def test_other_files_are_named_and_ignored(folder):
     (folder / "LICENCE.txt").write_text("text")
     (folder / ".DS_Store").write_text("hidden")
     (folder / "phone.heic").write_bytes(b"0000ftypheic")
-    diagnosis = examine([folder])
-    assert found(diagnosis) == {
+    report = check_dataset([folder])
+    assert found(report) == {
         ("warning", "other files", "train"),
         ("warning", "pictures of unknown formats", "phone.heic"),
     }
-    assert "1 file ignored, no pictures: LICENCE.txt;" in str(diagnosis)
-    assert "DS_Store" not in str(diagnosis)
+    assert "1 file ignored, no pictures: LICENCE.txt;" in str(report)
+    assert "DS_Store" not in str(report)
 
 
 def test_a_folder_without_pictures_is_an_error_and_the_others_are_examined(folder, tmp_path):
     (tmp_path / "none").mkdir()
-    diagnosis = examine([tmp_path / "none", folder], validation=[tmp_path / "missing"])
-    assert found(diagnosis) == {("error", "empty", "none"), ("error", "empty", "missing")}
-    assert [len(summary.pictures) for summary in diagnosis.folders] == [0, 5, 0]
-    assert "none: holds no pictures; put some there" in str(diagnosis)
+    report = check_dataset([tmp_path / "none", folder], validation=[tmp_path / "missing"])
+    assert found(report) == {("error", "empty", "none"), ("error", "empty", "missing")}
+    assert [len(summary.pictures) for summary in report.folders] == [0, 5, 0]
+    assert "none: holds no pictures; put some there" in str(report)
 
 
 def test_orientation_is_counted_and_applied(folder):
@@ -124,9 +125,9 @@ def test_orientation_is_counted_and_applied(folder):
     exif = image.getexif()
     exif[0x0112] = 6
     image.save(folder / "phone.jpg", exif=exif)
-    diagnosis = examine([folder])
-    assert "1 stored turned, made upright" in str(diagnosis)
-    phone = next(picture for picture in diagnosis.folders[0].pictures if picture.path.name == "phone.jpg")
+    report = check_dataset([folder])
+    assert "1 stored rotated, made upright" in str(report)
+    phone = next(picture for picture in report.folders[0].pictures if picture.path.name == "phone.jpg")
     assert (phone.width, phone.height) == (90, 128)
 
 
@@ -149,7 +150,7 @@ def test_near_duplicates_are_found_across_training_and_validation(folder, tmp_pa
     validation.mkdir()
     for name, photo in PHOTOS.items():
         Image.fromarray(NEARLY[how](photo)).save(validation / f"copy of {name}.png")
-    errors = examine([folder], validation=[validation]).errors
+    errors = check_dataset([folder], validation=[validation]).errors
     assert {problem.path.name: problem.what.split(",")[0] for problem in errors} == {
         f"copy of {name}.png": f"shows the same as {folder / name}.png" for name in PHOTOS
     }
@@ -160,18 +161,18 @@ def test_exact_duplicates_are_found_whatever_the_file(folder, tmp_path):
     validation.mkdir()
     Image.fromarray(PHOTOS["dogs"]).save(validation / "a.bmp")
     Image.fromarray(PHOTOS["dusk"]).save(folder / "zz.tif")
-    diagnosis = examine([folder], validation=[validation])
-    assert found(diagnosis) == {
+    report = check_dataset([folder], validation=[validation])
+    assert found(report) == {
         ("error", "validated and trained on", "a.bmp"),
         ("warning", "duplicate", "zz.tif"),
     }
-    assert f"a.bmp: has the same pixels as {folder / 'dogs.png'}, which is trained on" in str(diagnosis)
+    assert f"a.bmp: has the same pixels as {folder / 'dogs.png'}, which is trained on" in str(report)
 
 
 def test_validating_on_the_training_folder_is_an_error_for_every_picture(folder):
-    diagnosis = examine([folder], validation=[folder])
-    assert len(diagnosis.errors) == 5
-    assert {problem.kind for problem in diagnosis.problems} == {"validated and trained on"}
+    report = check_dataset([folder], validation=[folder])
+    assert len(report.errors) == 5
+    assert {problem.kind for problem in report.problems} == {"validated and trained on"}
 
 
 def test_a_copy_of_a_copy_is_still_held_against_training(folder, tmp_path):
@@ -179,8 +180,8 @@ def test_a_copy_of_a_copy_is_still_held_against_training(folder, tmp_path):
     validation.mkdir()
     Image.fromarray(recompress(PHOTOS["dogs"], 80)).save(validation / "a.png")
     Image.fromarray(recompress(PHOTOS["dogs"], 79)).save(validation / "b.png")
-    diagnosis = examine([folder], validation=[validation])
-    assert {problem.path.name for problem in diagnosis.errors} == {"a.png", "b.png"}
+    report = check_dataset([folder], validation=[validation])
+    assert {problem.path.name for problem in report.errors} == {"a.png", "b.png"}
 
 
 def test_different_pictures_are_no_duplicates(tmp_path):
@@ -193,13 +194,13 @@ def test_different_pictures_are_no_duplicates(tmp_path):
         Image.fromarray(photo[:, ::-1]).save(folder / f"{name} mirrored.png")
     for value in (0, 90, 255):
         Image.new("RGB", (64, 64), (value, value, value)).save(folder / f"flat {value}.png")
-    assert not [problem for problem in examine([folder]).problems if problem.kind == "duplicate"]
+    assert not [problem for problem in check_dataset([folder]).problems if problem.kind == "duplicate"]
 
 
 def test_blurred_pictures_are_named(folder, large):
     Image.fromarray(large).save(folder / "sharp.png")
     Image.fromarray(cv2.GaussianBlur(large, (0, 0), 4)).save(folder / "soft.png")
-    blurred = {name for _, kind, name in found(examine([folder])) if kind == "blurred"}
+    blurred = {name for _, kind, name in found(check_dataset([folder])) if kind == "blurred"}
     assert blurred == {"soft.png"}
 
 
@@ -224,7 +225,7 @@ def test_outlines_of_other_pictures_are_far_and_of_copies_near():
 
 def test_matlabs_bicubic_is_recognised(folder):
     lr = save_lr(folder, lambda photo: downscale(photo, 4))
-    assert examine([folder], lr=lr, scale=4).problems == ()
+    assert check_dataset([folder], lr=lr, scale=4).problems == ()
 
 
 def by_pillow(filter):
@@ -245,17 +246,17 @@ def by_opencv(interpolation):
     ],
 )
 def test_other_kernels_are_told_apart(folder, make, name):
-    diagnosis = examine([folder], lr=save_lr(folder, make), scale=4)
-    assert len(diagnosis.warnings) == 5
-    assert diagnosis.errors == ()
-    for problem in diagnosis.warnings:
+    report = check_dataset([folder], lr=save_lr(folder, make), scale=4)
+    assert len(report.warnings) == 5
+    assert report.errors == ()
+    for problem in report.warnings:
         assert problem.kind == "LR is not MATLAB's bicubic"
         assert problem.what.startswith(f"is {name}")
 
 
 def test_a_compressed_lr_is_called_compressed(folder):
     lr = save_lr(folder, lambda photo: recompress(downscale(photo, 4), 95))
-    problems = examine([folder], lr=lr, scale=4).problems
+    problems = check_dataset([folder], lr=lr, scale=4).problems
     assert len(problems) == 5
     for problem in problems:
         assert "is closest to MATLAB's bicubic" in problem.what
@@ -273,24 +274,24 @@ def test_one_wrong_pixel_anywhere_is_seen():
 def test_a_degraded_lr_is_a_warning_and_another_picture_an_error(folder):
     lr = save_lr(folder, lambda photo: cv2.GaussianBlur(downscale(photo, 4), (0, 0), 1.5))
     Image.fromarray(downscale(PHOTOS["mountain"], 4)).save(lr / "dogs.png")
-    diagnosis = examine([folder], lr=lr, scale=4)
-    assert [problem.path.name for problem in diagnosis.errors] == ["dogs.png"]
-    assert "shows something else than its HR picture" in diagnosis.errors[0].what
-    assert {problem.path.name for problem in diagnosis.warnings} == {f"{name}.png" for name in PHOTOS} - {"dogs.png"}
-    assert all("no plain downscaling" in problem.what for problem in diagnosis.warnings)
+    report = check_dataset([folder], lr=lr, scale=4)
+    assert [problem.path.name for problem in report.errors] == ["dogs.png"]
+    assert "shows something else than its HR picture" in report.errors[0].what
+    assert {problem.path.name for problem in report.warnings} == {f"{name}.png" for name in PHOTOS} - {"dogs.png"}
+    assert all("no plain downscaling" in problem.what for problem in report.warnings)
 
 
 def test_lr_of_another_scale_is_named(folder):
-    diagnosis = examine([folder], lr=save_lr(folder, lambda photo: downscale(photo, 2)), scale=4)
-    assert len(diagnosis.errors) == 5
-    assert "is 64x48, which would be x2, but an HR of 128x96 needs 32x24 for x4" in diagnosis.errors[0].what
+    report = check_dataset([folder], lr=save_lr(folder, lambda photo: downscale(photo, 2)), scale=4)
+    assert len(report.errors) == 5
+    assert "is 64x48, which would be x2, but an HR of 128x96 needs 32x24 for x4" in report.errors[0].what
 
 
 def test_missing_and_superfluous_lr(folder):
     lr = save_lr(folder, lambda photo: downscale(photo, 4))
     (lr / "dogs.png").rename(lr / "cats.png")
     (lr / "dusk.png").write_text("damaged")
-    assert found(examine([folder], lr=lr, scale=4)) == {
+    assert found(check_dataset([folder], lr=lr, scale=4)) == {
         ("error", "no LR", "dogs.png"),
         ("error", "unreadable", "dusk.png"),
         ("warning", "LR without HR", "cats.png"),
@@ -298,18 +299,18 @@ def test_missing_and_superfluous_lr(folder):
 
 
 def test_lr_that_is_no_folder_is_one_error(folder, tmp_path):
-    assert found(examine([folder], lr=tmp_path / "nowhere")) == {("error", "no LR", "nowhere")}
+    assert found(check_dataset([folder], lr=tmp_path / "nowhere")) == {("error", "no LR", "nowhere")}
 
 
 def test_lr_of_several_folders_is_refused(folder, tmp_path):
     with pytest.raises(OptionError, match="examine them one by one"):
-        examine([folder, folder], lr=tmp_path)
+        check_dataset([folder, folder], lr=tmp_path)
 
 
 def test_hr_that_scale_does_not_divide_is_cut_like_in_training(folder):
     for name, photo in PHOTOS.items():
         Image.fromarray(np.pad(photo, ((0, 3), (0, 1), (0, 0)), mode="edge")).save(folder / f"{name}.png")
-    assert examine([folder], lr=save_lr(folder, lambda photo: downscale(photo, 4)), scale=4).problems == ()
+    assert check_dataset([folder], lr=save_lr(folder, lambda photo: downscale(photo, 4)), scale=4).problems == ()
 
 
 # The report
@@ -321,18 +322,18 @@ def test_many_warnings_are_cut_short_and_errors_are_not(folder, large):
         soft = cv2.GaussianBlur(np.roll(large, 37 * number, axis=1)[:192, :256], (0, 0), 4)
         Image.fromarray(soft).save(folder / f"soft{number:02}.png")
         (folder / f"broken{number:02}.png").touch()
-    diagnosis = examine([folder])
-    report = str(diagnosis).splitlines()
-    assert sum(line.startswith("error") for line in report) == len(diagnosis.errors) == SHOWN + 3
-    assert sum("its centre has no detail" in line for line in report) == SHOWN
-    assert report[-2] == "warning     and 3 more: blurred"
-    assert report[-1] == f"{SHOWN + 3} errors, {SHOWN + 3} warnings"
+    report = check_dataset([folder])
+    lines = str(report).splitlines()
+    assert sum(line.startswith("error") for line in lines) == len(report.errors) == SHOWN + 3
+    assert sum("its centre has no detail" in line for line in lines) == SHOWN
+    assert lines[-2] == "warning     and 3 more: blurred"
+    assert lines[-1] == f"{SHOWN + 3} errors, {SHOWN + 3} warnings"
 
 
 def test_progress_reaches_the_total_and_warnings_stay_as_they_were(folder):
     calls = []
     before = warnings.filters[:]
-    examine([folder], progress=lambda done, total: calls.append((done, total)))
+    check_dataset([folder], progress=lambda done, total: calls.append((done, total)))
     assert calls == [(done, 5) for done in range(1, 6)]
     assert warnings.filters == before
 

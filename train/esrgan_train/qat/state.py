@@ -1,4 +1,4 @@
-"""The state of a fine-tuning run: one atomic file, from which it goes on bit for bit on a CPU."""
+"""The state of a fine-tuning run (x.qat.pt): one atomic file from which it goes on, on a CPU bit for bit."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from esrgan_train.qat.crops import Crops
 from esrgan_train.state import State
 
 About = Mapping[str, int | float | str]
-"""What decides a run; where two differ in it, one cannot go on from the other."""
+"""Everything that the result of a run depends on. A state can be resumed only if all of it is equal."""
 
 
 def describe(prepared: Prepared, crops: Crops, settings: Mapping[str, int | float]) -> About:
-    """All that the run depends on, by the name that an error gives it."""
+    """What the run depends on, by the name that error messages use."""
     weights = hashlib.sha256()
     for name, tensor in prepared.network.state_dict().items():
         weights.update(name.encode() + tensor.cpu().numpy().tobytes())
-    pixels = hashlib.sha256(crops.learned.tobytes() + crops.held_out.tobytes())
+    pixels = hashlib.sha256(crops.training.tobytes() + crops.held_out.tobytes())
     scales = repr(sorted(prepared.scales.items()))
     return {
         "network": weights.hexdigest()[:12],
@@ -32,8 +32,8 @@ def describe(prepared: Prepared, crops: Crops, settings: Mapping[str, int | floa
     }
 
 
-def refuse_overwriting(path: Path, resume: bool) -> None:
-    """Raise OptionError if a state is there and nobody asked to go on with it."""
+def check_no_state(path: Path, resume: bool) -> None:
+    """Raise OptionError if there is a state at `path`, which a run without `resume` would overwrite."""
     if path.exists() and not resume:
         raise OptionError(f"{path}: holds a run already; go on with it by --resume, or remove it")
 
@@ -43,7 +43,7 @@ def load(path: Path, about: About) -> State:
 
     Raises:
         ModelError: the file is damaged.
-        OptionError: it is the state of another run; the first difference is named.
+        OptionError: it is the state of another run (the first difference is named).
     """
     try:
         state: State = torch.load(path, map_location="cpu", weights_only=True)
