@@ -8,8 +8,8 @@ from esrgan_deploy.errors import OptionError
 from esrgan_deploy.video.output.encode import CODECS
 
 SEGMENT_FRAMES = 120
-"""Frames that are done again at most when a run dies: minutes of work. Each segment begins with a key frame, and the
-encoders by themselves put one every 250 frames."""
+"""How many frames at most an interrupted run loses: minutes of work. Each segment begins with a key frame, and encoders
+by themselves put one every 250 frames."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class VideoOptions:
     duration_s: float | None = None
     """Seconds to upscale, from the first frame on; None: all."""
     segment_frames: int = SEGMENT_FRAMES
-    """Frames of a segment: what is kept when a run dies, and what a worker of a cluster does at a time."""
+    """Frames of a segment: what an interrupted run keeps when it is finished, and what is one task of a cluster."""
     protocols: tuple[str, ...] = ()
     """What a playlist may open beside local files: protocols of FFmpeg."""
     preview: int | None = None

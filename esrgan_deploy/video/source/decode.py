@@ -76,7 +76,7 @@ def _frames_from(info: VideoInfo, scan: Scan, begin: int | None) -> Iterator[tup
 
 
 def _key_before(keys: Sequence[int], begin: int) -> int | None:
-    """The last key frame but one that is not after `begin`: decoding from there on gives all frames from `begin` on."""
+    """The last key frame but one up to `begin`: frames after the last one may refer to frames before it (open GOP)."""
     place = bisect_right(keys, begin) - 2
     return keys[place] if place >= 0 else None
 
@@ -98,6 +98,7 @@ def _first_from(frames: Iterator[tuple[VideoFrame, int]], begin: int) -> tuple[V
 
 
 def _read(info: VideoInfo, scan: Scan, start: _Start | None = None) -> Iterator[tuple[VideoFrame, int]]:
+    """Frames from `start` on, or from the beginning, with their PTS; deinterlaced if that is wanted."""
     frames = _checked(info, scan, start)
     return deinterlaced(frames, info) if info.deinterlace else frames
 

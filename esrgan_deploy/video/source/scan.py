@@ -95,7 +95,7 @@ def _read(clip: InputContainer, packets: _Packets, log: list[tuple[int, str, str
         return packets.cut_off(error.strerror)
     if indexed is not None and packets.count < indexed:
         if info.container == "avi":
-            packets.keep_those_like([(entry.timestamp, entry.size) for entry in listed])
+            packets.keep_listed([(entry.timestamp, entry.size) for entry in listed])
         return packets.cut_off(f"its index lists {indexed} frames")
     if packets.ends_incomplete:
         return packets.cut_off("its last packet is incomplete")
@@ -168,7 +168,7 @@ class _Packets:
             self.count = len(before)
             self.end_s = pts * self.info.time_base
 
-    def keep_those_like(self, listed: Sequence[tuple[int, int]]) -> None:
+    def keep_listed(self, listed: Sequence[tuple[int, int]]) -> None:
         """Forget the packets from the first one that the index does not list: after it, FFmpeg counts AVI wrongly.
 
         Args:
