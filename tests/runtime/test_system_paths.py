@@ -153,7 +153,8 @@ def test_a_home_that_cannot_be_written_is_no_obstacle(home, monkeypatch, tiny_di
     subprocess.run(["mount", "-o", "remount,ro", tiny_disk], check=True)
     monkeypatch.setenv("HOME", str(tiny_disk))
     code = (
-        "from esrgan_deploy.system.paths import writable_cache\n"
+        "import logging; from esrgan_deploy.system.paths import writable_cache\n"
+        "logging.basicConfig(format='%(message)s')\n"
         "folder = writable_cache('engines'); (folder / 'a').write_text('a'); print(folder); writable_cache('engines')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

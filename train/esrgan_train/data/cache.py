@@ -71,7 +71,9 @@ def open_pairs(
     target = (cache or writable_cache()) / f"{key}.pairs"
     if not target.exists():
         _make_folder(target.parent)
-        with locked(target.with_suffix(".lock"), lambda: _LOG.info("%s: another process decodes it; waiting", folder)):
+        with locked(
+            target.with_suffix(".lock"), lambda: _LOG.warning("%s: another process decodes it; waiting", folder)
+        ):
             if not target.exists():
                 _build(target, folder, files, lr_files, functools.partial(_load_pair, scale=scale, shrink=shrink))
     return _map(target)
