@@ -24,6 +24,7 @@ if memory.reset_peak_rss():
 """
 
 
+@pytest.mark.linux("compares with getrusage, in its units")
 def test_memory_is_seen_to_come_and_go():
     """In a process of its own, where no other library changes when memory is given back."""
     done = subprocess.run([sys.executable, "-c", MEMORY_PROGRAM], capture_output=True, text=True)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import fcntl
 import json
 import threading
 import time
@@ -259,8 +258,7 @@ def test_on_an_unknown_machine_engines_of_all_machines_stay(crowded):
 def test_pruning_all_leaves_what_is_not_ours_and_what_is_being_built(crowded):
     lock = EngineFolder(crowded.folder).lock_path(crowded.good.sidecar.key)
     ours = of(crowded.good) | {endpoints_path(crowded.good.path).name}
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # as a process does that builds
+    with locked(lock, lambda: None):  # as by a process that builds
         pruned = EngineCache(crowded.folder).prune(None, everything=True)
         assert {path.name for path in pruned.at_work} == ours
         assert set(names(crowded.folder)) == {*NOT_OURS, *ours, lock.name}
