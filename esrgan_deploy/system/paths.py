@@ -118,7 +118,8 @@ def user_cache(name: str = "") -> Path:
         folder = Path(os.environ.get("XDG_CACHE_HOME", "")) / "esrgan-deploy"
     except RuntimeError:
         folder = Path()
-    if not folder.is_absolute():
+    nearest = next((parent for parent in folder.parents if os.access(parent, os.F_OK)), folder)
+    if not folder.is_absolute() or not nearest.is_dir():  # the home of a service may be /dev/null
         raise OutputError("there is no home folder for a cache; set XDG_CACHE_HOME to a folder")
     return folder / name
 

@@ -6,6 +6,7 @@ import mmap
 import os
 import shutil
 import threading
+import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 
 from esrgan_deploy import MediaError, OptionError, OutputError
+from esrgan_deploy.system.locks import locked
 from esrgan_export.bicubic import downscale, mod_crop
 from esrgan_train.data.cache import Pair, in_threads, open_pairs
 from esrgan_train.data.crops import Crops, Source
@@ -345,3 +347,20 @@ def test_closing_ends_the_threads(crops):
     assert crop_threads()
     stream.close()
     assert not crop_threads()
+
+
+def test_two_processes_decode_once(pictures, tmp_path, caplog):
+    """The second one waits for the first, says so, and maps what that has written."""
+    open_pairs(pictures, 4, cache=tmp_path / "known")
+    (known,) = (tmp_path / "known").iterdir()
+    (cache := tmp_path / "shared").mkdir()
+    with ThreadPoolExecutor(1) as pool:
+        with locked(cache / f"{known.stem}.lock", lambda: None):
+            second = pool.submit(open_pairs, pictures, 4, cache=cache)
+            while not caplog.records:
+                time.sleep(0.01)
+            known.rename(cache / known.name)
+            written = (cache / known.name).stat()
+        assert second.result(timeout=20)
+    assert (cache / known.name).stat().st_mtime_ns == written.st_mtime_ns, "not decoded again"
+    assert "another process decodes it" in caplog.text

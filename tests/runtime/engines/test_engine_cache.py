@@ -21,6 +21,7 @@ from esrgan_deploy.engine.store import timing_cache
 from esrgan_deploy.engine.store.cache import EngineCache, engine_key
 from esrgan_deploy.engine.store.sidecar import sidecar_beside
 from esrgan_deploy.models import BUNDLED
+from esrgan_deploy.system.paths import temporary_cache
 from fake_cuda import FACTS, FakeDriver
 from fake_tensorrt import make
 from gain_pair import write_model
@@ -135,6 +136,22 @@ def test_the_default_folder_is_that_of_the_xdg_specification(monkeypatch, tmp_pa
     for given_folder, base in (("/some/where", Path("/some/where")), ("relative", tmp_path / ".cache")):
         monkeypatch.setenv("XDG_CACHE_HOME", given_folder)
         assert EngineCache().folder == base / "esrgan-deploy" / "engines"
+
+
+@pytest.mark.linux("names a home that is no folder")
+def test_without_a_home_an_engine_is_built_for_this_process(rtx, blur_x2, monkeypatch, caplog):
+    monkeypatch.setenv("HOME", "/dev/null")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    temporary_cache.cache_clear()
+    cache = EngineCache()
+    assert cache.entries() == []
+    told = Told()
+    engine = cache.get(rtx, None, blur_x2, OPTIONS, progress=told)
+    assert told.built
+    assert cache.get(rtx, None, blur_x2, OPTIONS, progress=told) == engine
+    assert cache.folder == engine.path.parent
+    (record,) = caplog.records
+    assert "there is no home folder for a cache; set XDG_CACHE_HOME to a folder" in record.message
 
 
 # What is damaged is built again
