@@ -13,26 +13,32 @@ that enter each of them at once: see tests/runtime/test_first_use.py.
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 
 _LOCK = threading.Lock()
-_done = False
+_core: Any = None
 
 
-def openvino_first_use() -> None:
-    """Let OpenVINO fill its tables. Threads that come at the same time wait for the first; later calls do nothing.
+def openvino_core() -> Any:  # noqa: ANN401  # openvino has no types
+    """The `openvino.Core` of this process, the first time with OpenVINO's tables filled. It is never freed.
+
+    Threads that come at the same time wait for the first. One Core is kept because OpenVINO (2026.4) gives the thread
+    that makes a Core a stack for signal handlers, and unmaps it with the Core. If another thread frees the Core, the
+    first one keeps the address, and the next signal that it gets, for instance of Ctrl-C, crashes the process.
 
     Raises:
         ImportError: openvino is not installed.
     """
-    global _done
+    global _core
     import openvino
 
     with _LOCK:
-        if _done:
-            return
+        if _core is not None:
+            return _core
         for element, dtype in ((openvino.Type.u8, np.uint8), (openvino.Type.u16, np.uint16)):
             element.to_dtype()
             openvino.Tensor(np.zeros(1, dtype), shared_memory=True).data.copy()
-        _done = True
+        _core = openvino.Core()
+        return _core

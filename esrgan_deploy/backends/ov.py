@@ -8,7 +8,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from esrgan_deploy.arguments import StrPath, as_path
-from esrgan_deploy.backends.first_use import openvino_first_use
+from esrgan_deploy.backends.first_use import openvino_core
 from esrgan_deploy.backends.names import CpuPrecision
 from esrgan_deploy.backends.ov_graph import unsigned_activations, widen_last_convolution
 from esrgan_deploy.backends.session import ModelSession
@@ -55,13 +55,11 @@ class OpenVinoSession(ModelSession):
             OptionError: bf16 asked of a CPU without it, or int8 of another model.
         """
         try:
-            import openvino
+            self._core = openvino_core()
         except ImportError as error:
             raise BackendMissingError("-b openvino needs OpenVINO: pip install 'esrgan-deploy[cpu]'") from error
-        openvino_first_use()
         path = as_path(model)
         graph, info = load_onnx(path)
-        self._core = openvino.Core()
         has_bf16 = cpu_has_bf16()
         if precision == "bf16" and not has_bf16:
             raise OptionError("--precision bf16: this CPU has no bf16 instructions; use --precision fp32")
@@ -140,7 +138,7 @@ def _last_line(error: Exception) -> str:
 def cpu_has_bf16() -> bool:
     """Whether OpenVINO computes bf16 natively on this CPU; False if OpenVINO is not installed."""
     try:
-        import openvino
+        core = openvino_core()
     except ImportError:
         return False
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")

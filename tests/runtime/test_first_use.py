@@ -140,3 +140,26 @@ def test_sessions_are_opened_and_used_in_several_threads_at_once(blur_x2, backen
 def test_other_packages_stand_threads_that_enter_them_at_once(package):
     pytest.importorskip(package)
     fresh(TOGETHER + RELATIVES[package] + "\ntogether(work)\n")
+
+
+FREED_ELSEWHERE = f"""
+import signal, threading
+from esrgan_deploy import open_session
+
+sessions = [open_session({str(BUNDLED)!r}, "openvino")]
+sessions[0].close()
+thread = threading.Thread(target=sessions.clear)
+thread.start()
+thread.join()
+signal.signal(signal.SIGINT, signal.default_int_handler)  # some shells start processes that ignore it
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_arrives_after_another_thread_has_freed_the_session():
+    """OpenVINO then unmaps the stack that signal handlers of the first thread run on; see `openvino_core`."""
+    pytest.importorskip("openvino")
+    assert fresh(FREED_ELSEWHERE) == "interrupted\n"
