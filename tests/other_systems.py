@@ -13,6 +13,7 @@ import functools
 import importlib
 import io
 import os
+import pathlib
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -154,6 +155,7 @@ def become(system: str) -> None:
     """Make this process one on `system`, for good. Call it before anything of the project is imported."""
     for change in SYSTEMS[system]:
         change()
+    _tell_pathlib()
 
 
 def start(
@@ -190,6 +192,15 @@ def _called_by(*packages: str) -> bool:
             return True
         frame = frame.f_back  # type: ignore[assignment]
     return False
+
+
+def _tell_pathlib() -> None:
+    """Python 3.10's pathlib has taken the functions of os and io when it was imported, and keeps them."""
+    accessor = getattr(pathlib, "_NormalAccessor", None)
+    for name in vars(accessor) if accessor else ():
+        function = getattr(io if name == "open" else os, name, None)
+        if callable(function):
+            setattr(accessor, name, staticmethod(function))
 
 
 def _without_proc(real: Callable[..., Any]) -> Callable[..., Any]:
