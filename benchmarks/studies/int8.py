@@ -29,8 +29,8 @@ from esrgan_deploy.images import read_image
 from esrgan_export.artefact import report_path
 from esrgan_export.bicubic import downscale
 from esrgan_export.emulate import Emulator
-from esrgan_export.evaluation.images import Crop, most_detailed
-from esrgan_export.evaluation.pictures import list_pictures
+from esrgan_export.evaluation.html_images import Crop, most_detailed
+from esrgan_export.evaluation.image_pairs import images_by_stem
 from esrgan_export.metrics import niqe, psnr, psnr_y
 from esrgan_export.precision import to_precision
 from side_by_side import save
@@ -50,7 +50,7 @@ def main() -> None:
     for option in ("--fp32", "--int8"):
         parser.add_argument(option, type=Path, required=True)
     args = parser.parse_args()
-    originals = {name: _shrunk(read_image(path).rgb) for name, path in list_pictures(args.photos).items()}
+    originals = {name: _shrunk(read_image(path).rgb) for name, path in images_by_stem(args.photos).items()}
     bf16 = Emulator(to_precision(onnx.load(args.fp32), "bf16"))
     rows, pictures = [], {}
     with open_session(args.fp32, "openvino", precision="fp32") as fp32, open_session(args.int8, "openvino") as int8:

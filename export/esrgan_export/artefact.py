@@ -1,4 +1,4 @@
-"""One network becomes one verified ONNX file, with its report beside it, and what it needs to be turned."""
+"""Make one verified ONNX file of a network, with its report and, for --refit, the weights of both endpoints."""
 
 from __future__ import annotations
 
@@ -11,47 +11,50 @@ import onnx
 from torch import Tensor
 
 from esrgan_deploy.alpha import Endpoints, endpoints_path
+from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.model import ModelInfo
 from esrgan_deploy.system.files import replacing
 from esrgan_export.checkpoint import Checkpoint
 from esrgan_export.endpoints import check_refittable, make_endpoints, measure_endpoints
 from esrgan_export.networks import Network
 from esrgan_export.quantise import prepare
-from esrgan_export.report import Report
 from esrgan_export.to_onnx import export_onnx, set_info
-from esrgan_export.verify import Progress, convert_verified, measure, passed, verify
+from esrgan_export.verification_report import VerificationReport
+from esrgan_export.verify import ProgressMessage, convert_verified, measure, passed, verify
 
 
 def export_artefact(
     network: Network,
     info: ModelInfo,
-    path: Path,
+    path: StrPath,
     *,
     dynamic_batch: bool = False,
     static_shape: tuple[int, int] | None = None,
     pair: tuple[Checkpoint, Checkpoint] | None = None,
     crops: Sequence[Tensor] = (),
-    progress: Progress = lambda _: None,
-) -> Report:
-    """Export `network` in `info.precision`, verify it, and write `path`, its report, and its endpoints where asked for.
+    progress: ProgressMessage = lambda _: None,
+) -> VerificationReport:
+    """Export `network` in `info.precision`, verify it, and write the ONNX file and its report; also `pair`'s weights.
 
     Args:
         network: in fp32, on the CPU; is put into evaluation mode.
-        info: becomes the metadata; `overlap` is replaced by the measured one.
-        path: ends in .onnx.
+        info: becomes the metadata, with the measured `overlap`.
+        path: the ONNX file to write.
         dynamic_batch: see `export_onnx`.
         static_shape: see `export_onnx`.
         pair: the PSNR network and the GAN that `network` was interpolated from: their weights are written to
             `endpoints_path(path)`, so that alpha can be set where the model runs; None: they are not.
-        crops: what INT8 is calibrated on, see `quantise.calibration.load_crops`; needed for that precision only.
+        crops: what INT8 is calibrated on, from `quantise.calibration.load_crops`; not used for other precisions.
         progress: called with one line before each long step.
 
     Raises:
         FidelityError: the artefact differs too much from the network, or would after a refit; nothing was written.
         ModelError: the network itself gives NaNs.
-        OptionError: `static_shape` does not fit the network, or its alpha cannot be set afterwards.
+        OptionError: `static_shape` does not fit the network, or alpha cannot be set afterwards for this network or
+            precision.
         OutputError: `path` cannot be written.
     """
+    path = as_path(path)
     if pair:
         check_refittable(network, info.precision)
     progress("tracing the network")
@@ -65,16 +68,16 @@ def export_artefact(
         sensitivities = {each.group: each.psnr_db for each in prepared.sensitivities}
         report = dataclasses.replace(report, sensitivities_db=sensitivities)
     else:
-        turned = measure_endpoints(*pair, fp32, info, progress) if pair else None
-        model, report = convert_verified(reference, info.precision, path.name, progress, turned)
+        other_alphas = measure_endpoints(*pair, fp32, info, progress) if pair else None
+        model, report = convert_verified(reference, info.precision, path.name, progress, other_alphas)
     write_artefact(model, report, info, path, make_endpoints(*pair, model, info) if pair else None)
     return report
 
 
 def write_artefact(
-    model: onnx.ModelProto, report: Report, info: ModelInfo, path: Path, endpoints: Endpoints | None
+    model: onnx.ModelProto, report: VerificationReport, info: ModelInfo, path: Path, endpoints: Endpoints | None
 ) -> None:
-    """Write `model`, with `info` and the overlap of `report` as metadata, its report and its endpoints; all or none.
+    """Write `model`, with `info` and the overlap of `report` as metadata, its report and its endpoints: all or none.
 
     Raises:
         OutputError: `path` cannot be written.
@@ -88,6 +91,6 @@ def write_artefact(
             files.enter_context(replacing(endpoints_path(path))).write_bytes(endpoints.to_bytes())
 
 
-def report_path(path: Path) -> Path:
+def report_path(path: StrPath) -> Path:
     """Where the report of the artefact `path` is: x.onnx -> x.report.json."""
-    return path.with_suffix(".report.json")
+    return as_path(path).with_suffix(".report.json")

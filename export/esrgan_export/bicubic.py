@@ -1,7 +1,7 @@
-"""Bicubic resizing exactly as MATLAB's imresize does it: what every published LR image was made with.
+"""Bicubic resizing exactly as in MATLAB's imresize, with which the LR images of published tables were made.
 
 OpenCV and `torch.nn.functional.interpolate` use another kernel (a = -0.75) and do not widen it when they shrink; Pillow
-uses this kernel but another border. A network trained on one and tested on the other loses up to a decibel.
+uses the same kernel and another border. A network that is trained with one and tested with another loses up to 1 dB.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SUPPORT = 2.0  # the cubic is zero at distance 2 and beyond
 
 
 def imresize(image: npt.NDArray[Any], scale: float) -> Matrix:
-    """Resize by MATLAB's `imresize(image, scale)` with its default, bicubic and antialiased; not rounded.
+    """MATLAB's `imresize(image, scale)` with its defaults, bicubic and antialiased; the result is not rounded.
 
     Args:
         image: (H, W) or (H, W, C), any numeric dtype.
@@ -31,11 +31,11 @@ def imresize(image: npt.NDArray[Any], scale: float) -> Matrix:
 
 
 def downscale(hr: npt.NDArray[np.uint8], factor: int) -> npt.NDArray[np.uint8]:
-    """The LR picture of `hr` as benchmarks make it: bicubic, rounded once.
+    """The LR picture of `hr` as for published tables: bicubic, rounded once.
 
     Args:
         hr: uint8 (H, W, 3), H and W multiples of `factor`; see `mod_crop`.
-        factor: how many times smaller.
+        factor: HR pixels per LR pixel.
 
     Raises:
         ValueError: H or W is not a multiple of `factor`; the LR grid would be shifted against HR.
@@ -46,7 +46,7 @@ def downscale(hr: npt.NDArray[np.uint8], factor: int) -> npt.NDArray[np.uint8]:
 
 
 def upscale(lr: npt.NDArray[np.uint8], factor: int) -> npt.NDArray[np.uint8]:
-    """The bicubic baseline of tables: uint8 (H, W, 3) -> uint8 (H * factor, W * factor, 3)."""
+    """The bicubic baseline of published tables: uint8 (H, W, 3) -> uint8 (H * factor, W * factor, 3)."""
     return to_uint8(imresize(lr, factor))
 
 
@@ -56,7 +56,7 @@ def to_uint8(image: Matrix) -> npt.NDArray[np.uint8]:
 
 
 def mod_crop(hr: npt.NDArray[np.uint8], multiple: int) -> npt.NDArray[np.uint8]:
-    """Cut rows and columns at the lower right so that height and width are multiples of `multiple`."""
+    """Cut off rows at the bottom and columns at the right so that height and width are multiples of `multiple`."""
     height, width = (length - length % multiple for length in hr.shape[:2])
     return hr[:height, :width]
 
@@ -72,11 +72,11 @@ def _resize_rows(image: npt.NDArray[Any], scale: float) -> Matrix:
 
 @lru_cache(maxsize=64)
 def taps(length: int, scale: float) -> tuple[npt.NDArray[np.int64], Matrix]:
-    """Which input samples each output sample is made of, and their weights: two (outputs, taps) arrays.
+    """The input samples that each output sample is computed from, and their weights: two (outputs, taps) arrays.
 
-    Output sample y looks at input coordinate u = (y + 0.5) / scale - 0.5, through the cubic kernel, which is widened by
-    1 / scale when shrinking; the weights of one sample sum to 1. Beyond the border the image is mirrored, edge pixel
-    included.
+    Output sample y is at input coordinate u = (y + 0.5) / scale - 0.5, under the cubic kernel, which is widened by
+    1 / scale when shrinking; the weights of one sample sum to 1. Beyond the border the image is mirrored, with the edge
+    pixel repeated.
     """
     outputs = int(np.ceil(length * scale - 1e-9))
     widening = max(1.0, 1 / scale)
@@ -90,7 +90,7 @@ def taps(length: int, scale: float) -> tuple[npt.NDArray[np.int64], Matrix]:
     mirrored = positions % (2 * length)
     mirrored = np.where(mirrored < length, mirrored, 2 * length - 1 - mirrored)
     for array in (mirrored, weights):
-        array.setflags(write=False)  # they are shared by every call
+        array.setflags(write=False)  # the cache returns the same arrays to every caller
     return mirrored, weights
 
 

@@ -1,4 +1,4 @@
-"""Read and write checkpoints: one network with its weights and where they came from.
+"""Read and write checkpoints: a network with its weights, and the file that training started from.
 
 | file            | read | written | what is taken                                                        |
 |-----------------|------|---------|----------------------------------------------------------------------|
@@ -6,7 +6,8 @@
 | .pth .pt        | yes  | no      | params_ema, else params, else state_dict, else the file as it is     |
 | .param + .bin   | yes  | no      | ncnn; see `esrgan_export.ncnn`                                       |
 
-The network is recognised by the names and shapes of its tensors; `networks.dialects` lists the names that are known.
+The network is recognised by the names and shapes of its tensors; `networks.dialects` translates the names that other
+code bases use.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.errors import EsrganError, ModelError, OutputError
 from esrgan_deploy.system.files import replacing
 from esrgan_export.ncnn import read_ncnn
@@ -35,7 +37,7 @@ from esrgan_export.networks.dialects import to_current
 Kind = Literal["params_ema", "params", "bare", "ncnn"]
 KINDS: tuple[Kind, ...] = ("params_ema", "params", "bare", "ncnn")
 WRAPPERS: dict[str, Kind] = {"params_ema": "params_ema", "params": "params", "state_dict": "bare"}
-"""Key in a .pth -> kind of weights below it, the most wanted first: averaged weights give the better pictures."""
+"""Key in a .pth -> kind of the weights below it, in the order of preference: averaged weights give better pictures."""
 
 NCNN = (".param", ".bin")
 PICKLES = (".pth", ".pt")
@@ -44,23 +46,23 @@ DAMAGED = "it was truncated or altered; download or copy it again"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network as it was found in a file."""
+    """A network that was read from a file."""
 
     network: Network
     """In evaluation mode, fp32, on the CPU, without gradients."""
     path: Path
-    """The file that was asked for."""
+    """The file that was named."""
     sha256: str
-    """SHA-256 of that file; of the .bin for ncnn."""
+    """SHA-256 of that file; for ncnn, of the .bin."""
     kind: Kind
-    """Which weights these are: averaged over training (EMA), the last ones, or not said by the file."""
+    """Which weights these are: the moving average (params_ema), the last ones (params), or unknown (bare, ncnn)."""
     parent_sha256: str | None = None
-    """SHA-256 of the checkpoint file that training started from; None: not said by the file."""
+    """SHA-256 of the checkpoint file that training started from; None: unknown."""
 
 
 @dataclass(frozen=True)
 class _Stored:
-    """What a file holds, before a network is made of it."""
+    """The content of a file, before a network is built."""
 
     state: dict[str, Tensor]
     kind: Kind
@@ -68,20 +70,22 @@ class _Stored:
     parent_sha256: str | None = None
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Read any checkpoint of the networks that `esrgan_export.networks` knows.
+def load_checkpoint(path: StrPath) -> Checkpoint:
+    """Read a checkpoint of any network in `esrgan_export.networks`, in any of the formats above.
 
-    Pickles are read by PyTorch's restricted unpickler: nothing in the file is executed.
+    Pickles are read by PyTorch's restricted unpickler, so nothing in the file is executed.
 
     Raises:
-        ModelError: no such file, damaged, of an unknown kind, a network that is not known, tensors that do not fit
-            it (the first missing and unexpected keys are named), or NaN or infinity among the weights.
+        ModelError: the file is missing, damaged or of an unknown format; the network is unknown; tensors do not fit it
+            (the first missing and unexpected keys are named); or a weight is NaN or infinite.
+        OptionError: `path` is not a path.
     """
+    path = as_path(path)
     suffix = path.suffix.lower()
     if suffix in NCNN:
         return _load_ncnn(path)
     if suffix == ".onnx":
-        raise ModelError(f"{path}: is exported, or quantised, already; give the checkpoint that it was made from")
+        raise ModelError(f"{path}: is exported already; give the checkpoint that it was made from")
     if suffix not in (*PICKLES, ".safetensors"):
         raise ModelError(
             f"{path}: does not look like a checkpoint; give a .safetensors, .pth or .pt file, or ncnn's .param or .bin"
@@ -92,14 +96,23 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return _finish(network, path, data, stored.kind, stored.parent_sha256)
 
 
-def save_checkpoint(network: Network, path: Path, parent_sha256: str | None = None, kind: Kind = "params_ema") -> None:
-    """Write `network` to a .safetensors file, which appears under its final name complete or not at all.
+def save_checkpoint(
+    network: Network, path: StrPath, parent_sha256: str | None = None, kind: Kind = "params_ema"
+) -> None:
+    """Write `network` to a .safetensors file, completely or not at all.
 
-    The same weights always give the same bytes, since lineage goes by the SHA-256 of the file.
+    The same weights always give the same bytes, since a GAN names its parent by the SHA-256 of the file.
+
+    Args:
+        network: what to write.
+        path: ends in .safetensors.
+        parent_sha256: `Checkpoint.sha256` of the file that training started from.
+        kind: "params_ema" for a moving average, "params" for the last weights.
 
     Raises:
         OutputError: `path` has another suffix, or cannot be written.
     """
+    path = as_path(path)
     if path.suffix.lower() != ".safetensors":
         raise OutputError(f"{path}: checkpoints are written as .safetensors; change the suffix")
     metadata = {"format": "pt", "esrgan.arch": json.dumps(network.config(), sort_keys=True), "esrgan.kind": kind}
@@ -112,10 +125,10 @@ def save_checkpoint(network: Network, path: Path, parent_sha256: str | None = No
 
 
 def _with_sorted_header(blob: bytes) -> bytes:
-    """The library writes metadata in the random order of a hash map; this puts the JSON header in order."""
+    """`blob` with the JSON header in alphabetical order; safetensors writes metadata in a random order."""
     start = 8 + int.from_bytes(blob[:8], "little")
     header = json.dumps(json.loads(blob[8:start]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)  # the format pads it with spaces to whole 8 bytes
+    header += b" " * (-len(header) % 8)  # the format pads it with spaces to a multiple of 8 bytes
     return len(header).to_bytes(8, "little") + header + blob[start:]
 
 
@@ -138,7 +151,7 @@ def _load_ncnn(path: Path) -> Checkpoint:
 
 
 def _finish(network: Network, path: Path, data: bytes, kind: Kind, parent_sha256: str | None) -> Checkpoint:
-    """Check the weights and set the state that `Checkpoint.network` promises."""
+    """Check the weights, and put the network into the state that `Checkpoint.network` describes."""
     for key, tensor in network.state_dict().items():
         if not tensor.isfinite().all():
             bad = int((~tensor.isfinite()).sum())
@@ -169,9 +182,9 @@ def _parse_safetensors(data: bytes, path: Path) -> _Stored:
 def _parse_pickle(data: bytes, path: Path) -> _Stored:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd pickle protocols: a file that cannot be read is refused anyway
+            warnings.simplefilter("ignore")  # about pickle protocols; a file that cannot be read raises an error below
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged streams make it raise nearly anything; seven types were seen in 400 files
+    except Exception as error:  # damaged files raised seven types of exception in 400 tries
         if found := re.search(r"GLOBAL (\S+)", str(error)):
             raise ModelError(
                 f"{path}: holds more than weights ({found[1]}) and was not run; where the file can be trusted, store "
@@ -191,11 +204,11 @@ def _parse_pickle(data: bytes, path: Path) -> _Stored:
 def _parent(value: object, path: Path) -> str | None:
     if value is None or (isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value)):
         return value
-    raise ModelError(f"{path}: parent_sha256 is {value!r}, which is no SHA-256; {DAMAGED}")
+    raise ModelError(f"{path}: parent_sha256 is {value!r}, which is not a SHA-256; {DAMAGED}")
 
 
 def _tensors(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
-    """`content` if it maps names to tensors with data."""
+    """`content` as it is, if it maps names to tensors with data."""
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, Tensor) or value.is_meta or value.is_sparse:
             raise ModelError(
@@ -206,7 +219,7 @@ def _tensors(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
 
 
 def _make_network(stored: _Stored, path: Path) -> Network:
-    """Build the network that the tensors describe, and fill it."""
+    """Build the network that the tensors describe, and load them."""
     state = _without_prefix(stored.state)
     extended = next((key for key in state if "conv1x1" in key), None)
     if extended:
@@ -214,7 +227,7 @@ def _make_network(stored: _Stored, path: Path) -> Network:
     state = to_current(state)
     try:
         config = stored.config or _recognise(state)
-        with torch.device("meta"):  # no memory and no random weights: all of it is about to be replaced
+        with torch.device("meta"):  # without memory and random weights, which would be replaced at once
             network = build(config)
     except EsrganError as error:
         raise ModelError(f"{path}: {error}") from error
@@ -224,7 +237,7 @@ def _make_network(stored: _Stored, path: Path) -> Network:
 
 
 def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Drop the `module.` that DataParallel puts before every name."""
+    """Remove the `module.` that DataParallel puts before every name."""
     while state and all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
     return state
@@ -241,7 +254,7 @@ def _recognise(state: Mapping[str, Tensor]) -> Config:
 
 
 def _check_fit(network: Network, state: Mapping[str, Tensor], path: Path) -> None:
-    """Every tensor must be there with its shape, and no other."""
+    """Check that `state` has every tensor of `network` in its shape, and no other tensor."""
     expected = network.state_dict()
     problems = []
     for name, keys in (
@@ -269,6 +282,6 @@ def _dimensions(tensor: Tensor) -> str:
 
 
 def _as_fp32(tensor: Tensor) -> Tensor:
-    """Own memory and fp32; counters (of batch normalisation) stay whole numbers."""
+    """A copy in fp32; the counters of batch normalisation stay integers."""
     dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
     return tensor.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)

@@ -1,8 +1,8 @@
-"""Run an ONNX file of any precision on a CPU, rounding exactly where its precision rounds.
+"""Run an ONNX file of any precision on a CPU, rounding exactly where the file's precision rounds.
 
 ONNX Runtime's CPU provider has no bf16 convolution. For fp16 it computes in fp32 and drops the casts between two nodes
-(seen in the optimised graph of 1.31), so that its result is better than what a GPU would give. Here the same graph
-is evaluated in float32, with a cast to the 16-bit type and back after every node that can round.
+(seen in the optimised graph of 1.31), so its result is more exact than a GPU's. Here the same graph is evaluated in
+float32, with a cast to the 16-bit type and back after every node that can round.
 """
 
 from __future__ import annotations
@@ -19,32 +19,33 @@ from esrgan_export.to_onnx import IR_VERSION, OPSET
 
 SIXTEEN_BIT = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 SELECTING = {"Clip", "Concat", "DepthToSpace", "Gather", "Identity", "Relu", "SpaceToDepth", "Split"}
-"""Every value in the result is a value of an input or a constant: nothing is rounded."""
+"""Operators whose results are values of their inputs or constants, so that nothing is rounded."""
 NOT_GROWING = {*SELECTING, "LeakyRelu", "Resize"}
-"""No value in the result is larger than the largest of the inputs (nearest and linear resize, slopes below 1)."""
+"""Operators whose results are never larger than the largest input (nearest and linear resize, slopes below 1)."""
 
 
 class Emulator:
-    """A network made by `export_onnx` or `to_precision`, ready to run on images of any size."""
+    """A network made by `export_onnx`, `to_precision` or `to_int8`, ready to run on images of any size."""
 
-    def __init__(self, model: onnx.ModelProto, *, watch: bool = False) -> None:
-        """Prepare `model`. With `watch`, `run` also keeps the largest absolute value of each tensor."""
+    def __init__(self, model: onnx.ModelProto, *, track_peaks: bool = False) -> None:
+        """Prepare `model`. With `track_peaks`, `run` also keeps the largest absolute value of each tensor."""
         self._peaks: dict[str, float] = {}
         self._graph = _in_float32(model).graph
-        self._watched = [n for n in self._graph.node if n.op_type not in NOT_GROWING and _is_layer(n)] if watch else []
+        growing = [n for n in self._graph.node if n.op_type not in NOT_GROWING and _is_layer(n)]
+        self._tracked = growing if track_peaks else []
         self._session = self._open()
 
     def run(self, image: FloatImage) -> tuple[FloatImage, int]:
-        """The upscaled `image` in [0, 1], and the number of NaNs and infinities before the clamp hid them."""
+        """The upscaled `image` in [0, 1], and how many values were NaN or infinite before the clamp."""
         planes = np.ascontiguousarray(image.transpose(2, 0, 1)[None])
         output, unclamped, *extremes = self._session.run(None, {"input": planes})
-        for node, low, high in zip(self._watched, extremes[::2], extremes[1::2], strict=True):
+        for node, low, high in zip(self._tracked, extremes[::2], extremes[1::2], strict=True):
             name = node.output[0]
             self._peaks[name] = max(self._peaks.get(name, 0.0), -float(low), float(high))
         return np.ascontiguousarray(output[0].transpose(1, 2, 0)), int(np.count_nonzero(~np.isfinite(unclamped)))
 
     def peaks(self) -> dict[str, float]:
-        """Largest absolute value of each tensor over all runs; for a tensor that was not watched, an upper bound."""
+        """Largest absolute value of each tensor over all runs; an upper bound for `NOT_GROWING` results."""
         found = {"input": 1.0, **self._peaks}
         for node in self._graph.node:
             if _is_layer(node) and node.op_type in NOT_GROWING:
@@ -53,14 +54,14 @@ class Emulator:
         return found
 
     def layer_peaks(self) -> dict[str, float]:
-        """Largest absolute output of each watched node, by node name, in graph order."""
-        return {node.name: self._peaks[node.output[0]] for node in self._watched}
+        """Largest absolute output of each node that is not in `NOT_GROWING`, by node name, in graph order."""
+        return {node.name: self._peaks[node.output[0]] for node in self._tracked}
 
     def _open(self) -> onnxruntime.InferenceSession:
         graph = onnx.GraphProto()
         graph.CopyFrom(self._graph)
         graph.output.append(helper.make_empty_tensor_value_info("unclamped"))
-        for node in self._watched:
+        for node in self._tracked:
             for op, suffix in (("ReduceMin", "low"), ("ReduceMax", "high")):
                 extreme = f"{node.output[0]}/{suffix}"
                 graph.node.append(helper.make_node(op, [node.output[0]], [extreme], keepdims=0))
@@ -70,10 +71,10 @@ class Emulator:
         options.log_severity_level = 3
         levels = onnxruntime.GraphOptimizationLevel
         if any(node.op_type == "Cast" for node in graph.node):
-            # The optimisations of the last level take longer than they save where casts stand between all nodes.
+            # With casts between all nodes, the optimisations of the last level take longer than they save.
             options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED
         if any(node.op_type == "QuantizeLinear" for node in graph.node):
-            # Nothing is to be rounded elsewhere than where the graph says.
+            # Higher levels move rounding to other places than the graph says.
             options.graph_optimization_level = levels.ORT_ENABLE_BASIC
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
@@ -84,7 +85,7 @@ def _is_layer(node: onnx.NodeProto) -> bool:
 
 
 def _in_float32(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same computation with every tensor held in float32; values, and places of rounding, are those of `model`."""
+    """The computation of `model` with every tensor in float32, rounded at the same places to the same values."""
     typed = onnx.shape_inference.infer_shapes(model).graph
     types = {v.name: v.type.tensor_type.elem_type for v in (*typed.value_info, *typed.input, *typed.output)}
     wide = onnx.ModelProto()
@@ -104,7 +105,7 @@ def _in_float32(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _rounded_input(nodes: list[onnx.NodeProto], image: str, kind: int) -> Iterator[onnx.NodeProto]:
-    """`nodes`, which read the image as a 16-bit interface hands it over."""
+    """`nodes`, reading the image rounded to the 16-bit type of the model's input."""
     if kind not in SIXTEEN_BIT:
         yield from nodes
         return
@@ -118,7 +119,7 @@ def _rounded_input(nodes: list[onnx.NodeProto], image: str, kind: int) -> Iterat
 
 
 def _rounded_output(node: onnx.NodeProto, types: dict[str, int]) -> Iterator[onnx.NodeProto]:
-    """`node`, followed by a rounding where its result has a 16-bit type in the artefact."""
+    """`node`, followed by a rounding if its result has a 16-bit type in the model."""
     result = node.output[0]
     kind = types.get(result, TensorProto.UNDEFINED)
     if node.op_type == "Cast" and kind in SIXTEEN_BIT:

@@ -1,4 +1,4 @@
-"""The weights at alpha 0 and 1 as an exported graph has them; `esrgan_deploy.alpha` blends them at the host."""
+"""The weights at alpha 0 and 1 in the form of an exported graph; `esrgan_deploy.alpha` blends them at run time."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from esrgan_deploy.errors import FidelityError, OptionError
 from esrgan_deploy.model import ModelInfo
 from esrgan_export.checkpoint import Checkpoint
 from esrgan_export.networks import Network
-from esrgan_export.verify import Progress, Reference, measure
+from esrgan_export.verify import ProgressMessage, Reference, measure
 
 
 def check_refittable(network: Network, precision: str) -> None:
-    """Refuse, before minutes of work, what no blend of two sets of exported weights can give.
+    """Check, before minutes of work, that alpha can be set later by blending two sets of exported weights.
 
     Raises:
-        OptionError: a network with batch normalisation, or int8.
+        OptionError: it cannot, for a network with batch normalisation or for int8.
     """
     if any(isinstance(module, _BatchNorm) for module in network.modules()):
         raise OptionError(
@@ -37,19 +37,19 @@ def check_refittable(network: Network, precision: str) -> None:
 
 
 def measure_endpoints(
-    psnr: Checkpoint, gan: Checkpoint, model: onnx.ModelProto, info: ModelInfo, progress: Progress
+    psnr: Checkpoint, gan: Checkpoint, model: onnx.ModelProto, info: ModelInfo, progress: ProgressMessage
 ) -> dict[float, Reference]:
-    """Both endpoints, measured like the network between them: their activations and seams differ from its own.
+    """Measure both endpoints like the network between them, since their activations and seams differ from its own.
 
     Args:
         psnr: alpha 0.
         gan: alpha 1.
         model: fp32, exported from the interpolation of both at `info.alpha`.
-        info: of `model`.
+        info: metadata of `model`.
         progress: called with one line before each long step.
 
     Returns:
-        By alpha, leaving out that of `model`.
+        The measurements by alpha, without the alpha of `model`.
     """
     endpoints = make_endpoints(psnr, gan, model, info)
     return {
@@ -67,8 +67,8 @@ def make_endpoints(psnr: Checkpoint, gan: Checkpoint, model: onnx.ModelProto, in
     """The endpoints of `model`, which was exported from the interpolation of `psnr` and `gan` at `info.alpha`.
 
     Raises:
-        FidelityError: turned to its own alpha, the model has other weights than it was exported with.
-        ModelError: a weight of an end is too large for its type in the graph. Between the endpoints none is larger.
+        FidelityError: set to its own alpha, the model has other weights than it was exported with.
+        ModelError: a weight of an endpoint is too large for its type in the graph; blends have no larger weights.
     """
     endpoints = Endpoints(
         psnr=_as_in_graph(psnr.network, model),
@@ -80,20 +80,20 @@ def make_endpoints(psnr: Checkpoint, gan: Checkpoint, model: onnx.ModelProto, in
         constants={tensor.name: np.asarray(numpy_helper.to_array(tensor), np.float32) for tensor in _constants(model)},
     )
     assert info.alpha is not None, "a model of two checkpoints has an alpha"
-    turned = model_at_alpha(model, endpoints, info.alpha)
-    for ours, theirs in zip(turned.graph.initializer, model.graph.initializer, strict=True):
+    blended = model_at_alpha(model, endpoints, info.alpha)
+    for ours, theirs in zip(blended.graph.initializer, model.graph.initializer, strict=True):
         if numpy_helper.to_array(ours).tobytes() != numpy_helper.to_array(theirs).tobytes():
             raise FidelityError(
                 f"--refit: '{theirs.name}' would not be what was exported at alpha {info.alpha:g}; nothing was "
                 "written; export without --refit, and report it"
             )
-    for end in (0.0, 1.0):
-        endpoints.graph_weights(end)
+    for alpha in (0.0, 1.0):
+        endpoints.graph_weights(alpha)
     return endpoints
 
 
 def _as_in_graph(network: Network, model: onnx.ModelProto) -> dict[str, npt.NDArray[np.float32]]:
-    """The weights of `network`, each in the shape that it has in the graph: PReLU's slopes are (C, 1, 1) there."""
+    """The weights of `network` in the shapes of the graph, in which PReLU's slopes are (C, 1, 1)."""
     state = network.state_dict()
     return {
         tensor.name: state[tensor.name].detach().cpu().float().numpy().reshape(tensor.dims)
@@ -102,7 +102,7 @@ def _as_in_graph(network: Network, model: onnx.ModelProto) -> dict[str, npt.NDAr
 
 
 def _constants(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """The floating-point constants, under the names by which nodes read them."""
+    """The floating-point constants, under the names of the tensors that nodes read."""
     for node in model.graph.node:
         if node.op_type == "Constant" and node.attribute[0].t.data_type in TYPES:
             tensor = onnx.TensorProto()

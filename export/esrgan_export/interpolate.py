@@ -1,10 +1,10 @@
-"""Trade sharpness for faithfulness: interpolate between a PSNR-oriented network and the GAN trained from it.
+"""Interpolate between a PSNR-oriented network and the GAN that was trained from it.
 
 Wang et al. 2018 (ESRGAN), section 3.4:  theta = (1 - alpha) * theta_PSNR + alpha * theta_GAN
 
-This works because the GAN was fine-tuned from the PSNR network, so that every filter still does its old work. Between
-strangers the mean of two filters does no work at all, and pictures come out dark and wrong, so both the lineage that
-the files carry and the similarity of the weights are looked at.
+A small alpha gives faithful pictures, a large one sharp pictures. This works because the GAN was fine-tuned from the
+PSNR network, so that each filter still has its purpose. The mean of two unrelated filters has none, and pictures come
+out dark and wrong. So the parent that a file names and the similarity of the weights are checked.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Lineage = Literal["parent", "siblings", "same", "unknown", "contradicts"]
 AnyImage = TypeVar("AnyImage", Tensor, "np.ndarray[tuple[int, ...], np.dtype[np.floating]]")
 
 UNRELATED_BELOW = 0.5
-"""Median cosine similarity under which two networks count as strangers.
+"""Median cosine similarity below which two networks count as unrelated.
 
 Measured, with the PSNR between the picture at alpha 0.5 and the mean of both parents' pictures:
 
@@ -39,27 +39,27 @@ Measured, with the PSNR between the picture at alpha 0.5 and the mean of both pa
 
 @dataclass(frozen=True)
 class Relatedness:
-    """How much speaks for the GAN having been trained from the PSNR network."""
+    """Signs that the GAN was trained from the PSNR network, or was not."""
 
     similarity: float
-    """Median, over all convolutions, of the cosine between the two weight tensors: 1 for equal networks."""
+    """Median over all convolutions of the cosine between the two weight tensors; 1 for equal networks."""
     lineage: Lineage
-    """What the files say: the GAN started from this PSNR file, both started from a third one, both are one file,
-    nothing, or that the GAN started from another file."""
+    """What the files say. parent: the GAN started from this PSNR file; siblings: both started from a third file; same:
+    both are one file; unknown: nothing; contradicts: the GAN started from another file."""
     warning: str | None
-    """One line for the user where the similarity is below `UNRELATED_BELOW`."""
+    """One line for the user if the similarity is below `UNRELATED_BELOW`."""
 
 
 def interpolate(psnr: Checkpoint, gan: Checkpoint, alpha: float) -> Network:
     """The network with theta = (1 - alpha) * PSNR + alpha * GAN, in fp32, ready for inference.
 
-    All floating-point tensors are interpolated, the running statistics of batch normalisation among them; its counters
-    are the GAN's. alpha 0 and 1 give the outputs of the two networks bit for bit.
+    All floating-point tensors are interpolated, also the running statistics of batch normalisation; its counters are
+    the GAN's. alpha 0 and 1 give the outputs of the two networks bit for bit.
 
     Raises:
         OptionError: alpha is not in [0, 1].
-        ModelError: the networks differ, one is an average over training (EMA) and the other is not, or the GAN's file
-            names another parent. Both files and the first difference are named.
+        ModelError: the networks differ, one is a moving average (EMA) and the other is not, or the GAN's file names
+            another parent. The message names both files and the first difference.
     """
     _check_alpha(alpha)
     _check_pair(psnr, gan)
@@ -67,7 +67,7 @@ def interpolate(psnr: Checkpoint, gan: Checkpoint, alpha: float) -> Network:
 
 
 def blend_weights(psnr: Network, gan: Network, alpha: float) -> Network:
-    """`interpolate` for two networks of one configuration, whose relation the caller knows; they are not changed."""
+    """`interpolate` without its checks, for two networks of one configuration; they are not changed."""
     first, second = psnr.state_dict(), gan.state_dict()
     theta = {
         key: (1 - alpha) * first[key] + alpha * second[key] if second[key].is_floating_point() else second[key].clone()
@@ -102,8 +102,8 @@ def relatedness(psnr: Checkpoint, gan: Checkpoint) -> Relatedness:
 def blend_images(psnr_sr: AnyImage, gan_sr: AnyImage, alpha: float) -> AnyImage:
     """Image interpolation, the paper's alternative: blend the outputs of both networks instead of their weights.
 
-    Takes two float arrays or tensors of one shape. It runs both networks, and keeps a share of the GAN's artefacts
-    that network interpolation removes; it is here for comparison.
+    Takes two float arrays or tensors of one shape. It needs the outputs of both networks, and keeps a share of the
+    GAN's artefacts that network interpolation removes. It is here for comparison.
 
     Raises:
         OptionError: alpha is not in [0, 1], or the shapes differ.

@@ -16,14 +16,14 @@ from esrgan_export.networks import Network
 
 
 class NetworkSession(ThreadedSession):
-    """Runs `network` in fp32 where it is; until `close` the network is in evaluation mode.
+    """Runs `network` in fp32 on the device that it is on. Until `close`, the network is in evaluation mode.
 
     Args:
-        network: with fp32 weights on any one device; they are used, not copied, so training goes on with them
-            afterwards. `close` puts back the mode in which the network was.
+        network: has fp32 weights on one device. They are not copied, so that training can go on with the network;
+            `close` restores its mode.
 
-    The arithmetic around the network is that of the ONNX backends (`frame_io`): x / largest, then
-    round(clip(y, 0, 1) * largest), half to even. On a GPU, TF32 is off.
+    Frames are converted as in the ONNX backends (`frame_io`): x / largest before the network, and after it
+    round(clip(y, 0, 1) * largest), half to even. On a GPU, TF32 is switched off.
     """
 
     def __init__(self, network: Network) -> None:
@@ -59,14 +59,14 @@ class NetworkSession(ThreadedSession):
 
 
 def _to_planes(frame: Frames, device: torch.device) -> Tensor:
-    """(N, H, W, 3) integers -> (N, 3, H, W) floats of the same values; they are converted on the device."""
+    """(N, H, W, 3) integers -> (N, 3, H, W) floats of the same values, converted on the device."""
     if frame.dtype == np.uint16:
-        frame = frame.astype(np.int32)  # PyTorch has hardly any operation for uint16
+        frame = frame.astype(np.int32)  # PyTorch has few operations for uint16
     return torch.from_numpy(frame).to(device).permute(0, 3, 1, 2).float()
 
 
 def _without_tf32(device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """Convolutions in true fp32: by default cuDNN keeps 10 bits of the mantissa, which moves pixels by a step."""
+    """Convolutions in full fp32: by default cuDNN keeps 10 bits of the mantissa, which changes pixels by 1."""
     if device.type != "cuda":
         return contextlib.nullcontext()
     flags: contextlib.AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
@@ -74,5 +74,5 @@ def _without_tf32(device: torch.device) -> contextlib.AbstractContextManager[Non
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
-    """PyTorch has its own exception for a GPU's memory only."""
+    """Whether `error` says that memory ran out; PyTorch has an exception of its own for the memory of a GPU only."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,6 +1,6 @@
-"""Put fp16 or bf16 into the graph, and find the layers that would not survive fp16.
+"""Convert the graph to fp16 or bf16, and find the layers that fp16 would break.
 
-TensorRT 11 has no precision flags any more: an engine computes in the types that the ONNX file names.
+TensorRT 11 has no precision flags any more: an engine computes in the types of the ONNX file.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ NAMES: dict[int, str] = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16",
 FP16_LARGEST = 65504.0
 FP16_SMALLEST_NORMAL = 2.0**-14
 ACTIVATION_MARGIN = 2.0
-"""A few photos are not all photos: activations that come within this factor of infinity count as infinite."""
+"""Activations that come within this factor of the largest fp16 count as too large, since other photos may exceed it."""
 WEIGHT_ERROR_LIMIT = 2.0**-9
-"""Relative RMS error of a kernel that counts as underflow; rounding alone stays below 2^-11."""
+"""Relative RMS error of a kernel above which it counts as underflow; rounding alone stays below 2^-11."""
 
 BF16_OPSET, BF16_IR = 22, 10
-"""Before opset 22, Conv, the bulk of every network here, has no bfloat16. IR 10 is the version that goes with it."""
+"""Conv takes bfloat16 from opset 22 on, to which IR version 10 belongs."""
 
 
 def to_precision(model: onnx.ModelProto, precision: str, keep_fp32: Collection[str] = ()) -> onnx.ModelProto:
     """A copy of the fp32 `model` that computes in `precision`, input and output included.
 
-    Names, number and order of nodes and initialisers stay. Scales of a Resize stay float32, as ONNX demands. bf16
-    raises the opset to 22; all operators that `export_onnx` writes mean the same there as in opset 17.
+    Names, number and order of nodes and initialisers stay the same. The scales of a Resize stay float32, as ONNX
+    demands. bf16 raises the opset to 22, in which all operators that `export_onnx` writes mean the same as in 17.
 
     Args:
         model: made by `export_onnx`.
         precision: "fp16" or "bf16".
-        keep_fp32: names of nodes that compute in float32, with float32 weights and a Cast around them.
+        keep_fp32: names of nodes that keep computing in float32, with float32 weights and Casts around them.
 
     Raises:
-        OptionError: a name in `keep_fp32` that is no node of the graph, or another precision.
+        OptionError: a name in `keep_fp32` is not a node of the graph, or another precision.
     """
     if precision not in LOW:
         raise OptionError(f"precision '{precision}' is unknown; choose fp16 or bf16")
@@ -62,24 +62,24 @@ def to_precision(model: onnx.ModelProto, precision: str, keep_fp32: Collection[s
 
 
 class _Converter:
-    """Gives each float tensor a home type, and each node its inputs in the type it computes in."""
+    """Gives each float tensor the type that it is stored in, and casts the inputs of nodes that compute in another."""
 
     def __init__(self, graph: onnx.GraphProto, low: int, keep: frozenset[str]) -> None:
         self.graph, self.low, self.keep = graph, low, keep
-        # Only tensors that are float now take part; integers (indices of a Gather) and Resize scales stay out.
-        self.home: dict[str, int] = {}
+        # Type of each tensor. Integers (indices of a Gather) and the scales of a Resize are not in here.
+        self.types: dict[str, int] = {}
         self.casts: dict[tuple[str, int], str] = {}
         self.nodes: list[onnx.NodeProto] = []
 
     def convert(self) -> None:
         """Rewrite the graph in place."""
-        self._choose_homes()
+        self._choose_types()
         constants = {node.output[0]: node for node in self.graph.node if node.op_type == "Constant"}
         for tensor in self.graph.initializer:
-            if self.home.get(tensor.name) == self.low:
+            if self.types.get(tensor.name) == self.low:
                 tensor.CopyFrom(_rounded(tensor, self.low))
         for name, node in constants.items():
-            if self.home.get(name) == self.low:
+            if self.types.get(name) == self.low:
                 node.attribute[0].t.CopyFrom(_rounded(node.attribute[0].t, self.low))
         for value in (*self.graph.input, *self.graph.output):
             value.type.tensor_type.elem_type = self.low
@@ -91,24 +91,24 @@ class _Converter:
     def _compute_type(self, node: onnx.NodeProto) -> int:
         return TensorProto.FLOAT if node.name in self.keep else self.low
 
-    def _choose_homes(self) -> None:
-        """The type in which each tensor is made or stored: a weight is float32 where a kept layer reads it."""
+    def _choose_types(self) -> None:
+        """Choose the type of each tensor: that of its node, and float32 for a weight that a kept node reads."""
         stored = {tensor.name: tensor for tensor in self.graph.initializer}
         stored |= {node.output[0]: node.attribute[0].t for node in self.graph.node if node.op_type == "Constant"}
-        self.home = {value.name: self.low for value in self.graph.input}
+        self.types = {value.name: self.low for value in self.graph.input}
         for node in self.graph.node:
             for name in float_inputs(node):
                 if name in stored and stored[name].data_type == TensorProto.FLOAT:
-                    readers = (self.home.get(name), self._compute_type(node))
-                    self.home[name] = TensorProto.FLOAT if TensorProto.FLOAT in readers else self.low
+                    readers = (self.types.get(name), self._compute_type(node))
+                    self.types[name] = TensorProto.FLOAT if TensorProto.FLOAT in readers else self.low
             if node.op_type != "Constant":
-                self.home.update(dict.fromkeys(node.output, self._compute_type(node)))
+                self.types.update(dict.fromkeys(node.output, self._compute_type(node)))
 
     def _place(self, node: onnx.NodeProto) -> None:
-        """Append `node`, with Casts before it where its inputs live in the other type, and after it at the output."""
+        """Append `node`, with Casts before it for inputs of the other type, and after it at the output of the graph."""
         needed = self._compute_type(node)
         for i, name in enumerate(node.input):
-            if name in float_inputs(node) and name in self.home and self.home[name] != needed:
+            if name in float_inputs(node) and name in self.types and self.types[name] != needed:
                 node.input[i] = self._cast(name, needed)
         self.nodes.append(node)
         result = self.graph.output[0].name
@@ -118,7 +118,7 @@ class _Converter:
             self.nodes.append(helper.make_node("Cast", [wide], [result], name=f"{result}/cast", to=self.low))
 
     def _cast(self, name: str, to: int) -> str:
-        """The name of `name` in type `to`; the Cast is placed before its first reader and shared by all."""
+        """The name of tensor `name` in type `to`. One Cast, before the first reader, serves all readers."""
         if (name, to) not in self.casts:
             cast = f"{name}/{NAMES[to]}"
             self.nodes.append(helper.make_node("Cast", [name], [cast], name=f"{cast}/cast", to=to))
@@ -127,24 +127,24 @@ class _Converter:
 
 
 def float_inputs(node: onnx.NodeProto) -> list[str]:
-    """The inputs of `node` that have its type. A Resize's regions and scales are float32 in every precision."""
+    """The inputs of `node` that have the type it computes in. Regions and scales of a Resize are always float32."""
     return [name for name in (node.input[:1] if node.op_type == "Resize" else node.input) if name]
 
 
 def _rounded(tensor: onnx.TensorProto, low: int) -> onnx.TensorProto:
-    """`tensor` in a 16-bit type, rounded to nearest even; subnormals are kept, what is too large becomes infinite."""
+    """`tensor` in a 16-bit type, rounded to nearest even; subnormals are kept, too large values become infinite."""
     values = torch.tensor(numpy_helper.to_array(tensor)).to(TORCH_TYPES[low])
     return helper.make_tensor(tensor.name, low, tensor.dims, values.view(torch.int16).numpy().tobytes(), raw=True)
 
 
 def overflowing_nodes(model: onnx.ModelProto, peaks: Mapping[str, float]) -> dict[str, str]:
-    """The nodes of the fp32 `model` that FP16 would turn into infinities, each with the reason in a few words.
+    """The nodes of the fp32 `model` whose values would become infinite in fp16, each with the reason in a few words.
 
-    Those are the nodes that read or write a tensor beyond 65504, less a margin, or have such weights.
+    These are the nodes with weights above 65504, and those that read or write a tensor above 65504 less a margin.
 
     Args:
         model: made by `export_onnx`.
-        peaks: largest absolute value of each tensor, over the photos; tensors that are missing are not judged.
+        peaks: largest absolute value of each tensor over the photos; tensors that are missing count as small.
     """
     largest = {tensor.name: _largest(numpy_helper.to_array(tensor)) for tensor in model.graph.initializer}
     reasons: dict[str, str] = {}
@@ -159,10 +159,10 @@ def overflowing_nodes(model: onnx.ModelProto, peaks: Mapping[str, float]) -> dic
 
 
 def underflowing_nodes(model: onnx.ModelProto, peaks: Mapping[str, float]) -> dict[str, str]:
-    """The nodes of the fp32 `model` that lose precision in FP16 because what they handle is small.
+    """The nodes of the fp32 `model` that lose precision in fp16 because their weights or values are very small.
 
-    Most such nodes do no harm, since something large is added to their result: they are worth keeping in FP32 only
-    where the whole network turned out too inexact. Arguments and result are those of `overflowing_nodes`.
+    Most of them do no harm, since a large value is added to their result. They need fp32 only if the whole network is
+    too inexact without. Arguments and result are those of `overflowing_nodes`.
     """
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     reasons: dict[str, str] = {}
@@ -180,7 +180,7 @@ def _largest(values: npt.NDArray[np.float32]) -> float:
 
 
 def _rounding_error(kernel: npt.NDArray[np.float32]) -> float:
-    """Relative RMS error of a kernel in FP16."""
+    """Relative RMS error of a kernel when it is rounded to fp16."""
     wide = kernel.astype(np.float64)
     with np.errstate(over="ignore"):
         error = np.linalg.norm(wide - kernel.astype(np.float16).astype(np.float64))

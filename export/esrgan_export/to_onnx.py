@@ -1,8 +1,8 @@
-"""A network becomes an ONNX file that every host we know of accepts.
+"""Export a network to ONNX, in a form that all hosts we know of accept.
 
-The graph comes from PyTorch's TorchScript exporter. Its successor (`dynamo=True`) writes opset 18 at the least and
-leaves 17, the newest that TensorRT 8.5 parses, to a version converter; it also takes twenty times as long and names
-nodes by number instead of by layer.
+The graph comes from PyTorch's TorchScript exporter. Its successor (`dynamo=True`) writes opset 18 or newer and converts
+that to 17, the newest that TensorRT 8.5 parses; it also takes twenty times as long, and names nodes by number instead
+of by layer.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ def export_onnx(
     dynamic_batch: bool = False,
     static_shape: tuple[int, int] | None = None,
 ) -> onnx.ModelProto:
-    """Trace `network` in fp32 and write what it does as ONNX.
+    """Trace `network` in fp32 and return its graph.
 
     One input `input` (N, 3, H, W) and one output `output` (N, 3, H * scale, W * scale), float32 RGB in [0, 1], the
-    output clamped. Initialisers carry the keys of the state dict, in its order, whatever their values are: two networks
-    of one configuration give files that can be interpolated tensor by tensor. Batch normalisation is folded into the
-    convolution before it.
+    output clamped. Initialisers have the names and the order of the state dict, whatever their values are, so that the
+    files of two networks of one configuration can be interpolated tensor by tensor. Batch normalisation is folded into
+    the convolution before it.
 
     Args:
         network: is not changed.
         info: becomes the metadata.
-        dynamic_batch: N is symbolic; otherwise it is the literal 1 that VapourSynth hosts ask for.
+        dynamic_batch: N is symbolic; otherwise it is the literal 1, which VapourSynth hosts need.
         static_shape: (H, W) as literals; None: both are symbolic.
 
     Raises:
-        OptionError: `static_shape` is not positive, or not a multiple of what the network needs.
+        OptionError: `static_shape` is not positive, or not a multiple of `network.multiple_of`.
     """
     if static_shape is not None:
         _check_shape(static_shape, network.multiple_of)
@@ -76,7 +76,7 @@ def export_onnx(
 
 
 def set_info(model: onnx.ModelProto, info: ModelInfo) -> None:
-    """Make `info` the metadata of `model`, in place of all that is there."""
+    """Replace all metadata of `model` by `info`."""
     del model.metadata_props[:]
     helper.set_model_props(model, info.to_metadata())
 
@@ -89,20 +89,20 @@ def _check_shape(shape: tuple[int, int], multiple_of: int) -> None:
 
 
 def _trace(network: Network) -> onnx.ModelProto:
-    """The graph of `network`, its weights as further graph inputs.
+    """The graph of `network`, with its weights as further inputs of the graph.
 
-    It is traced with random weights: the exporter merges tensors of equal value, so that the graph of a network with
-    two all-zero biases would have one initialiser less than that of its partner.
+    It is traced with random weights, since the exporter merges tensors of equal value: a network with two biases of
+    zeros would have one initialiser less than the network that it is to be interpolated with.
     """
-    stand_in = copy.deepcopy(network).cpu().float().eval()
-    for tensor in stand_in.state_dict().values():
+    randomised = copy.deepcopy(network).cpu().float().eval()
+    for tensor in randomised.state_dict().values():
         if tensor.is_floating_point():
             tensor.uniform_()
     image = torch.zeros(1, 3, 4 * network.multiple_of, 6 * network.multiple_of)
     buffer = io.BytesIO()
     with _silenced(), _space_to_depth(), torch.no_grad():
         torch.onnx.export(
-            stand_in,
+            randomised,
             (image,),
             buffer,  # type: ignore[arg-type]  # the TorchScript exporter takes a file object too
             dynamo=False,
@@ -118,7 +118,7 @@ def _trace(network: Network) -> onnx.ModelProto:
 
 @contextmanager
 def _silenced() -> Iterator[None]:
-    """Keep the exporter's deprecation notices from the user, who can do nothing about them."""
+    """Hide the exporter's deprecation warnings, about which a user can do nothing."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -131,7 +131,7 @@ def _silenced() -> Iterator[None]:
 
 
 class _GraphContext(Protocol):
-    """The part of the exporter's graph that a symbolic function uses."""
+    """The part of the exporter's graph that a symbolic function needs."""
 
     def op(self, name: str, *inputs: torch.Value, **attributes: object) -> Any: ...  # noqa: ANN401  # one or several
 
@@ -140,14 +140,14 @@ class _GraphContext(Protocol):
 def _space_to_depth() -> Iterator[None]:
     """Export pixel-unshuffle as one SpaceToDepth per colour.
 
-    PyTorch writes it as six-dimensional reshapes with the batch in front, which hosts that rewrite the batch cannot
-    use. One SpaceToDepth would order channels by (position, colour) instead of (colour, position), and a Gather that
-    reorders them is folded wrongly into the next convolution by OpenVINO (seen with 2026.4).
+    PyTorch writes it as six-dimensional reshapes that contain the batch size, which hosts that change the batch size
+    cannot use. One SpaceToDepth for all colours would order channels by (position, colour) instead of (colour,
+    position), and OpenVINO folds a Gather that reorders them wrongly into the next convolution (seen with 2026.4).
     """
 
     @parse_args("v", "i")
     def pixel_unshuffle(graph: _GraphContext, image: torch.Value, r: int) -> torch.Value:
-        # Opset 18 asks for `num_outputs` where sizes are left out, 17 does not know it: so sizes are given.
+        # Without sizes, opset 18 needs `num_outputs`, which 17 does not know.
         sizes = graph.op("Constant", value_t=torch.tensor([1, 1, 1]))
         colours = graph.op("Split", image, sizes, axis_i=1, outputs=3)
         blocks = [graph.op("SpaceToDepth", colour, blocksize_i=r) for colour in colours]
@@ -161,7 +161,7 @@ def _space_to_depth() -> Iterator[None]:
 
 
 def _fold_batch_norm(graph: onnx.GraphProto, weights: dict[str, Array]) -> None:
-    """Fold gamma * (x - mean) / sqrt(variance + eps) + beta into the convolution that gives x."""
+    """Fold gamma * (x - mean) / sqrt(variance + eps) + beta into the convolution whose output is x."""
     producers = {node.output[0]: node for node in graph.node}
     for node in [node for node in graph.node if node.op_type == "BatchNormalization"]:
         conv = producers[node.input[0]]
@@ -176,13 +176,15 @@ def _fold_batch_norm(graph: onnx.GraphProto, weights: dict[str, Array]) -> None:
 
 
 def _fill_weights(graph: onnx.GraphProto, weights: Mapping[str, Array]) -> None:
-    """Turn the graph inputs that stand for weights into initialisers, and compute what depends on constants only.
+    """Make initialisers of the graph inputs that stand for weights, and compute what depends on constants only.
 
-    PReLU's slopes (C,) become (C, 1, 1) under their own name, as TensorRT wants them; the scales of a Resize become
-    one constant.
+    PReLU's slopes (C,) become (C, 1, 1) under their own name, as TensorRT needs them; the scales of a Resize become one
+    constant.
     """
     wanted = {value.name for value in graph.input}
-    values = {key: value for key, value in weights.items() if key in wanted}  # not the counters of batch normalisation
+    values = {
+        key: value for key, value in weights.items() if key in wanted
+    }  # without the counters of batch normalisation
     constants: dict[str, Array] = {}
     nodes = []
     for node in graph.node:
@@ -209,7 +211,7 @@ def _fill_weights(graph: onnx.GraphProto, weights: Mapping[str, Array]) -> None:
 
 
 def _compute(node: onnx.NodeProto, values: Mapping[str, Array]) -> Array:
-    """The result of one node with known inputs."""
+    """The result of one node whose inputs are known."""
     inputs = {name: values[name] for name in node.input}
     graph = helper.make_graph(
         [node],
@@ -232,7 +234,7 @@ def _rename_input(graph: onnx.GraphProto, old: str, new: str) -> None:
 
 
 def _name_by_weights(graph: onnx.GraphProto) -> None:
-    """Name each node that has weights by their module: body.0.rdb1.conv2. Reports and `keep_fp32` use these names."""
+    """Name nodes with weights after their module: body.0.rdb1.conv2. Reports and `keep_fp32` use these names."""
     weights = {tensor.name for tensor in graph.initializer}
     for node in graph.node:
         weight = next((name for name in node.input if name in weights), None)
@@ -240,7 +242,7 @@ def _name_by_weights(graph: onnx.GraphProto) -> None:
 
 
 def _append_clamp(graph: onnx.GraphProto) -> None:
-    """Clip the result to [0, 1]: hosts convert it to integers without looking."""
+    """Clip the result to [0, 1], since hosts convert it to integers without a check."""
     producer = next(node for node in graph.node if "output" in node.output)
     producer.output[list(producer.output).index("output")] = "unclamped"
     for name, value in (("zero", 0.0), ("one", 1.0)):
@@ -250,7 +252,7 @@ def _append_clamp(graph: onnx.GraphProto) -> None:
 
 
 def _declare_interface(graph: onnx.GraphProto, n: str | int, height: str | int, width: str | int, scale: int) -> None:
-    """Give the dimensions of input and output; what is symbolic stays so."""
+    """Declare the dimensions of input and output, each a number or the name of a symbol."""
 
     def scaled(size: str | int) -> str | int:
         return size * scale if isinstance(size, int) else f"{size}_out" if scale > 1 else size

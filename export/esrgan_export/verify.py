@@ -1,4 +1,4 @@
-"""Compare an artefact with the network it was made from, on photos. Every export does this."""
+"""Compare an exported model with the network that it was made from, on photos. Every export does this."""
 
 from __future__ import annotations
 
@@ -19,35 +19,36 @@ from esrgan_export.metrics import psnr
 from esrgan_export.networks import Network
 from esrgan_export.photos import load_photos
 from esrgan_export.precision import overflowing_nodes, to_precision, underflowing_nodes
-from esrgan_export.report import SEAM_LIMIT, PhotoResult, Report, Seam
+from esrgan_export.verification_report import SEAM_LIMIT, PhotoResult, Seam, VerificationReport
 
 THRESHOLDS_DB = {"fp32": 80.0, "fp16": 50.0, "bf16": 40.0, "int8": 34.0}
-"""What the worst photo must reach."""
+"""PSNR to the fp32 network that the worst photo must reach."""
 
 OVERLAPS = (8, 16, 24, 32, 48)
-"""Tried in this order, in input pixels. A photo of 128 pixels cut in two has no room for more."""
+"""Overlaps of tiles in input pixels, tried in this order. Half of a photo, 64 pixels, has no room for more."""
 
 MIDDLE = slice(16, 80)
-"""Rows of the bundled photos that are used: all 96 say the same, and a 23-block network takes seconds for each."""
+"""Rows of the bundled photos that are used. All 96 give the same figures, and a network of 23 blocks takes seconds."""
 
-Progress = Callable[[str], None]
+ProgressMessage = Callable[[str], None]
+"""Called with one line before each long step."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What a network does to the photos in fp32: computed once, compared with artefacts of every precision."""
+    """The results of a network on the photos in fp32, with which exports of every precision are compared."""
 
     model: onnx.ModelProto
     """The network as fp32 ONNX."""
     photos: Mapping[str, FloatImage]
     outputs: Mapping[str, FloatImage]
-    """PyTorch's results."""
+    """The results of PyTorch, clamped."""
     onnx_results: tuple[PhotoResult, ...]
-    """`model` against PyTorch."""
+    """`model` compared with PyTorch."""
     peaks: Mapping[str, float]
     """Largest absolute value of each tensor of `model`."""
     layer_peaks: Mapping[str, float]
-    """Likewise of each layer's output, by node name."""
+    """Largest absolute value of each layer's output, by node name."""
     seams: tuple[Seam, ...]
 
 
@@ -55,9 +56,9 @@ def measure(
     network: Network,
     model: onnx.ModelProto,
     photos: Mapping[str, npt.NDArray[np.uint8]] | None = None,
-    progress: Progress = lambda _: None,
+    progress: ProgressMessage = lambda _: None,
 ) -> Reference:
-    """Run `network` and its fp32 `model` on the photos, and measure seams.
+    """Run `network` and its fp32 `model` on the photos, and measure the seams between tiles.
 
     Args:
         network: in fp32, on the CPU; is put into evaluation mode.
@@ -76,7 +77,7 @@ def measure(
         if not np.isfinite(output).all():
             raise ModelError(f"the network gives NaN or infinity on the photo '{name}' in fp32; its weights are broken")
     progress("ONNX fp32 on the same photos")
-    emulator = Emulator(model, watch=True)
+    emulator = Emulator(model, track_peaks=True)
     results = {name: emulator.run(frame) for name, frame in frames.items()}
     wholes = {name: output for name, (output, _) in results.items()}
     return Reference(
@@ -90,14 +91,14 @@ def measure(
     )
 
 
-def verify(model: onnx.ModelProto, precision: str, reference: Reference, kept: Mapping[str, str]) -> Report:
-    """Compare `model` with PyTorch fp32 on every photo. Whether it passed is for the caller to look at.
+def verify(model: onnx.ModelProto, precision: str, reference: Reference, kept: Mapping[str, str]) -> VerificationReport:
+    """Compare `model` with PyTorch in fp32 on every photo. The report says whether it passed; nothing is raised.
 
     Args:
-        model: in `precision`; fp32 takes the results that `reference` has already.
+        model: in `precision`. For fp32 the results that are in `reference` already are used.
         precision: "fp32", "fp16", "bf16" or "int8".
         reference: of the network that `model` was made from.
-        kept: layers that stayed fp32, and why.
+        kept: layers that stayed in fp32, each with the reason.
     """
     results = reference.onnx_results
     if precision != "fp32":
@@ -105,7 +106,7 @@ def verify(model: onnx.ModelProto, precision: str, reference: Reference, kept: M
         results = tuple(
             _compare(name, reference.outputs[name], *emulator.run(frame)) for name, frame in reference.photos.items()
         )
-    return Report(
+    return VerificationReport(
         precision, THRESHOLDS_DB[precision], results, reference.layer_peaks, kept_fp32=kept, seams=reference.seams
     )
 
@@ -114,27 +115,30 @@ def convert_verified(
     reference: Reference,
     precision: str,
     label: str,
-    progress: Progress = lambda _: None,
-    turned: Mapping[float, Reference] | None = None,
-) -> tuple[onnx.ModelProto, Report]:
-    """The artefact in `precision`, and the report of a verification that it passed.
+    progress: ProgressMessage = lambda _: None,
+    other_alphas: Mapping[float, Reference] | None = None,
+) -> tuple[onnx.ModelProto, VerificationReport]:
+    """Convert the model to `precision`, and verify it.
 
-    In FP16, layers that would overflow stay FP32. Where the result is still not exact enough, those that underflow
-    stay FP32 as well.
+    In fp16, layers that would overflow stay in fp32. If the result is not exact enough, those that underflow stay in
+    fp32 as well.
 
     Args:
         reference: from `measure`.
         precision: "fp32", "fp16" or "bf16".
-        label: what errors call the artefact.
+        label: name of the artefact in error messages.
         progress: called with one line before each long step.
-        turned: what the network becomes at other alphas that can be set where it runs. The artefact has to be exact at
-            each of them too; the report then has the seams of that network whose seams are widest.
+        other_alphas: for a model whose alpha can be set later, the network at other alphas. The model must be exact at
+            each of them too, and the report has the widest seams of them all.
+
+    Returns:
+        The converted model, and the report of the verification that it passed.
 
     Raises:
-        FidelityError: the artefact differs too much from the network, whatever was tried.
+        FidelityError: the model differs too much from the network.
     """
-    labels = [label, *(f"{label} at alpha {alpha:g}" for alpha in turned or {})]
-    references = [reference, *(turned or {}).values()]
+    labels = [label, *(f"{label} at alpha {alpha:g}" for alpha in other_alphas or {})]
+    references = [reference, *(other_alphas or {}).values()]
     kept = _merged(overflowing_nodes, references) if precision == "fp16" else {}
     if precision != "fp32":
         progress(f"ONNX {precision} on the same photos")
@@ -153,24 +157,24 @@ def convert_verified(
 def _merged(
     find: Callable[[onnx.ModelProto, Mapping[str, float]], Mapping[str, str]], references: Sequence[Reference]
 ) -> dict[str, str]:
-    """The layers that `find` names for any of the networks; reasons are those of the first one."""
+    """The layers that `find` names for any of the networks, with the reason of the first network that has one."""
     return {name: reason for each in reversed(references) for name, reason in find(each.model, each.peaks).items()}
 
 
 def _converted(
     references: Sequence[Reference], precision: str, kept: Mapping[str, str]
-) -> tuple[onnx.ModelProto, list[Report]]:
-    """The first network in `precision`, and the verification of each."""
+) -> tuple[onnx.ModelProto, list[VerificationReport]]:
+    """The first network in `precision`, and the reports of all of them."""
     models = [each.model if precision == "fp32" else to_precision(each.model, precision, kept) for each in references]
     reports = [verify(model, precision, each, kept) for model, each in zip(models, references, strict=True)]
     return models[0], reports
 
 
-def passed(report: Report, label: str) -> Report:
-    """`report`, if the artefact passed.
+def passed(report: VerificationReport, label: str) -> VerificationReport:
+    """Return `report` if the artefact passed.
 
     Raises:
-        FidelityError: it did not; the message names the artefact by `label`.
+        FidelityError: it did not pass; the message calls the artefact `label`.
     """
     if report.passed:
         return report
@@ -213,12 +217,12 @@ def _measure_seams(
     frames: Mapping[str, FloatImage],
     wholes: Mapping[str, FloatImage],
     network: Network,
-    progress: Progress,
+    progress: ProgressMessage,
 ) -> tuple[Seam, ...]:
     """Seam errors from the smallest overlap up to the first that is invisible on every photo.
 
-    Each photo is cut once, into a left and a right half. The photo that showed a seam last is tried first: networks of
-    a wide receptive field then cost one photo per overlap, not all.
+    Each photo is cut into a left and a right tile. The photo whose seam was visible last is tried first, so that a
+    network with a wide receptive field takes one photo per overlap instead of all.
     """
     order = list(frames)
     seams: list[Seam] = []

@@ -323,7 +323,7 @@ def test_pickles_without_a_network(tmp_path, content, says):
         ({"esrgan.arch": json.dumps({"name": "RRDBNet", "channels": 64.5})}, "cannot be built"),
         ({"esrgan.arch": json.dumps({"name": "EDSR"})}, "'EDSR' is unknown"),
         ({"esrgan.kind": "best"}, "impossible esrgan metadata"),
-        ({"esrgan.parent_sha256": "0"}, "no SHA-256"),
+        ({"esrgan.parent_sha256": "0"}, "not a SHA-256"),
     ],
 )
 def test_damaged_metadata(tmp_path, rrdbnet, metadata, says):

@@ -274,7 +274,7 @@ BAD_INPUT = {
     "model twice": (("--hr", "hr", "-m", "net.safetensors", "net.safetensors"), "tables would call it 'net'"),
     "unknown metric": ((*NET, "--metrics", "vmaf"), "'vmaf'"),
     "back-projection": ((*NET, "--back-projection", "-1"), "--back-projection -1"),
-    "pi without ma": ((*NET, "--metrics", "pi"), "no model comes with any package"),
+    "pi without ma": ((*NET, "--metrics", "pi"), "whose model is in no Python package"),
     "lpips without weights": ((*NET, "--metrics", "lpips"), "--lpips-heads"),
     "st-lpips without weights": ((*NET, "--metrics", "st-lpips"), "--st-lpips-weights"),
     "ma of no module": ((*NET, "--metrics", "pi", "--ma", "no_such:f"), "cannot be imported"),

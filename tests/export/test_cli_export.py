@@ -126,7 +126,7 @@ BAD_INPUT = {
     "unknown option": (("--gan", "gan.safetensors", "--int4"), "--int4"),
     "shape of one number": (("--gan", "gan.safetensors", "--shape", "640"), "'640' is not WxH"),
     "empty shape": (("--gan", "gan.safetensors", "--shape", "0x0"), "0x0"),
-    "a path as name": (("--gan", "gan.safetensors", "--name", "a/b"), "no file name"),
+    "a path as name": (("--gan", "gan.safetensors", "--name", "a/b"), "is not a file name"),
     "output is a file": (("--gan", "gan.safetensors", "-o", "psnr.safetensors"), "is a file"),
     "output below a file": (("--gan", "gan.safetensors", "-o", "psnr.safetensors/x"), "cannot be made"),
 }

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from esrgan_export.evaluation.images import Crop, centre, most_detailed, thumbnail
+from esrgan_export.evaluation.html_images import Crop, centre, most_detailed, thumbnail
 
 
 @pytest.mark.parametrize(("top", "left"), [(0, 0), (13, 40), (36, 56)])

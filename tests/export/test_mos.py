@@ -11,22 +11,22 @@ import numpy as np
 import pytest
 
 from esrgan_deploy import MediaError, OptionError
+from esrgan_export.evaluation.image_pairs import ImagePair
 from esrgan_export.evaluation.mos import MosWriter, tally, tally_table
-from esrgan_export.evaluation.pictures import Subject
 
 
 def picture(name, width=16):
     rng = np.random.default_rng(list(name.encode()))
     hr = rng.integers(0, 256, (8, width, 3)).astype(np.uint8)
-    return Subject(name, hr, hr[::4, ::4], 4)
+    return ImagePair(name, hr, hr[::4, ::4], 4)
 
 
 def write_page(path, names=("calibration", "fisherman", "köpek</script>"), seed=0, width=16):
     """A test of two methods; returns the data of the page."""
     writer = MosWriter(seed, len(names))
     for name in names:
-        subject = picture(name, width)
-        writer.watch(subject, {"bicubic": subject.hr // 2, "secret net": subject.hr // 3}, {})
+        pair = picture(name, width)
+        writer.add(pair, {"bicubic": pair.hr // 2, "secret net": pair.hr // 3}, {})
     writer.write(path)
     return json.loads(re.search(r'<script id="data"[^>]*>(.*?)</script>', path.read_text(), re.DOTALL)[1])
 
@@ -47,9 +47,9 @@ def test_page_is_blind_and_needs_nothing_else(tmp_path):
 
 def test_first_picture_calibrates(tmp_path):
     data = write_page(tmp_path / "mos.html")
-    subject = picture("calibration")
-    np.testing.assert_array_equal(png(data["calibration"]["HR"]), subject.hr)
-    np.testing.assert_array_equal(png(data["calibration"]["nearest"]), subject.lr.repeat(4, 0).repeat(4, 1))
+    pair = picture("calibration")
+    np.testing.assert_array_equal(png(data["calibration"]["HR"]), pair.hr)
+    np.testing.assert_array_equal(png(data["calibration"]["nearest"]), pair.lr.repeat(4, 0).repeat(4, 1))
     scored = {key["picture"] for versions in data["pictures"] for key in revealed(versions)}
     assert scored == {"fisherman", "köpek</script>"}
 
@@ -58,12 +58,12 @@ def test_every_version_is_what_its_key_says(tmp_path):
     for versions in write_page(tmp_path / "mos.html")["pictures"]:
         assert {key["method"] for key in revealed(versions)} == {"bicubic", "secret net", "nearest", "HR"}
         for version, key in zip(versions, revealed(versions), strict=True):
-            subject = picture(key["picture"])
+            pair = picture(key["picture"])
             expected = {
-                "bicubic": subject.hr // 2,
-                "secret net": subject.hr // 3,
-                "nearest": subject.lr.repeat(4, 0).repeat(4, 1),
-                "HR": subject.hr,
+                "bicubic": pair.hr // 2,
+                "secret net": pair.hr // 3,
+                "nearest": pair.lr.repeat(4, 0).repeat(4, 1),
+                "HR": pair.hr,
             }
             np.testing.assert_array_equal(png(version["image"]), expected[key["method"]])
 

@@ -159,7 +159,7 @@ def scaled_pair(factor):
 
 
 def peaks_of(model):
-    emulator = Emulator(model, watch=True)
+    emulator = Emulator(model, track_peaks=True)
     emulator.run(hwc(small_image()))
     return emulator.peaks()
 
@@ -196,7 +196,7 @@ def test_a_sound_network_keeps_nothing():
 def test_peaks_are_the_largest_activations():
     """Against PyTorch's own activations."""
     network, image = small_network("rrdb"), small_image()
-    emulator = Emulator(export(network), watch=True)
+    emulator = Emulator(export(network), track_peaks=True)
     emulator.run(hwc(image))
     seen = {}
     for name, module in network.named_modules():

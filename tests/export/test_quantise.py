@@ -21,12 +21,12 @@ from esrgan_deploy.errors import FidelityError, MediaError, OptionError
 from esrgan_deploy.images import StillImage, write_image
 from esrgan_deploy.model import load_onnx
 from esrgan_deploy.models import BUNDLED
-from esrgan_export import photos, quantise
+from esrgan_export import photos
 from esrgan_export.artefact import export_artefact, report_path
 from esrgan_export.cli import export as cli_export
 from esrgan_export.metrics import psnr
 from esrgan_export.models import GAN
-from esrgan_export.quantise import mixed, prepare
+from esrgan_export.quantise import mixed, prepare, prepared
 from esrgan_export.quantise.calibration import load_crops
 from esrgan_export.quantise.equalise import CLIPS, FILL, choose_scales, equalise_group, input_factors, measure_ranges
 from esrgan_export.quantise.mixed import Sensitivity, choose_float
@@ -35,9 +35,9 @@ from esrgan_export.quantise.simulate import (
     QuantisedConv,
     fake_quantise,
     folded,
+    observe_inputs,
     quantise_weight,
     simulated,
-    watching,
     weight_scales,
 )
 from esrgan_export.quantise.structure import find_groups
@@ -160,7 +160,7 @@ def test_clipping_is_chosen_by_the_error_of_what_is_read_and_only_in_the_trunk()
     conv = equalised.get_submodule("body.0.rdb1.conv5")
     factors = input_factors(group, "body.0.rdb1.conv5", balanced[group.name].factors)
     inputs = []
-    with watching(equalised, ["body.0.rdb1.conv5"], lambda _, read: inputs.append(read)), torch.inference_mode():
+    with observe_inputs(equalised, ["body.0.rdb1.conv5"], lambda _, read: inputs.append(read)), torch.inference_mode():
         for crop in CROPS:
             equalised(crop)
     weight = conv.weight / factors[:, None, None]
@@ -332,18 +332,18 @@ def test_float_goes_to_what_costs_most_noise_for_its_arithmetic():
 
 
 def test_the_budget_decides_and_sensitivities_are_those_of_single_groups(monkeypatch):
-    monkeypatch.setattr(quantise, "TARGET_DB", 0.0)
+    monkeypatch.setattr(prepared, "TARGET_DB", 0.0)
     everything = prepare(*exported_kind("dense"), CROPS)
     assert not everything.kept
     monkeypatch.setattr(mixed, "PROBES", len(CROPS))
-    monkeypatch.setattr(quantise, "TARGET_DB", everything.psnr_db + 3)
-    prepared = prepare(*exported_kind("dense"), CROPS)
-    assert prepared.psnr_db >= everything.psnr_db + 3
-    assert 0 < len(prepared.kept) < len(everything.scales)
-    assert prepared.scales.keys() | prepared.kept.keys() == everything.scales.keys()
-    assert sum(each.flops_share for each in prepared.sensitivities) == pytest.approx(1)
-    worst = max(prepared.sensitivities, key=lambda each: each.noise)
-    group = next(group for group in prepared.groups if group.name == worst.group)
+    monkeypatch.setattr(prepared, "TARGET_DB", everything.psnr_db + 3)
+    mixture = prepare(*exported_kind("dense"), CROPS)
+    assert mixture.psnr_db >= everything.psnr_db + 3
+    assert 0 < len(mixture.kept) < len(everything.scales)
+    assert mixture.scales.keys() | mixture.kept.keys() == everything.scales.keys()
+    assert sum(each.flops_share for each in mixture.sensitivities) == pytest.approx(1)
+    worst = max(mixture.sensitivities, key=lambda each: each.noise)
+    group = next(group for group in mixture.groups if group.name == worst.group)
     factors = {name: input_factors(group, name, everything.factors) for name in group.readers}
     alone = simulated(everything.network, {name: everything.scales[name] for name in group.readers}, factors)
     with torch.inference_mode():
@@ -403,7 +403,7 @@ def _damaged(folder):
         (["--int8"], "--int8 needs --calibrate"),
         (["--calibrate", "x"], "--calibrate is for --int8"),
         (["--int8", "--calibrate", "x", "--refit"], "--refit: int8 weights"),
-        (["--gan", str(int8_path(BUNDLED)), "--int8", "--calibrate", "x", "--alpha", "1"], "quantised, already"),
+        (["--gan", str(int8_path(BUNDLED)), "--int8", "--calibrate", "x", "--alpha", "1"], "is exported already"),
     ],
 )
 def test_options_that_make_no_sense_together(arguments, message, capsys):

@@ -1,4 +1,4 @@
-"""Exports whose alpha can be set afterwards: turned, they are what an export at that alpha would have been."""
+"""Exports whose alpha can be set afterwards: set to an alpha, they equal an export at that alpha."""
 
 import dataclasses
 import errno
@@ -23,8 +23,8 @@ from esrgan_export.endpoints import check_refittable, make_endpoints
 from esrgan_export.interpolate import interpolate
 from esrgan_export.models import GAN, PSNR
 from esrgan_export.precision import to_precision
-from esrgan_export.report import Seam
 from esrgan_export.to_onnx import export_onnx
+from esrgan_export.verification_report import Seam
 from esrgan_export.verify import convert_verified, measure
 from small_networks import small_network
 
@@ -68,7 +68,7 @@ def export(pair, alpha, precision="fp32"):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_turned_model_is_an_export_at_that_alpha_bit_for_bit(pairs, kind, precision):
+def test_a_blended_model_is_an_export_at_that_alpha_bit_for_bit(pairs, kind, precision):
     model, info = export(pairs[kind], 0.8, precision)
     endpoints = make_endpoints(*pairs[kind], model, info)
     types = {tensor.data_type for tensor in model.graph.initializer}
@@ -163,8 +163,8 @@ def test_each_alpha_gets_its_endpoints(run, tmp_path):
         assert f"both endpoints: {endpoints_path(path)}" in out
         read_endpoints(endpoints_path(path))
     for path, other in (paths, paths[::-1]):
-        turned, info = load_at_alpha(path, load_onnx(other)[1].alpha)
-        assert turned.graph == load_onnx(other)[0].graph
+        blended, info = load_at_alpha(path, load_onnx(other)[1].alpha)
+        assert blended.graph == load_onnx(other)[0].graph
         assert info.to_metadata() == load_onnx(other)[1].to_metadata()
     assert sorted(p.name for p in (tmp_path / "out").iterdir() if p.suffix == ".part") == []
 
@@ -213,13 +213,13 @@ def reference(pairs):
 
 def test_the_overlap_is_enough_for_both_endpoints(reference):
     """Seams differ between alphas: of the compact pair, 8 px are enough at 0.3, and 16 px are needed at 0.8."""
-    turned = {
+    others = {
         alpha: dataclasses.replace(reference, seams=(Seam(overlap, 0.001, "noise"),))
         for alpha, overlap in ((0.0, 24), (1.0, 16))
     }
     reference = dataclasses.replace(reference, seams=(Seam(8, 0.002, "noise"),))
     assert convert_verified(reference, "fp32", "x.onnx")[1].overlap == 8
-    assert convert_verified(reference, "fp32", "x.onnx", turned=turned)[1].overlap == 24
+    assert convert_verified(reference, "fp32", "x.onnx", other_alphas=others)[1].overlap == 24
 
 
 def test_an_end_that_is_not_exact_fails_the_export(reference, pairs):
@@ -228,7 +228,7 @@ def test_an_end_that_is_not_exact_fails_the_export(reference, pairs):
     other = measure(pairs["srvgg"][1].network, reference.model, photos)
     assert convert_verified(reference, "fp32", "x.onnx")[1].passed
     with pytest.raises(FidelityError, match=r"x\.onnx at alpha 1: fp32 gives .* nothing was written"):
-        convert_verified(reference, "fp32", "x.onnx", turned={1.0: other})
+        convert_verified(reference, "fp32", "x.onnx", other_alphas={1.0: other})
 
 
 def test_layers_that_overflow_at_an_end_stay_fp32_at_every_alpha(pairs, tmp_path):

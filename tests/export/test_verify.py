@@ -17,8 +17,8 @@ from esrgan_export.artefact import export_artefact, report_path
 from esrgan_export.checkpoint import load_checkpoint
 from esrgan_export.metrics import psnr
 from esrgan_export.networks import build
-from esrgan_export.report import PhotoResult, Report, Seam
 from esrgan_export.to_onnx import export_onnx
+from esrgan_export.verification_report import PhotoResult, Seam, VerificationReport
 from esrgan_export.verify import convert_verified, measure, verify
 from small_networks import CONFIGS, small_network
 
@@ -254,7 +254,7 @@ def test_missing_folder_is_named(tmp_path):
 
 def test_json_is_valid_where_pictures_are_equal():
     equal = PhotoResult("p", math.inf, 0.0, 0.0, 0)
-    report = Report("fp32", 80.0, (equal,), {"dead": 0.0}, {}, (Seam(8, 0.0, "p"),))
+    report = VerificationReport("fp32", 80.0, (equal,), {"dead": 0.0}, {}, (Seam(8, 0.0, "p"),))
     content = json.loads(report.to_json(), parse_constant=pytest.fail)
     assert content["photos"][0]["psnr_db"] is None
     assert content["layers"]["dead"]["headroom"] is None
@@ -264,5 +264,5 @@ def test_json_is_valid_where_pictures_are_equal():
 def test_a_single_infinity_fails_however_good_the_picture():
     """The clamp can hide it: an infinity where white is right."""
     results = (PhotoResult("p", 90.0, 0.0, 0.0, 0), PhotoResult("q", 90.0, 0.0, 0.0, 1))
-    assert Report("fp16", 50.0, results[:1], {}, {}, (Seam(8, 0.0, "p"),)).passed
-    assert not Report("fp16", 50.0, results, {}, {}, (Seam(8, 0.0, "p"),)).passed
+    assert VerificationReport("fp16", 50.0, results[:1], {}, {}, (Seam(8, 0.0, "p"),)).passed
+    assert not VerificationReport("fp16", 50.0, results, {}, {}, (Seam(8, 0.0, "p"),)).passed

@@ -1,4 +1,4 @@
-"""esrgan-eval: measure super-resolution methods on a folder of pictures, and ask people."""
+"""esrgan-eval: measure super-resolution methods on a folder of pictures, or let people score them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from esrgan_deploy.backends.names import BACKENDS
 from esrgan_deploy.errors import OptionError
 
 if TYPE_CHECKING:
+    from esrgan_export.evaluation.image_pairs import ImagePair
     from esrgan_export.evaluation.methods import Method
-    from esrgan_export.evaluation.pictures import Subject
 
 METRICS = ("psnr", "ssim", "psnr-rgb", "ssim-rgb", "rmse", "niqe", "ma", "pi", "lpips", "st-lpips")
 METRICS_HELP = f"{', '.join(METRICS)} (default: psnr ssim niqe)"
@@ -75,16 +75,16 @@ def _run(args: argparse.Namespace, command: str) -> None:
 
         print(tally_table(tally(args.mos_tally), len(args.mos_tally)))
         return
-    from esrgan_export.evaluation.pictures import list_pictures
+    from esrgan_export.evaluation.image_pairs import images_by_stem
 
-    pictures = list_pictures(args.hr)
+    pictures = images_by_stem(args.hr)
     with ExitStack() as stack:
         methods, scale = _open_methods(args, list(pictures), stack)
-        _evaluate(args, command, methods, _subjects(args, pictures, scale), list(pictures), scale)
+        _evaluate(args, command, methods, _pairs(args, pictures, scale), list(pictures), scale)
 
 
 def _check_options(args: argparse.Namespace) -> None:
-    """Refuse combinations that make no sense, and files that could not be written, before anything is loaded."""
+    """Check, before anything is loaded, that the options fit together and that the files can be written."""
     if args.mos_tally:
         return
     if args.hr is None:
@@ -103,7 +103,7 @@ def _check_options(args: argparse.Namespace) -> None:
 
 
 def _open_methods(args: argparse.Namespace, pictures: list[str], stack: ExitStack) -> tuple[list[Method], int]:
-    """Bicubic, then the folders, then the networks, each with its post-processing; and the scale of all of them."""
+    """Bicubic, the folders and the networks, with back-projection if asked for; and the scale of all of them."""
     from esrgan_export.evaluation.methods import BackProjected, Bicubic, Folder, Model
 
     models = []
@@ -137,28 +137,28 @@ def _evaluate(
     args: argparse.Namespace,
     command: str,
     methods: Sequence[Method],
-    subjects: Iterable[Subject],
+    pairs: Iterable[ImagePair],
     pictures: Sequence[str],
     scale: int,
 ) -> None:
     from esrgan_deploy.system.files import write_json
-    from esrgan_export.evaluation.evaluate import Watcher, evaluate
+    from esrgan_export.evaluation.evaluate import PairCallback, evaluate
     from esrgan_export.evaluation.ma_scores import open_ma_scorer
     from esrgan_export.evaluation.measures import Weights, build_measures
     from esrgan_export.evaluation.mos import MosWriter
     from esrgan_export.evaluation.page import PageWriter
-    from esrgan_export.evaluation.report import Table, to_json
+    from esrgan_export.evaluation.score_table import ScoreTable, to_json
 
     ma = open_ma_scorer(args.ma) if args.ma else None
     measures = build_measures(args.metrics, Weights(args.lpips_heads, args.lpips_trunk, args.st_lpips_weights, ma))
     _warn_of_trunk(args)
-    table = Table(measures, pictures, [method.name for method in methods])
+    table = ScoreTable(measures, pictures, [method.name for method in methods])
     page = PageWriter(measures) if args.html else None
     mos = MosWriter(args.seed, len(pictures)) if args.mos_page else None
-    watchers: list[Watcher] = [lambda subject, _, scores: print(table.rows(subject.name, scores), flush=True)]
-    watchers += [writer.watch for writer in (page, mos) if writer]
+    callbacks: list[PairCallback] = [lambda pair, _, scores: print(table.rows(pair.name, scores), flush=True)]
+    callbacks += [writer.add for writer in (page, mos) if writer]
     print(table.head(), flush=True)
-    evaluation = evaluate(subjects, scale, methods, measures, watchers)
+    evaluation = evaluate(pairs, scale, methods, measures, callbacks)
     print(table.foot(evaluation))
     if args.json:
         write_json(args.json, to_json(evaluation, command))
@@ -180,9 +180,9 @@ def _warn_of_trunk(args: argparse.Namespace) -> None:
             )
 
 
-def _subjects(args: argparse.Namespace, pictures: Mapping[str, Path], scale: int) -> Iterator[Subject]:
-    from esrgan_export.evaluation.pictures import list_pictures, load_subject, partner
+def _pairs(args: argparse.Namespace, pictures: Mapping[str, Path], scale: int) -> Iterator[ImagePair]:
+    from esrgan_export.evaluation.image_pairs import images_by_stem, load_pair, partner
 
-    lr = list_pictures(args.lr) if args.lr else {}
+    lr = images_by_stem(args.lr) if args.lr else {}
     partners = {stem: partner(stem, lr, args.lr, scale) if args.lr else None for stem in pictures}
-    return (load_subject(path, partners[stem], scale) for stem, path in pictures.items())
+    return (load_pair(path, partners[stem], scale) for stem, path in pictures.items())

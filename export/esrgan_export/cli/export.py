@@ -31,7 +31,7 @@ examples:
 
 Without --psnr and --gan it exports the compact pair that comes with this package. Checkpoints: .pth, .safetensors, or
 ncnn's .param. Each ONNX file is compared with PyTorch in fp32 on five photos; the figures are printed and written
-beside it. An export that is not faithful fails, and leaves nothing. Where a GPU and TensorRT are, an engine follows.
+beside it. An export that differs too much fails and writes no file. With a GPU and TensorRT, an engine is built too.
 """
 
 
@@ -49,10 +49,10 @@ def _parser() -> cli.Parser:
     precision = parser.add_mutually_exclusive_group()
     precision.add_argument("--fp16", action="store_true", help="compute in fp16 (default: fp32)")
     precision.add_argument("--bf16", action="store_true", help="compute in bf16")
-    precision.add_argument("--int8", action="store_true", help="compute in int8 where the picture allows it")
+    precision.add_argument("--int8", action="store_true", help="compute in int8 where that keeps the picture")
     add("--calibrate", type=Path, metavar="DIR", help="for --int8: pictures like those that will be upscaled")
     add("--refit", action="store_true", help="also write the weights of both endpoints, so that alpha can be set later")
-    add("--dynamic-batch", action="store_true", help="leave the batch size open (default: 1, as many hosts ask for)")
+    add("--dynamic-batch", action="store_true", help="leave the batch size open (default: 1, which many hosts need)")
     add("--shape", type=_shape, metavar="WxH", help="fix the input's size (default: any size)")
     add("-o", "--output", type=Path, default=Path(), metavar="DIR", help="folder for the files (default: this one)")
     add("--name", help="first part of the file names (default: the checkpoint's name)")
@@ -61,7 +61,7 @@ def _parser() -> cli.Parser:
 
 
 def parse_alpha(text: str) -> float:
-    """The GAN's share of a command line."""
+    """Parse the GAN's share, a number from 0 to 1."""
     try:
         value = float(text)
     except ValueError:
@@ -72,7 +72,7 @@ def parse_alpha(text: str) -> float:
 
 
 def _shape(text: str) -> tuple[int, int]:
-    """(height, width) of "WxH"."""
+    """Parse "WxH" to (height, width)."""
     width, _, height = text.lower().partition("x")
     if not (width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
         raise argparse.ArgumentTypeError(f"'{text}' is not WxH, for instance 1280x720")
@@ -106,13 +106,13 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def take_compact_pair(args: argparse.Namespace) -> None:
-    """Where neither checkpoint is named, name those that come with this package."""
+    """If neither checkpoint is named, take the pair that comes with this package."""
     if args.psnr is None and args.gan is None:
         args.psnr, args.gan, args.name = PSNR, GAN, args.name or "compact"
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """Refuse combinations that make no sense, before anything is loaded."""
+    """Check that the options fit together, before anything is loaded."""
     if args.psnr and args.gan and not args.alpha:
         raise OptionError("two checkpoints need --alpha A, the GAN's share, for instance --alpha 0.8")
     if not (args.psnr and args.gan):
@@ -135,7 +135,7 @@ def check_options(args: argparse.Namespace) -> None:
     if args.int8 and args.refit:
         raise OptionError("--refit: int8 weights have scales of their own at each alpha; export each alpha without it")
     if args.name is not None and (not args.name or Path(args.name).name != args.name):
-        raise OptionError(f"--name '{args.name}' is no file name; name the folder with -o")
+        raise OptionError(f"--name '{args.name}' is not a file name; name the folder with -o")
 
 
 def _check_installed() -> None:
@@ -145,7 +145,7 @@ def _check_installed() -> None:
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make `folder`; refuse now what could not be written after minutes of work."""
+    """Make `folder`, and check that it can be written, which would otherwise fail after minutes of work."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
@@ -157,7 +157,7 @@ def prepare_folder(folder: Path) -> None:
 
 
 def progress_printer() -> Callable[[str], None]:
-    """Lines on stderr, each with the seconds since the start."""
+    """A function that prints lines to stderr, each with the seconds since the start."""
     start = time.monotonic()
 
     def progress(step: str) -> None:
@@ -201,7 +201,7 @@ def _export_one(
 def describe(
     network: Network, psnr: Checkpoint | None, gan: Checkpoint | None, alpha: float | None, precision: str, program: str
 ) -> ModelInfo:
-    """What an artefact of `network`, made from these checkpoints by this program, says of itself."""
+    """The metadata of an artefact of `network`, made from these checkpoints by `program`."""
     from esrgan_deploy.model import ModelInfo
 
     return ModelInfo(
@@ -217,13 +217,13 @@ def describe(
 
 
 def base_name(args: argparse.Namespace, network: Network) -> str:
-    """The first part of the file names: --name, or the checkpoint's name."""
+    """The first part of the file names: --name, or the name of the checkpoint."""
     name: str = args.name or (args.gan or args.psnr).stem.removesuffix(f"_x{network.scale}")
     return name
 
 
 def _build_engine(model: Path, refit: bool) -> str:
-    """The engine of an export, where a GPU and TensorRT are; elsewhere, why there is none and what to do."""
+    """Build the engine if there is a GPU and TensorRT. Returns its path, or why there is none and what to do."""
     from esrgan_deploy.cuda.gpu import find_gpu
     from esrgan_deploy.engine.machine import find_local_machine, free_memory
     from esrgan_deploy.engine.options import EngineOptions, default_profile
@@ -231,18 +231,18 @@ def _build_engine(model: Path, refit: bool) -> str:
     from esrgan_deploy.model import load_onnx
 
     try:
-        find_gpu()  # an export is no place for portable engines, which need no GPU
+        find_gpu()  # without a GPU only portable engines can be built, which nobody asked for here
         trt, facts = find_local_machine()
         options = EngineOptions(default_profile(load_onnx(model)[1]), refit=refit)
         with BuildProgress() as progress:
             memory = free_memory(facts)
             return str(EngineCache().get(trt, facts, model, options, free_memory=memory, progress=progress).path)
     except EsrganError as error:
-        return f"not built, {error}; the export itself is whole. Where it will run: esrgan-engine {model}"
+        return f"not built, {error}; the ONNX file is complete. On the machine where it will run: esrgan-engine {model}"
 
 
 def file_name(name: str, info: ModelInfo, dynamic_batch: bool, shape: tuple[int, int] | None) -> str:
-    """{name}_x4_a0.80_fp16.onnx, plus what is special about the shape."""
+    """{name}_x4_a0.80_fp16.onnx; a fixed shape and an open batch size are added to the name."""
     parts = [name, f"x{info.scale}"]
     if info.alpha is not None:
         two_digits = f"{info.alpha:.2f}"

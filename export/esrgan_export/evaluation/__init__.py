@@ -1,10 +1,10 @@
-"""Evaluation of super-resolution methods on folders of pictures: metrics, tables, pages to look at, opinion scores.
+"""esrgan-eval: compare super-resolution methods on folders of pictures.
 
-pictures   HR pictures, their LR partners, and how names and sizes are matched
-methods    what makes SR pictures: a folder of results, a network, bicubic
-measures   what is computed of an SR picture, and how a mean is taken
-evaluate   all methods on all pictures
-report     the result as a table and as JSON
-page       the result as an HTML page with crops side by side
-mos        a blind test for mean opinion scores, and counting its answers
+image_pairs.py   HR pictures and their LR partners, matched by name and size
+methods.py       what makes SR pictures: a folder of results, a network, bicubic
+measures.py      what is computed of an SR picture, and how the mean over a data set is taken (ma_scores.py)
+evaluate.py      run all methods on all pictures
+score_table.py   the scores as a table of text and as JSON
+page.py          the scores as an HTML page with crops side by side (html_images.py)
+mos.py           a blind test for mean opinion scores, and counting its answers
 """

@@ -1,25 +1,25 @@
-"""All methods on all pictures."""
+"""Run all methods on all pictures, and measure the results."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from esrgan_export.evaluation.measures import Case, Measure, score
+from esrgan_export.evaluation.image_pairs import ImagePair
+from esrgan_export.evaluation.measures import Measure, MethodResult, score
 from esrgan_export.evaluation.methods import Method
-from esrgan_export.evaluation.pictures import Subject
 from esrgan_export.image_types import Uint8Image
 
 Scores = Mapping[str, float]
-"""Values by key of the measure."""
+"""Key of a measure -> value."""
 
-Watcher = Callable[[Subject, Mapping[str, Uint8Image], Mapping[str, Scores]], None]
-"""Called after each picture with what the methods made of it and how it scored, both by name of the method."""
+PairCallback = Callable[[ImagePair, Mapping[str, Uint8Image], Mapping[str, Scores]], None]
+"""Called after each picture with the pair, the SR pictures and their scores, both by the name of the method."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Every score, and the means."""
+    """All scores of all methods, and their means."""
 
     scale: int
     measures: Sequence[Measure]
@@ -29,7 +29,7 @@ class Evaluation:
     """By picture, then by method."""
 
     def mean(self, method: str) -> dict[str, float]:
-        """Mean over the pictures by key of the measure, as the measure defines it."""
+        """The mean over the pictures by key of the measure, computed as the measure defines it."""
         columns = {m.key: [by_method[method][m.key] for by_method in self.scores.values()] for m in self.measures}
         return {m.key: m.mean(columns[m.key]) for m in self.measures}
 
@@ -39,32 +39,30 @@ class Evaluation:
 
 
 def evaluate(
-    subjects: Iterable[Subject],
+    pairs: Iterable[ImagePair],
     scale: int,
     methods: Sequence[Method],
     measures: Sequence[Measure],
-    watchers: Sequence[Watcher] = (),
+    callbacks: Sequence[PairCallback] = (),
 ) -> Evaluation:
-    """Run every method on every subject, and measure the results.
-
-    One picture at a time is held, whatever their number.
+    """Run every method on every pair, and measure the results. One pair at a time is in memory.
 
     Args:
-        subjects: of `scale`; at least one.
-        scale: of all methods.
-        methods: their names differ.
+        pairs: at least one, all of `scale`.
+        scale: HR pixels per LR pixel.
+        methods: each has a different name.
         measures: from `build_measures`.
-        watchers: called with each picture, for progress and for pages.
+        callbacks: see `PairCallback`.
 
     Raises:
         MediaError: a picture cannot be read, does not fit, or cannot be measured.
     """
     scores: dict[str, dict[str, Scores]] = {}
-    for subject in subjects:
-        made = {method.name: method(subject) for method in methods}
-        scores[subject.name] = {
-            name: score(Case(name, subject.name, sr, subject.hr, scale), measures) for name, sr in made.items()
+    for pair in pairs:
+        made = {method.name: method(pair) for method in methods}
+        scores[pair.name] = {
+            name: score(MethodResult(name, pair.name, sr, pair.hr, scale), measures) for name, sr in made.items()
         }
-        for watcher in watchers:
-            watcher(subject, made, scores[subject.name])
+        for callback in callbacks:
+            callback(pair, made, scores[pair.name])
     return Evaluation(scale, measures, {method.name: method.source for method in methods}, scores)

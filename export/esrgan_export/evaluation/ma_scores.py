@@ -1,7 +1,7 @@
 """Scores of Ma et al. 2017 ("Learning a no-reference quality metric for single-image super-resolution").
 
-Their model is a MATLAB release; no package of any registry carries it. So the scores come from outside: a function of
-the caller's that scores a picture, or a CSV file of scores that were computed elsewhere, for instance by that release.
+Their model was released for MATLAB, and no Python package contains it. So the user gives the scores: a function that
+scores a picture, or a CSV file of scores that were computed elsewhere, for instance with that release.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ class MaScorer(Protocol):
     """Gives the Ma score, 0 (worst) to 10, of one picture of one method."""
 
     def __call__(self, method: str, picture: str, sr: Uint8Image) -> float:
-        """Score `sr`, uint8 RGB, from which 4 pixels are shaved on each side."""
+        """Score `sr`, uint8 RGB (H, W, 3), of which 4 pixels were shaved on each side."""
 
 
 def open_ma_scorer(spec: str) -> MaScorer:
-    """The scorer that `spec` names.
+    """Open the scorer that `spec` names.
 
     Args:
-        spec: "module:function", where the function takes uint8 RGB (H, W, 3) and returns a float; or a CSV file with
-            the columns method, picture (stem of the HR file) and ma.
+        spec: "module:function" of a function that takes uint8 RGB (H, W, 3) and returns a float; or a CSV file with the
+            columns method, picture (stem of the HR file) and ma.
 
     Raises:
-        MediaError: the file cannot be read or is no such table.
+        MediaError: the file cannot be read, or is not such a table.
         OptionError: there is no such function.
     """
     if spec.lower().endswith(".csv"):
@@ -66,7 +66,7 @@ def _import_function(spec: str) -> Callable[[Uint8Image], float]:
     module, _, name = spec.partition(":")
     if not (module and name):
         raise OptionError(f"--ma '{spec}' is neither MODULE:FUNCTION nor a .csv file")
-    sys.path.insert(0, str(Path.cwd()))  # a command is not started from the folder that it is called in
+    sys.path.insert(0, str(Path.cwd()))  # Python looks for modules beside the command instead
     try:
         found = getattr(importlib.import_module(module), name, None)
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""What is computed of one SR picture, and how the mean over a data set is taken."""
+"""The measures of quality: how each is computed for one SR picture, and how its mean over a data set is taken."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Case:
-    """One SR picture beside its HR picture."""
+class MethodResult:
+    """The SR picture that one method made, beside the HR picture."""
 
     method: str
     picture: str
@@ -40,7 +40,7 @@ class Case:
     hr: Uint8Image
     scale: int
     scores: dict[str, float] = field(default_factory=dict)
-    """What was computed so far, by key of the measure."""
+    """The scores computed so far, by key of the measure."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ class Measure:
     """One column of the table."""
 
     key: str
-    """As in `--metrics` and in JSON."""
+    """The name in `--metrics` and in JSON."""
     title: str
     decimals: int
     higher_is_better: bool
-    score: Callable[[Case], float]
+    score: Callable[[MethodResult], float]
     mean: Callable[[Sequence[float]], float] = fmean
 
 
@@ -71,25 +71,26 @@ def _rmse_of_set(values: Sequence[float]) -> float:
 
 
 PLAIN = (
-    Measure("psnr", "PSNR-Y", 2, True, lambda case: psnr_y(case.sr, case.hr, case.scale), mean_psnr),
-    Measure("ssim", "SSIM-Y", 4, True, lambda case: ssim_y(case.sr, case.hr, case.scale)),
-    Measure("psnr-rgb", "PSNR-RGB", 2, True, lambda case: psnr_rgb(case.sr, case.hr, case.scale), mean_psnr),
-    Measure("ssim-rgb", "SSIM-RGB", 4, True, lambda case: ssim_rgb(case.sr, case.hr, case.scale)),
-    Measure("rmse", "RMSE", 2, False, lambda case: math.sqrt(pirm_mse(case.sr, case.hr)), _rmse_of_set),
-    Measure("niqe", "NIQE", 3, False, lambda case: niqe(case.sr, PIRM_SHAVE)),
+    Measure("psnr", "PSNR-Y", 2, True, lambda result: psnr_y(result.sr, result.hr, result.scale), mean_psnr),
+    Measure("ssim", "SSIM-Y", 4, True, lambda result: ssim_y(result.sr, result.hr, result.scale)),
+    Measure("psnr-rgb", "PSNR-RGB", 2, True, lambda result: psnr_rgb(result.sr, result.hr, result.scale), mean_psnr),
+    Measure("ssim-rgb", "SSIM-RGB", 4, True, lambda result: ssim_rgb(result.sr, result.hr, result.scale)),
+    Measure("rmse", "RMSE", 2, False, lambda result: math.sqrt(pirm_mse(result.sr, result.hr)), _rmse_of_set),
+    Measure("niqe", "NIQE", 3, False, lambda result: niqe(result.sr, PIRM_SHAVE)),
 )
-"""Measures that need no file. PSNR, SSIM and LPIPS shave the scale; RMSE, NIQE and Ma shave 4, as PIRM does."""
+"""Measures that need no file. The border that is shaved is the scale for PSNR, SSIM and LPIPS, and 4 pixels for RMSE,
+NIQE and Ma, as in the PIRM challenge."""
 
 NAMES = (*(measure.key for measure in PLAIN), "ma", "pi", "lpips", "st-lpips")
 
 
 def build_measures(names: Sequence[str], weights: Weights) -> list[Measure]:
-    """The measures called `names`, in the order of `NAMES`; "pi" brings niqe and ma with it.
+    """The measures called `names`, in the order of `NAMES`; "pi" adds niqe and ma, from which it is computed.
 
     Raises:
         BackendMissingError: PyTorch, which LPIPS needs, is not installed.
         ModelError: a file of weights cannot be used.
-        OptionError: a file that a measure needs was not named.
+        OptionError: a file that a measure needs is not given.
     """
     wanted = {*names, *(("niqe", "ma") if "pi" in names else ())}
     measures = {measure.key: measure for measure in PLAIN}
@@ -103,31 +104,33 @@ def build_measures(names: Sequence[str], weights: Weights) -> list[Measure]:
     return [measures[name] for name in NAMES if name in wanted]
 
 
-def score(case: Case, measures: Sequence[Measure]) -> Mapping[str, float]:
-    """All measures of one case, by key.
+def score(result: MethodResult, measures: Sequence[Measure]) -> Mapping[str, float]:
+    """Compute all measures of one result; returns them by key.
 
     Raises:
-        MediaError: a picture that one of them cannot be computed of; method and picture are named.
+        MediaError: a measure cannot be computed for this picture; the message names method and picture.
     """
     for measure in measures:
         try:
-            case.scores[measure.key] = measure.score(case)
+            result.scores[measure.key] = measure.score(result)
         except MediaError as error:
-            raise MediaError(f"{case.method}, {case.picture}: {error}") from error
-    return case.scores
+            raise MediaError(f"{result.method}, {result.picture}: {error}") from error
+    return result.scores
 
 
-def _perceptual_index(case: Case) -> float:
-    return perceptual_index(case.scores["ma"], case.scores["niqe"])
+def _perceptual_index(result: MethodResult) -> float:
+    return perceptual_index(result.scores["ma"], result.scores["niqe"])
 
 
 def _ma(scorer: MaScorer | None) -> Measure:
     if scorer is None:
         raise OptionError(
-            "ma and pi need the scores of Ma et al., of which no model comes with any package: "
+            "ma and pi need the scores of Ma et al., whose model is in no Python package: "
             "--ma MODULE:FUNCTION or --ma SCORES.csv"
         )
-    return Measure("ma", "Ma", 3, True, lambda case: scorer(case.method, case.picture, shaved(case.sr, PIRM_SHAVE)))
+    return Measure(
+        "ma", "Ma", 3, True, lambda result: scorer(result.method, result.picture, shaved(result.sr, PIRM_SHAVE))
+    )
 
 
 def _lpips(heads: Path | None, trunk: Path | None) -> Measure:
@@ -149,7 +152,7 @@ def _st_lpips(path: Path | None) -> Measure:
 
 
 def _perceptual(key: str, title: str, distance: PerceptualDistance) -> Measure:
-    return Measure(key, title, 4, False, lambda case: distance(case.sr, case.hr, case.scale))
+    return Measure(key, title, 4, False, lambda result: distance(result.sr, result.hr, result.scale))
 
 
 def _check_torch(name: str) -> None:

@@ -1,4 +1,4 @@
-"""What makes super-resolved pictures: a folder of results, a network, or bicubic interpolation."""
+"""What makes SR pictures: a folder of results, a network, or bicubic interpolation."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.backends import open_session
 from esrgan_deploy.errors import BackendMissingError, MediaError
 from esrgan_deploy.upscaler import Upscaler
 from esrgan_export.back_projection import back_project
 from esrgan_export.bicubic import upscale
-from esrgan_export.evaluation.pictures import Subject, list_pictures, partner, read_picture, size
+from esrgan_export.evaluation.image_pairs import ImagePair, images_by_stem, partner, read_uint8_image, size
 
 if TYPE_CHECKING:
     from esrgan_deploy.backends import Session
@@ -20,16 +21,16 @@ if TYPE_CHECKING:
 
 
 class Method(ABC):
-    """Makes the SR picture of a subject."""
+    """Makes the SR picture of a pair."""
 
     name: str
-    """As tables show it."""
+    """The name in tables."""
     source: str
-    """File or folder that it comes from."""
+    """The file or folder that it comes from."""
 
     @abstractmethod
-    def __call__(self, subject: Subject) -> Uint8Image:
-        """uint8 RGB of the size of `subject.hr`.
+    def __call__(self, pair: ImagePair) -> Uint8Image:
+        """The SR picture: uint8 RGB of the size of `pair.hr`.
 
         Raises:
             MediaError: the picture cannot be read, or has another size.
@@ -37,42 +38,43 @@ class Method(ABC):
 
 
 class Bicubic(Method):
-    """MATLAB's imresize: the baseline of every table."""
+    """MATLAB's imresize, the baseline of every table."""
 
     name = "bicubic"
     source = "MATLAB imresize"
 
-    def __call__(self, subject: Subject) -> Uint8Image:
+    def __call__(self, pair: ImagePair) -> Uint8Image:
         """See `Method`."""
-        return upscale(subject.lr, subject.scale)
+        return upscale(pair.lr, pair.scale)
 
 
 class Folder(Method):
-    """Results that lie in a folder, one file for each HR picture."""
+    """Results in a folder, one file for each HR picture."""
 
-    def __init__(self, folder: Path, names: Iterable[str], scale: int) -> None:
-        """Find the partners of the HR pictures; they are read when they are asked for.
+    def __init__(self, folder: StrPath, names: Iterable[str], scale: int) -> None:
+        """Find the results of the HR pictures. They are read later, one at a time.
 
         Args:
-            folder: of pictures, more of them than are needed if it likes.
-            names: stems of the HR pictures that will come.
+            folder: holds the results; may hold other pictures too.
+            names: stems of the HR pictures.
             scale: see `partner`.
 
         Raises:
-            MediaError: not a folder, no picture in it, or one of `names` has no partner.
+            MediaError: not a folder, no picture in it, or one of `names` has no result.
         """
+        folder = as_path(folder)
         self.name = folder.resolve().name
         self.source = str(folder)
-        pictures = list_pictures(folder)
+        pictures = images_by_stem(folder)
         self._paths = {name: partner(name, pictures, folder, scale) for name in names}
 
-    def __call__(self, subject: Subject) -> Uint8Image:
+    def __call__(self, pair: ImagePair) -> Uint8Image:
         """See `Method`."""
-        path = self._paths[subject.name]
-        picture = read_picture(path)
-        if picture.shape != subject.hr.shape:
+        path = self._paths[pair.name]
+        picture = read_uint8_image(path)
+        if picture.shape != pair.hr.shape:
             raise MediaError(
-                f"{path}: is {size(picture)}, HR is {size(subject.hr)} (cropped to multiples of {subject.scale}); "
+                f"{path}: is {size(picture)}, HR is {size(pair.hr)} (cropped to multiples of {pair.scale}); "
                 "results and HR must have one size"
             )
         return picture
@@ -81,12 +83,12 @@ class Folder(Method):
 class Model(Method):
     """A network: an ONNX file in a session of the runtime, or a checkpoint in PyTorch."""
 
-    def __init__(self, path: Path, backend: str = "auto", tile: int | None = None) -> None:
+    def __init__(self, path: StrPath, backend: str = "auto", tile: int | None = None) -> None:
         """Load the network.
 
         Args:
-            path: .onnx, or a checkpoint that `load_checkpoint` reads.
-            backend: for ONNX files; see `open_session`. Checkpoints run in PyTorch, on the GPU if it sees one.
+            path: an ONNX file, or a checkpoint that `load_checkpoint` reads.
+            backend: for ONNX files, see `open_session`. Checkpoints run in PyTorch, on a GPU if there is one.
             tile: see `Upscaler`.
 
         Raises:
@@ -94,23 +96,24 @@ class Model(Method):
             ModelError: the file cannot be used.
             OptionError: a tile that is not larger than its overlap.
         """
+        path = as_path(path)
         self.name = path.stem
         self.source = str(path)
         session = open_session(path, backend) if path.suffix.lower() == ".onnx" else _open_checkpoint(path)
         self.scale = session.info.scale
         self._upscaler = Upscaler(session, tile=tile)
 
-    def __call__(self, subject: Subject) -> Uint8Image:
+    def __call__(self, pair: ImagePair) -> Uint8Image:
         """See `Method`."""
-        return self._upscaler.upscale(subject.lr)
+        return self._upscaler.upscale(pair.lr)
 
     def close(self) -> None:
-        """Give back what the device holds."""
+        """Free the memory of the network."""
         self._upscaler.close()
 
 
 class BackProjected(Method):
-    """Another method's pictures, made to agree with LR."""
+    """The pictures of another method after back-projection."""
 
     def __init__(self, method: Method, iterations: int) -> None:
         self.name = f"{method.name} bp{iterations}"
@@ -118,9 +121,9 @@ class BackProjected(Method):
         self._method = method
         self._iterations = iterations
 
-    def __call__(self, subject: Subject) -> Uint8Image:
+    def __call__(self, pair: ImagePair) -> Uint8Image:
         """See `Method`."""
-        return back_project(self._method(subject), subject.lr, self._iterations)
+        return back_project(self._method(pair), pair.lr, self._iterations)
 
 
 def _open_checkpoint(path: Path) -> Session:

@@ -1,7 +1,8 @@
-"""A blind test for mean opinion scores after SRGAN's (Ledig et al. 2017, section 3.6), and counting its answers.
+"""A blind test for mean opinion scores (MOS) as in the SRGAN paper, and counting its answers.
 
-Raters score pictures from 1 (bad) to 5 (excellent), calibrated on nearest neighbour for 1 and on HR for 5. Of every
-picture they see all methods, and among them, unmarked, nearest neighbour and HR; in an order shuffled for each picture.
+Ledig et al. 2017, section 3.6: raters score pictures from 1 (bad) to 5 (excellent), and are shown nearest neighbour as
+an example of 1 and HR as an example of 5. They see the results of all methods and, unmarked among them, nearest
+neighbour and HR again, in an order that is shuffled for each picture.
 """
 
 from __future__ import annotations
@@ -17,30 +18,32 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.errors import MediaError, OptionError
 from esrgan_deploy.system.files import replacing
 from esrgan_export.evaluation.evaluate import Scores
-from esrgan_export.evaluation.images import centre, data_uri, nearest
-from esrgan_export.evaluation.pictures import Subject
+from esrgan_export.evaluation.html_images import centre, data_uri, nearest
+from esrgan_export.evaluation.image_pairs import ImagePair
 from esrgan_export.image_types import Uint8Image
 
-FORMAT = "esrgan-mos 1"
+MOS_FORMAT = "esrgan-mos 1"
+"""Name of the format of the page's data and of the answers that it saves."""
 SIDE = 512
-"""Largest side of what is shown, in HR pixels: the middle of larger pictures, so that nothing is scaled."""
+"""Largest side of a shown picture in HR pixels. Of larger pictures the middle is shown, so that nothing is scaled."""
 SCORES = (1, 2, 3, 4, 5)
 LOWEST, HIGHEST = "nearest", "HR"
-"""Names under which the two ends of the scale take part."""
+"""The names of the two examples in the results."""
 
 
 class MosWriter:
-    """Collects the pictures while an evaluation runs (`watch`), and writes the page at the end."""
+    """Collects the pictures while an evaluation runs (`add`), and writes the page at the end (`write`)."""
 
     def __init__(self, seed: int, pictures: int) -> None:
         """Begin a page.
 
         Args:
-            seed: of the order of pictures and versions.
-            pictures: how many will come.
+            seed: decides the order of pictures and of their versions.
+            pictures: the number of pictures that will be added.
 
         Raises:
             OptionError: fewer than two.
@@ -51,59 +54,59 @@ class MosWriter:
         self._calibration: dict[str, str] = {}
         self._pictures: list[list[dict[str, str]]] = []
 
-    def watch(self, subject: Subject, made: Mapping[str, Uint8Image], scores: Mapping[str, Scores]) -> None:
-        """Add one picture; the first one is for calibration. See `evaluate.Watcher`."""
-        crop = centre(subject.hr, SIDE)
-        ends = {LOWEST: nearest(subject.lr, subject.scale), HIGHEST: subject.hr}
+    def add(self, pair: ImagePair, made: Mapping[str, Uint8Image], scores: Mapping[str, Scores]) -> None:
+        """Add one picture; the first one gives the examples of 1 and 5. See `evaluate.PairCallback`."""
+        crop = centre(pair.hr, SIDE)
+        examples = {LOWEST: nearest(pair.lr, pair.scale), HIGHEST: pair.hr}
         if not self._calibration:
-            self._calibration = {name: data_uri(crop.of(picture)) for name, picture in ends.items()}
+            self._calibration = {name: data_uri(crop.of(picture)) for name, picture in examples.items()}
             return
         versions = [
-            {"image": data_uri(crop.of(picture)), "key": _hidden({"picture": subject.name, "method": name})}
-            for name, picture in {**made, **ends}.items()
+            {"image": data_uri(crop.of(picture)), "key": _hidden({"picture": pair.name, "method": name})}
+            for name, picture in {**made, **examples}.items()
         ]
         self._random.shuffle(versions)
         self._pictures.append(versions)
 
-    def write(self, path: Path) -> None:
-        """Write the page, pictures in shuffled order.
+    def write(self, path: StrPath) -> None:
+        """Write the page, with the pictures in a shuffled order.
 
         Raises:
             OutputError: `path` cannot be written.
         """
         self._random.shuffle(self._pictures)
-        content = {"format": FORMAT, "calibration": self._calibration, "pictures": self._pictures}
+        content = {"format": MOS_FORMAT, "calibration": self._calibration, "pictures": self._pictures}
         template = resources.files(__package__).joinpath("mos.html").read_text(encoding="utf-8")
         data = json.dumps(content).replace("<", "\\u003c")  # "</script>" in a name would end the script
-        with replacing(path) as partial:
+        with replacing(as_path(path)) as partial:
             partial.write_text(template.replace("__DATA__", data), encoding="utf-8")
 
 
 def _hidden(answer: Mapping[str, str]) -> str:
-    """Not readable at a glance, should a rater look at the page's source."""
+    """`answer` encoded, so that a rater who opens the page's source does not read the names of the methods."""
     return base64.b64encode(json.dumps(answer).encode()).decode("ascii")
 
 
 @dataclass(frozen=True)
 class Opinion:
-    """What raters think of one method."""
+    """The mean opinion score of one method."""
 
     method: str
     mean: float
     interval: float
-    """Half width of the 95 % interval of the mean: 1.96 s / sqrt(n), as ITU-R BT.500 computes it; NaN for one score."""
+    """Half of the width of the 95 % interval of the mean: 1.96 s / sqrt(n), as in ITU-R BT.500; NaN for one score."""
     count: int
 
 
-def tally(files: Sequence[Path]) -> list[Opinion]:
-    """Mean opinion scores of all answers in `files`, the best method first.
+def tally(files: Sequence[StrPath]) -> list[Opinion]:
+    """The mean opinion scores of all answers in `files`, the best method first.
 
     Raises:
-        MediaError: a file that is no complete file of answers, or the same answers twice.
+        MediaError: a file is not a complete file of answers, or two files hold the same answers.
     """
     scores: dict[str, list[int]] = {}
     seen: dict[str, Path] = {}
-    for path in files:
+    for path in map(as_path, files):
         session, answers = _read_answers(path)
         if session in seen:
             raise MediaError(f"{path}: holds the same answers as {seen[session]}; name each rater's file once")
@@ -115,7 +118,7 @@ def tally(files: Sequence[Path]) -> list[Opinion]:
 
 
 def tally_table(opinions: Sequence[Opinion], raters: int) -> str:
-    """One line for each method."""
+    """The opinions as text, one line for each method."""
     width = max(len("method"), *(len(opinion.method) for opinion in opinions))
     lines = [f"{'method':<{width}}   MOS   95 % interval   scores"]
     for o in opinions:
@@ -130,15 +133,17 @@ def _opinion(method: str, values: Sequence[int]) -> Opinion:
 
 
 def _read_answers(path: Path) -> tuple[str, list[tuple[str, int]]]:
-    """Session, and method and score of each answer."""
+    """The identifier of the session, and the method and score of each answer."""
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise MediaError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise MediaError(f"{path}: is no JSON file ({error}); save the answers again from the page") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise MediaError(f"{path}: holds no answers of the format '{FORMAT}'; save them from the page of --mos-page")
+    if not isinstance(content, dict) or content.get("format") != MOS_FORMAT:
+        raise MediaError(
+            f"{path}: holds no answers of the format '{MOS_FORMAT}'; save them from the page of --mos-page"
+        )
     try:
         session = str(content["session"])
         answers = [(str(answer["method"]), answer["score"]) for answer in content["answers"]]

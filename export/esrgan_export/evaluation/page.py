@@ -1,17 +1,17 @@
-"""An evaluation as one HTML file: the means, and of each picture the most detailed crop, methods side by side."""
+"""An evaluation as one HTML file: the table of means, then each picture's most detailed crop by all methods."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 
+from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.system.files import replacing
 from esrgan_export.evaluation.evaluate import Evaluation, Scores
-from esrgan_export.evaluation.images import data_uri, most_detailed, nearest, thumbnail
+from esrgan_export.evaluation.html_images import data_uri, most_detailed, nearest, thumbnail
+from esrgan_export.evaluation.image_pairs import ImagePair, size
 from esrgan_export.evaluation.measures import Measure
-from esrgan_export.evaluation.pictures import Subject, size
-from esrgan_export.evaluation.report import cell, notes
+from esrgan_export.evaluation.score_table import cell, notes
 from esrgan_export.image_types import Uint8Image
 
 CROP = 128
@@ -37,33 +37,30 @@ figure img {{ display: block; max-width: 100%; }}
 
 
 class PageWriter:
-    """Collects what the page shows while an evaluation runs (`watch`), and writes it at the end.
-
-    Only the crops are held, as PNG.
-    """
+    """Collects crops, as PNG, while an evaluation runs (`add`), and writes the page at the end (`write`)."""
 
     def __init__(self, measures: Sequence[Measure]) -> None:
         self._measures = measures
         self._sections: list[str] = []
 
-    def watch(self, subject: Subject, made: Mapping[str, Uint8Image], scores: Mapping[str, Scores]) -> None:
-        """Add the section of one picture; see `evaluate.Watcher`."""
-        crop = most_detailed(subject.hr, CROP)
-        figures = [_figure(data_uri(thumbnail(subject.hr, THUMBNAIL, crop)), "whole picture", [], "whole")]
-        figures += [_figure(data_uri(crop.of(nearest(subject.lr, subject.scale))), "LR", [size(subject.lr)])]
+    def add(self, pair: ImagePair, made: Mapping[str, Uint8Image], scores: Mapping[str, Scores]) -> None:
+        """Add the section of one picture; see `evaluate.PairCallback`."""
+        crop = most_detailed(pair.hr, CROP)
+        figures = [_figure(data_uri(thumbnail(pair.hr, THUMBNAIL, crop)), "whole picture", [], "whole")]
+        figures += [_figure(data_uri(crop.of(nearest(pair.lr, pair.scale))), "LR", [size(pair.lr)])]
         for name, picture in made.items():
             values = [f"{m.title} {cell(scores[name][m.key], m)}" for m in self._measures]
             figures.append(_figure(data_uri(crop.of(picture)), name, values))
-        figures.append(_figure(data_uri(crop.of(subject.hr)), "HR", [size(subject.hr)]))
-        self._sections.append(f'<h2>{escape(subject.name)}</h2>\n<div class="row">\n' + "\n".join(figures) + "\n</div>")
+        figures.append(_figure(data_uri(crop.of(pair.hr)), "HR", [size(pair.hr)]))
+        self._sections.append(f'<h2>{escape(pair.name)}</h2>\n<div class="row">\n' + "\n".join(figures) + "\n</div>")
 
-    def write(self, path: Path, evaluation: Evaluation, command: str) -> None:
+    def write(self, path: StrPath, evaluation: Evaluation, command: str) -> None:
         """Write the page.
 
         Args:
             path: the HTML file.
             evaluation: the result, for the table of means.
-            command: the command line that made it.
+            command: the command line of the evaluation, which the page shows.
 
         Raises:
             OutputError: `path` cannot be written.
@@ -82,7 +79,7 @@ class PageWriter:
             *self._sections,
             "</html>\n",
         ]
-        with replacing(path) as partial:
+        with replacing(as_path(path)) as partial:
             partial.write_text("\n".join(parts), encoding="utf-8")
 
 
@@ -93,7 +90,7 @@ def _figure(uri: str, name: str, values: Sequence[str], kind: str = "crop") -> s
 
 
 def _table(evaluation: Evaluation) -> str:
-    """Means of all methods, the best of each column in bold."""
+    """The means of all methods, with the best of each column in bold."""
     means = evaluation.means()
     head = "".join(f"<th>{escape(m.title)} {'↑' if m.higher_is_better else '↓'}" for m in evaluation.measures)
     rows = []

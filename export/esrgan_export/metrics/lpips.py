@@ -1,42 +1,44 @@
-"""LPIPS v0.1 (Zhang et al. 2018) on AlexNet or VGG16. Its weights come from two files that are given by path.
+"""LPIPS v0.1 (Zhang et al. 2018) on AlexNet or VGG16. Its weights come from two files that the user gives.
 
-- The heads: lpips/weights/v0.1/alex.pth or vgg.pth of the package lpips; torchmetrics carries the same files.
-- The trunk: torchvision's ImageNet weights, alexnet-owt-7be5be79.pth or vgg16-397923af.pth. VGG16 weights of another
-  origin (Caffe, Keras) have the same shapes and another input, and would give other distances.
+- The heads: lpips/weights/v0.1/alex.pth or vgg.pth of the package lpips; torchmetrics contains the same files.
+- The trunk: torchvision's ImageNet weights, alexnet-owt-7be5be79.pth or vgg16-397923af.pth. VGG16 weights from Caffe
+  or Keras have the same shapes but expect another input, and would give other distances.
 """
 
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import NamedTuple
 
 from torch import nn
 
+from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.errors import ModelError
 from esrgan_export.metrics.perceptual_distance import PerceptualDistance, Trunk, fill, read_heads, read_weights
 
 
 class _Kind(NamedTuple):
     layers: list[nn.Module]
-    """In torchvision's numbering."""
+    """Numbered as in torchvision."""
     taps: tuple[int, ...]
+    """Numbers of the layers whose features are compared."""
     channels: tuple[int, ...]
     sha256: tuple[str, ...]
-    """First digits of the hash of torchvision's files, which carry them in their names."""
+    """First digits of the SHA-256 of torchvision's files, which are part of their names."""
 
 
-def load_lpips(heads: Path, trunk: Path, device: str = "cpu") -> PerceptualDistance:
-    """LPIPS on the trunk that `heads` was made for.
+def load_lpips(heads: StrPath, trunk: StrPath, device: str = "cpu") -> PerceptualDistance:
+    """LPIPS on AlexNet or VGG16, whichever `heads` belongs to.
 
     Args:
-        heads: linear weights, 7 kB.
-        trunk: state dict with torchvision's names, `features.0.weight` and so on; what else it holds is not used.
-        device: of PyTorch.
+        heads: file of linear weights, 7 kB.
+        trunk: state dict with torchvision's names, `features.0.weight` and so on; other tensors in it are not used.
+        device: PyTorch device.
 
     Raises:
-        ModelError: a file that cannot be read, or one of another network.
+        ModelError: a file cannot be read, or belongs to another network.
     """
+    heads, trunk = as_path(heads), as_path(trunk)
     weights = read_weights(heads)
     first = weights.get("lin1.model.1.weight")
     if first is None or first.shape[1:2] not in ((192,), (128,)):
@@ -47,9 +49,9 @@ def load_lpips(heads: Path, trunk: Path, device: str = "cpu") -> PerceptualDista
     return PerceptualDistance(network, read_heads(weights, kind.channels, heads), device)
 
 
-def is_published_trunk(trunk: Path) -> bool:
-    """True if the file is torchvision's: only then distances compare with published ones."""
-    digest = hashlib.sha256(trunk.read_bytes()).hexdigest()
+def is_published_trunk(trunk: StrPath) -> bool:
+    """Whether the file is torchvision's. Only then distances can be compared with published ones."""
+    digest = hashlib.sha256(as_path(trunk).read_bytes()).hexdigest()
     return digest.startswith((*_alexnet().sha256, *_vgg16().sha256))
 
 

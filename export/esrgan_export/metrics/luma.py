@@ -1,4 +1,4 @@
-"""Luma as super-resolution papers measure it: BT.601 studio swing, border shaved."""
+"""Luma (Y) as super-resolution papers measure it: BT.601 in studio swing, with the border shaved."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OFFSET = 16.0
 def luma(picture: Uint8Image) -> Plane:
     """Y = (65.481 R + 128.553 G + 24.966 B) / 255 + 16, from 16 to 235, not rounded (MATLAB's rgb2ycbcr of doubles).
 
-    Full-range luma, as OpenCV's YCrCb has it, would lower every PSNR by 20 log10(255 / 219) = 1.32 dB.
+    Full-range luma, as in OpenCV's YCrCb, would lower every PSNR by 20 log10(255 / 219) = 1.32 dB.
 
     Args:
         picture: uint8 RGB (H, W, 3).
@@ -35,7 +35,7 @@ def luma(picture: Uint8Image) -> Plane:
 
 
 def rounded_luma(picture: Uint8Image) -> Plane:
-    """`luma`, rounded to whole numbers: MATLAB's rgb2ycbcr of uint8, on which PIRM and NIQE are computed."""
+    """`luma` rounded to whole numbers: MATLAB's rgb2ycbcr of uint8, from which PIRM's RMSE and NIQE are computed."""
     result: Plane = np.floor(luma(picture) + 0.5)
     return result
 
@@ -53,10 +53,10 @@ def shaved(picture: npt.NDArray[_Sample], border: int) -> npt.NDArray[_Sample]:
 
 
 def check_pair(sr: Uint8Image, hr: Uint8Image) -> None:
-    """Refuse what is not two uint8 RGB pictures of one size.
+    """Check that `sr` and `hr` are uint8 RGB pictures of the same size.
 
     Raises:
-        ValueError: the message gives types and shapes.
+        ValueError: they are not; the message gives types and shapes.
     """
     check_picture(sr)
     check_picture(hr)
@@ -65,10 +65,10 @@ def check_pair(sr: Uint8Image, hr: Uint8Image) -> None:
 
 
 def check_picture(picture: Uint8Image) -> None:
-    """Refuse what is not a uint8 RGB picture: metrics are computed after quantisation, as files are.
+    """Check that `picture` is uint8 RGB, since metrics are computed on rounded values, as they are in files.
 
     Raises:
-        ValueError: the message gives type and shape.
+        ValueError: it is not; the message gives type and shape.
     """
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
         raise ValueError(f"a picture is uint8 of shape (H, W, 3); received {picture.dtype} of shape {picture.shape}")

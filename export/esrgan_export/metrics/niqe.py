@@ -1,6 +1,6 @@
 """NIQE: how far the statistics of a picture are from those of pristine photographs (Mittal et al. 2013).
 
-No reference picture; lower is better. Model and window are those that the authors published.
+It needs no reference picture; lower is better. Model and window are those that the authors published.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from esrgan_export.image_types import Uint8Image
 from esrgan_export.metrics.luma import Plane, rounded_luma, shaved
 
 BLOCK = 96
-"""Side of a block in pixels: the authors' choice, on which the pristine model was estimated."""
+"""Side of a block in pixels, with which the authors estimated the pristine model."""
 
 NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
-"""Rows and columns by which a block is rotated before it is multiplied with itself."""
+"""Rows and columns by which a block is shifted (cyclically) before it is multiplied with itself."""
 
 NOISE = 1e-9
-"""Differences below this, of luma from 0 to 255, are rounding of double precision."""
+"""Smaller differences of luma (0 to 255) are rounding errors of double precision."""
 
 _Array: TypeAlias = "npt.NDArray[np.float64]"
 
@@ -49,7 +49,7 @@ class _Shapes(NamedTuple):
 
 
 def niqe(image: Uint8Image, shave: int = 0) -> float:
-    """NIQE of rounded luma, in blocks of 96x96 pixels without overlap; about 2 (natural) to 10.
+    """NIQE of rounded luma in blocks of 96x96 pixels without overlap; from about 2 (natural) to 10.
 
     Rows and columns at the right and bottom that fill no block are left out.
 
@@ -58,7 +58,7 @@ def niqe(image: Uint8Image, shave: int = 0) -> float:
         shave: pixels left out on each side.
 
     Raises:
-        MediaError: fewer than two blocks that are not flat: the covariance of one is not defined.
+        MediaError: fewer than two blocks are not flat, and one block has no covariance.
         ValueError: not a uint8 RGB picture.
     """
     plane = shaved(rounded_luma(image), shave)
@@ -86,8 +86,8 @@ def niqe(image: Uint8Image, shave: int = 0) -> float:
 def _normalised(plane: Plane) -> Plane:
     """Mean subtracted contrast normalised coefficients (equation 1): (I - mean) / (deviation + 1) of a 7x7 window.
 
-    In a flat area I - mean is the noise of the arithmetic, some 1e-14. Its sign must not count as texture: on a photo
-    with burnt-out parts it moved NIQE by 1 %, and differently for every order of summation.
+    In a flat area I - mean is rounding noise of about 1e-14, whose sign must not count as texture: on a photo with
+    burnt-out parts it changed NIQE by 1 %, differently for every order of summation.
     """
     window = _pristine().window
     mean = cv2.filter2D(plane, -1, window, borderType=cv2.BORDER_REPLICATE)
@@ -105,7 +105,7 @@ def _blocks(plane: Plane, rows: int, columns: int) -> _Array:
 
 
 def _features(blocks: _Array) -> _Array:
-    """(N, h, w) -> (N, 18): two of the coefficients, four of each product of neighbours; NaN where a block is flat."""
+    """(N, h, w) -> (N, 18): two features of the coefficients, four of each product of neighbours; NaN if flat."""
     alpha, _, left, right = _fit_aggd(blocks)
     columns = [alpha, (left + right) / 2]
     for shift in NEIGHBOURS:
@@ -117,7 +117,7 @@ def _features(blocks: _Array) -> _Array:
 def _fit_aggd(blocks: _Array) -> tuple[_Array, _Array, _Array, _Array]:
     """Fit an asymmetric generalised Gaussian to the values of each block, by moments (equations 4 to 8).
 
-    As in the authors' code, a block without values on one side gets the smallest alpha, and NaN for beta.
+    As in the authors' code, a block without values on one side of 0 gets the smallest alpha, and NaN for beta.
 
     Returns:
         alpha, G(2/alpha) / G(1/alpha), beta_left, beta_right, each (N,).
@@ -144,7 +144,7 @@ def _nearest(rising: _Array, values: _Array) -> npt.NDArray[np.intp]:
 
 @cache
 def _shapes() -> _Shapes:
-    """Alpha from 0.2 to 10 in steps of 0.001, as the authors search it."""
+    """Tabulated for alpha from 0.2 to 10 in steps of 0.001, as in the authors' code."""
     alpha = np.arange(0.2, 10.001, 0.001)
     one, two, three = (np.array([math.gamma(k / a) for a in alpha]) for k in (1, 2, 3))
     return _Shapes(alpha, ratio=two**2 / (one * three), spread=np.sqrt(one / three), shift=two / one)

@@ -1,4 +1,4 @@
-"""What LPIPS and its relatives share: a distance between the features of two pictures, and reading its weights."""
+"""The parts that LPIPS and ST-LPIPS share: a distance between the features of two pictures, and reading weights."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from esrgan_export.image_types import Uint8Image
 from esrgan_export.metrics.luma import check_pair, shaved
 
 SMALLEST = 32
-"""Pixels that each side must have: the trunks halve a picture four times."""
+"""Least width and height in pixels, since the trunks halve a picture four times."""
 
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
-"""Mean and deviation of ImageNet, for RGB in [-1, 1]."""
+"""Mean and standard deviation of ImageNet, for RGB in [-1, 1]."""
 
 
 class Trunk(nn.Module):
-    """A classifier's convolutions, tapped behind some of its activations."""
+    """The convolutions of a classifier, which gives the features behind the layers whose numbers are in `taps`."""
 
     def __init__(self, layers: Sequence[nn.Module], taps: Sequence[int]) -> None:
         super().__init__()
@@ -41,17 +41,17 @@ class Trunk(nn.Module):
 class PerceptualDistance:
     """LPIPS (Zhang et al. 2018, equation 1) over any trunk: 0 for equal pictures, lower is better.
 
-    d = sum over taps of the spatial mean of sum_c w_c (f_c(sr) - f_c(hr))^2, with features of unit length at every
-    position.
+    d = sum over taps of the spatial mean of sum_c w_c (f_c(sr) - f_c(hr))^2, where the features f have unit length at
+    every position.
     """
 
     def __init__(self, trunk: Trunk, heads: Sequence[Tensor], device: str = "cpu") -> None:
-        """Compute on `device`.
+        """Move both to `device`.
 
         Args:
             trunk: with its weights.
             heads: w of each tap, (C,).
-            device: of PyTorch.
+            device: PyTorch device.
         """
         self._trunk = trunk.eval().requires_grad_(False).to(device)
         self._heads = [head.to(device) for head in heads]
@@ -61,8 +61,8 @@ class PerceptualDistance:
         """Distance between two uint8 RGB pictures (H, W, 3), `shave` pixels left out on each side.
 
         Raises:
-            MediaError: fewer than 32x32 pixels would be left.
-            ValueError: not two pictures of one size.
+            MediaError: fewer than 32x32 pixels are left.
+            ValueError: the arguments are not two uint8 RGB pictures of one size.
         """
         check_pair(sr, hr)
         height, width = sr.shape[0] - 2 * shave, sr.shape[1] - 2 * shave
@@ -80,7 +80,7 @@ class PerceptualDistance:
             return float(torch.stack(terms).sum())
 
     def _scaled(self, picture: Uint8Image) -> Tensor:
-        """uint8 (H, W, 3) -> (1, 3, H, W) as the classifiers were trained with it."""
+        """uint8 (H, W, 3) -> (1, 3, H, W), normalised as in the training of the classifiers."""
         image = torch.from_numpy(np.ascontiguousarray(picture)).to(self._device).movedim(-1, 0)[None] / 127.5 - 1
         shift, scale = (torch.tensor(values, device=self._device)[:, None, None] for values in (SHIFT, SCALE))
         return (image - shift) / scale
@@ -95,15 +95,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a .pth file; nothing in it is executed.
 
     Raises:
-        ModelError: no such file, damaged, or something other than named tensors.
+        ModelError: the file is missing or damaged, or does not hold named tensors.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd pickle protocols: what cannot be read is refused anyway
+            warnings.simplefilter("ignore")  # about pickle protocols; a file that cannot be read raises an error below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
-    except Exception as error:  # a damaged stream makes it raise nearly anything
+    except Exception as error:  # damaged files raise many types of exception
         raise ModelError(f"{path}: is no complete PyTorch file of weights; download or copy it again") from error
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ModelError(f"{path}: holds no named tensors; give a state dict")
@@ -114,7 +114,7 @@ def fill(trunk: Trunk, names: Mapping[str, str], weights: Mapping[str, Tensor], 
     """Load the tensor `weights[name]` into `trunk.layers` under each key of `names`.
 
     Raises:
-        ModelError: one is missing or has another shape; `path` is named.
+        ModelError: a tensor is missing or has another shape; the message names `path`.
     """
     state = trunk.layers.state_dict()
     for key, name in names.items():
@@ -124,10 +124,10 @@ def fill(trunk: Trunk, names: Mapping[str, str], weights: Mapping[str, Tensor], 
 
 
 def read_heads(weights: Mapping[str, Tensor], channels: Sequence[int], path: Path) -> list[Tensor]:
-    """The linear heads lin0, lin1 ... of a file in the layout of the lpips package, each (C,).
+    """The linear heads lin0, lin1 ... of a file of the lpips package, each (C,).
 
     Raises:
-        ModelError: one is missing or has another number of channels.
+        ModelError: a head is missing or has another number of channels.
     """
     names = [f"lin{tap}.model.1.weight" for tap in range(len(channels))]
     for name, width in zip(names, channels, strict=True):

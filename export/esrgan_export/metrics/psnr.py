@@ -13,7 +13,7 @@ from esrgan_export.image_types import Uint8Image
 from esrgan_export.metrics.luma import check_pair, luma, shaved
 
 LARGEST_IN_MEAN = 100.0
-"""dB that one picture adds to a mean at most; see `mean_psnr`."""
+"""The most that one picture counts in a mean, in dB; see `mean_psnr`."""
 
 
 def psnr(reference: npt.NDArray[Any], image: npt.NDArray[Any], peak: float = 1.0) -> float:
@@ -36,37 +36,37 @@ def psnr(reference: npt.NDArray[Any], image: npt.NDArray[Any], peak: float = 1.0
 
 
 def psnr_y(sr: Uint8Image, hr: Uint8Image, shave: int) -> float:
-    """PSNR-Y in dB, as the tables of super-resolution papers have it; infinite for equal luma.
+    """PSNR-Y in dB as in the tables of super-resolution papers; infinite for equal luma.
 
     Args:
         sr: uint8 RGB (H, W, 3).
         hr: the same.
-        shave: pixels left out on each side: the scale, by convention.
+        shave: pixels left out on each side; by convention the scale.
 
     Raises:
-        ValueError: not two pictures of one size, or nothing would be left.
+        ValueError: not two uint8 RGB pictures of one size, or nothing is left of them.
     """
     check_pair(sr, hr)
     return psnr(shaved(luma(hr), shave), shaved(luma(sr), shave), peak=255)
 
 
 def psnr_rgb(sr: Uint8Image, hr: Uint8Image, shave: int) -> float:
-    """PSNR in dB over the samples of R, G and B, as BasicSR logs it while training; arguments as for `psnr_y`.
+    """PSNR in dB over R, G and B, as BasicSR logs it while training; arguments as for `psnr_y`.
 
-    It is some 1.5 dB below PSNR-Y: never compare the two.
+    It is about 1.5 dB below PSNR-Y, so the two cannot be compared.
     """
     check_pair(sr, hr)
     return psnr(shaved(hr, shave), shaved(sr, shave), peak=255)
 
 
 def mean_psnr(values: Sequence[float]) -> float:
-    """Mean of PSNRs in dB, in which one picture counts `LARGEST_IN_MEAN` at most.
+    """Mean of PSNRs in dB, in which a picture counts `LARGEST_IN_MEAN` at most.
 
-    One picture that is reproduced exactly has an infinite PSNR and would make every mean infinite. Leaving it out
-    instead would lower the mean for an improvement; a ceiling never does.
+    A picture that is reproduced exactly has an infinite PSNR, which would make the mean infinite. If it were left out,
+    the mean could fall although the picture became better; with a ceiling it cannot.
 
     Raises:
-        ValueError: no values.
+        ValueError: `values` is empty.
     """
     if not values:
         raise ValueError("the mean of no PSNR at all is not defined")

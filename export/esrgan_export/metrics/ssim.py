@@ -1,7 +1,8 @@
-"""Structural similarity in the variant of its authors (Wang et al. 2004), which MATLAB scripts and papers use.
+"""Structural similarity (SSIM) in the variant of its authors (Wang et al. 2004), which MATLAB scripts and papers use.
 
 Gaussian window of 11x11 with sigma 1.5, K1 = 0.01, K2 = 0.03, only windows that lie wholly inside the picture, no
-downsampling, population variances. SRGAN's table was made with another variant (daala): do not compare with it.
+downsampling, population variances. The table of SRGAN's paper was made with another variant (daala), and cannot be
+compared.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ _Planes: TypeAlias = "npt.NDArray[np.float64]"  # (H, W) or (H, W, C)
 
 
 def ssim_y(sr: Uint8Image, hr: Uint8Image, shave: int) -> float:
-    """Mean SSIM of luma that is not rounded; 1 for equal pictures.
+    """Mean SSIM of luma, which is not rounded; 1 for equal pictures.
 
     Args:
         sr: uint8 RGB (H, W, 3).
         hr: the same.
-        shave: pixels left out on each side: the scale, by convention.
+        shave: pixels left out on each side; by convention the scale.
 
     Raises:
-        ValueError: not two pictures of one size, or fewer than 11x11 pixels would be left.
+        ValueError: not two uint8 RGB pictures of one size, or fewer than 11x11 pixels are left.
     """
     check_pair(sr, hr)
     return _mean_ssim(shaved(luma(sr), shave), shaved(luma(hr), shave))
@@ -59,7 +60,7 @@ def _mean_ssim(a: _Planes, b: _Planes) -> float:
 
 
 def _weighted(planes: _Planes) -> _Planes:
-    """Gaussian means of all windows that lie wholly inside: 10 rows and columns fewer than `planes`."""
+    """Gaussian means of all windows that lie wholly inside, so 10 rows and columns fewer than `planes`."""
     margin = WINDOW // 2
     means = np.asarray(cv2.GaussianBlur(planes, (WINDOW, WINDOW), SIGMA), np.float64)
     return means[margin:-margin, margin:-margin]

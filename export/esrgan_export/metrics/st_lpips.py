@@ -1,18 +1,17 @@
-"""ST-LPIPS (Ghildyal and Liu 2022): LPIPS on an AlexNet with anti-aliased pooling; shifts of a pixel count little.
+"""ST-LPIPS (Ghildyal and Liu 2022): LPIPS on an AlexNet with antialiased pooling, which tolerates small shifts.
 
-One file holds trunk and heads, trained for this distance: stlpips_pytorch/weights/vST0.0/alex_shift_tolerant.pth in the
-wheel stlpips-pytorch 0.0.2 (BSD-2-Clause). Networks trained with a VGG loss are thus judged by features that they
-were not trained on.
+One file holds trunk and heads, which were trained for this distance: alex_shift_tolerant.pth, in the folder
+stlpips_pytorch/weights/vST0.0 of the wheel stlpips-pytorch 0.0.2 (BSD-2-Clause). Its features are not those of VGG, so
+it is independent of a VGG loss that a network was trained with.
 """
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_export.metrics.perceptual_distance import PerceptualDistance, Trunk, fill, read_heads, read_weights
 
 CHANNELS = (64, 192, 384, 256, 256)
@@ -21,7 +20,7 @@ SLICES = {"0": 1, "5": 2, "9": 3, "11": 4, "13": 5}
 
 
 class BlurPool(nn.Module):
-    """Halve the size behind a binomial blur (Zhang 2019), with two reflected pixels around the borders."""
+    """Halve the size after a binomial blur (Zhang 2019), with two reflected pixels around the borders."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -35,16 +34,17 @@ class BlurPool(nn.Module):
         return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), kernel, stride=2, groups=len(kernel))
 
 
-def load_st_lpips(path: Path, device: str = "cpu") -> PerceptualDistance:
+def load_st_lpips(path: StrPath, device: str = "cpu") -> PerceptualDistance:
     """ST-LPIPS with the weights of `path`.
 
     Args:
         path: alex_shift_tolerant.pth.
-        device: of PyTorch.
+        device: PyTorch device.
 
     Raises:
-        ModelError: a file that cannot be read, or one of another network.
+        ModelError: the file cannot be read, or belongs to another network.
     """
+    path = as_path(path)
     weights = read_weights(path)
     trunk = Trunk(
         [

@@ -16,17 +16,19 @@ __all__ = ["NETWORKS", "Config", "MSRResNet", "Network", "RRDBNet", "SRResNet", 
 NETWORKS: dict[str, type[Network]] = {
     network.__name__: network for network in (RRDBNet, SRVGGNetCompact, SRResNet, MSRResNet)
 }
-"""By the name that `config()` gives; checkpoints are recognised in this order."""
+"""The networks by the name that is in their `config()`. Checkpoints are compared with them in this order."""
 
-LARGEST = 4096  # of any hyper-parameter; the real ones are below 300. A damaged file must not build for hours
+LARGEST = 4096
+"""The largest value of any hyper-parameter, so that a damaged file does not build a network for hours. Real values are
+below 300."""
 
 
 def build(config: Mapping[str, int | str]) -> Network:
-    """The network that `config` describes, with fresh random weights.
+    """Build the network that `config` describes, with random weights.
 
     Raises:
-        ModelError: an unknown "name", or arguments that this network does not take.
-        OptionError: a value that the network refuses.
+        ModelError: an unknown "name", or arguments that this network does not have.
+        OptionError: a value that this network does not allow.
     """
     arguments = dict(config)
     name = str(arguments.pop("name", None))

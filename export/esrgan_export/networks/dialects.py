@@ -1,4 +1,4 @@
-"""The names that other code bases give to the same tensors, translated to this package's names.
+"""Translate the names that other code bases give to the same tensors into the names of this package.
 
 | network   | dialect | written by                       | example of a key                       |
 |-----------|---------|----------------------------------|----------------------------------------|
@@ -20,7 +20,7 @@ Rename = Callable[[str], str]
 
 
 def to_current(state: Mapping[str, Value]) -> dict[str, Value]:
-    """`state` with the keys of the new dialect; keys that belong to no known dialect stay as they are."""
+    """`state` with the keys translated to the new dialect; keys of no known dialect stay as they are."""
     rename = _dialect_of(state)
     return {rename(key): value for key, value in state.items()}
 
@@ -37,7 +37,7 @@ def _dialect_of(keys: Iterable[str]) -> Rename:
 
 
 def _from_old(names: set[str]) -> Rename:
-    """The old dialect numbers the layers of one nn.Sequential, so the names depend on how many there are.
+    """The old dialect numbers the layers of one nn.Sequential, so its names depend on the number of layers.
 
     model.0 is the first convolution and model.1 the trunk, whose last entry is the convolution before the long skip.
     Of the convolutions behind it, the last two are conv_hr and conv_last, and all others follow an upsampling step.

@@ -25,7 +25,9 @@ def shrink_init(*convs: nn.Conv2d, factor: float = 0.1) -> None:
     the factor 0.1 is in their supplementary material).
     """
     for conv in convs:
-        if conv.weight.is_meta:  # built to be filled from a file; torch would import a second's worth of modules for it
+        if (
+            conv.weight.is_meta
+        ):  # weights will come from a file, and initialising on "meta" makes torch import modules for a second
             continue
         nn.init.kaiming_normal_(conv.weight)
         conv.weight *= factor

@@ -1,4 +1,4 @@
-"""What every generator of this package offers, whatever its layers are."""
+"""The base class of all generators."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from esrgan_deploy.errors import ModelError
 
 Config = dict[str, int | str]
-"""The class name under "name", and every constructor argument. Goes through JSON unchanged."""
+"""The class name under "name", and every constructor argument. Can be stored as JSON."""
 
 Shapes = Mapping[str, torch.Size]
 """The shape of every tensor of a state dict, by key."""
@@ -24,27 +24,26 @@ class Network(nn.Module, ABC):
     """Output pixels per input pixel, in each direction."""
 
     multiple_of: int = 1
-    """H and W of the input must be multiples of this; more than 1 for networks that pixel-unshuffle."""
+    """H and W of the input must be multiples of this. It is more than 1 for networks that pixel-unshuffle."""
 
     @abstractmethod
     def config(self) -> Config:
-        """What `build` needs to make this network again, weights aside."""
+        """What `build` needs to build this network again, without its weights."""
 
     @classmethod
     @abstractmethod
     def recognise(cls, shapes: Shapes) -> Config | None:
-        """Hyper-parameters of the network of this class that `shapes` describe; None: it is of another class.
+        """The hyper-parameters of the network that `shapes` describe; None: it is not of this class.
 
-        Only the shapes that tell the hyper-parameters are looked at. Whether all the others fit is the business of
-        whoever loads the weights.
+        Only the shapes that tell the hyper-parameters are looked at. Loading the weights checks the others.
 
         Raises:
-            ModelError: it is of this class, but of a kind that cannot be built; the message says why.
+            ModelError: it is of this class, but cannot be built; the message says why.
         """
 
     @abstractmethod
     def forward(self, image: Tensor) -> Tensor:
-        """Upscale `image`."""
+        """Upscale `image`: float RGB (N, 3, H, W) -> (N, 3, H * scale, W * scale)."""
 
     def parameter_count(self) -> int:
         """Number of trainable values, as papers and model zoos count them."""
@@ -64,6 +63,6 @@ def conv_channels(shapes: Shapes, key: str) -> tuple[int, int]:
 
 
 def count_indexed(shapes: Shapes, prefix: str) -> int:
-    """How many entries `prefix0.`, `prefix1.` ... there are, by the largest index found."""
+    """The number of entries `prefix0.`, `prefix1.` ...: the largest index plus 1."""
     indices = [key.removeprefix(prefix).split(".")[0] for key in shapes if key.startswith(prefix)]
     return 1 + max((int(index) for index in indices if index.isdigit()), default=-1)

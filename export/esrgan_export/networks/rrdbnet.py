@@ -94,10 +94,10 @@ class RRDBNet(Network):
         channels: features of the trunk.
         growth: features that each convolution of a dense block adds; not used by the residual ones.
         blocks: number of basic blocks: 23 in ESRGAN and Real-ESRGAN x4plus, 6 in its anime variant.
-        scale: 1, 2, 4 or 8. 1 and 2 pixel-unshuffle the input by 4 and 2, which H and W must then divide by.
-        block: the basic block, one of those that the paper compares; -bn is with batch normalisation.
+        scale: 1, 2, 4 or 8. 1 and 2 pixel-unshuffle the input by 4 and 2, so that H and W must be multiples of these.
+        block: the basic block, one of those that the paper compares; -bn has batch normalisation.
 
-    The init follows the official code: small in the blocks, PyTorch's default in the head and tail.
+    Weights are initialised as in the official code: small in the blocks, PyTorch's default in the other layers.
 
     Raises:
         OptionError: a scale or block that is not listed.

@@ -31,8 +31,8 @@ class NormalisedBlock(nn.Module):
 class SRResNet(Network):
     """x4: 9x9 convolution, residual blocks with batch normalisation, two sub-pixel x2 steps, 9x9 convolution.
 
-    The widely copied MSRResNet is another network: see `msrresnet`. PReLU has one slope per channel. The paper trains
-    on outputs in [-1, 1]; here they are in [0, 1] like those of all other networks.
+    BasicSR's MSRResNet is another network, see `msrresnet`. PReLU has one slope per channel. The paper trains
+    on outputs in [-1, 1]; here they are in [0, 1] as in all other networks.
 
     Args:
         channels: features of the trunk.

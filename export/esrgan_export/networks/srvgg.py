@@ -15,7 +15,7 @@ Activation = Literal["relu", "prelu", "leakyrelu"]
 
 
 class SRVGGNetCompact(Network):
-    """A plain chain of convolutions at low resolution, one pixel-shuffle, plus the input enlarged by nearest neighbour.
+    """Convolutions at low resolution, one pixel-shuffle, plus the input enlarged by nearest neighbour.
 
     Args:
         channels: features of every convolution but the last.

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 NAMES = ("brushes", "dogs", "mountain", "bottle", "dusk")
-"""Saturated bristles; fur and boards; rock and sky; print and furniture; burnt-out sun above dark ground."""
+"""Saturated bristles; fur and boards; rock and sky; print and furniture; a burnt-out sun above dark ground."""
 
 
 def load_photos() -> dict[str, npt.NDArray[np.uint8]]:

@@ -1,164 +1,18 @@
-"""INT8 that keeps the picture: post-training quantisation of a network, from its fp32 graph to one with Q/DQ nodes.
+"""INT8 that keeps the picture: post-training quantisation, from a network's fp32 graph to one with Q/DQ nodes.
 
-structure.py finds which tensors are read together and which channels can be rescaled, calibration.py reads the
-pictures, equalise.py shares out the eight bits among the channels, simulate.py is the rounding network in PyTorch,
-mixed.py chooses what stays float by measuring, and qdq.py writes the graph. docs/int8.md has the study behind it.
+prepared.py      the steps in their order: ranges, balance, scales, what stays float
+structure.py     which tensors are read together, and which channels can be rescaled
+calibration.py   crops of the pictures that ranges are measured on
+equalise.py      rescale channels so that each uses the eight bits well, and choose where to clip
+mixed.py         measure what INT8 costs in each group of convolutions, and choose which stay float
+simulate.py      the rounding network in PyTorch
+qdq.py           write QuantizeLinear and DequantizeLinear into the graph
+
+docs/int8.md has the study behind it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-
-import onnx
-import torch
-from onnx import numpy_helper
-from torch import Tensor, nn
-
-from esrgan_deploy.errors import ModelError
-from esrgan_export.networks import Network
-from esrgan_export.quantise.calibration import vivid
-from esrgan_export.quantise.equalise import choose_scales, equalise_group, input_factors, measure_ranges
-from esrgan_export.quantise.mixed import TARGET_DB, Sensitivity, choose_float, mean_noise, measure_sensitivities, switch
-from esrgan_export.quantise.qdq import to_int8
-from esrgan_export.quantise.simulate import folded, simulated
-from esrgan_export.quantise.structure import Group, find_groups
+from esrgan_export.quantise.prepared import Prepared, prepare, with_weights
 
 __all__ = ["Prepared", "prepare", "with_weights"]
-
-NARROWER = 2.0
-"""Where the measured noise exceeds the budget after all, the budget for the sum of single noises shrinks by this."""
-ATTEMPTS = 4
-JUDGED = 8
-"""So many of the crops, spread over all, say where to clip and what INT8 costs; ranges come from all of them."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A network ready for INT8: what is to be rounded, and on which grid."""
-
-    network: Network
-    """In float, batch normalisation folded, channels equalised: it computes what the original does."""
-    model: onnx.ModelProto
-    """The same as fp32 ONNX."""
-    groups: Sequence[Group]
-    scales: Mapping[str, float]
-    """The scale of the input of each convolution that becomes INT8, by name."""
-    factors: Mapping[str, Tensor]
-    """What the channels of some tensors are multiplied by before they are quantised, (C,), by the tensor's name."""
-    kept: Mapping[str, str]
-    """The convolutions that stay float although they could be INT8, each with the reason."""
-    sensitivities: Sequence[Sensitivity]
-    """Of all groups; empty where everything could become INT8 without looking closer."""
-    psnr_db: float
-    """To fp32, over some of the calibration crops."""
-
-    def quantised(self) -> onnx.ModelProto:
-        """The INT8 graph."""
-        return to_int8(self.model, self.groups, self.scales, self.factors)
-
-    def student(self) -> nn.Module:
-        """The same in PyTorch, see `simulate`."""
-        return _student(self.network, self.groups, self.scales, self.factors)
-
-
-def prepare(
-    network: Network,
-    model: onnx.ModelProto,
-    crops: Sequence[Tensor],
-    progress: Callable[[str], None] = lambda _: None,
-) -> Prepared:
-    """Find ranges, equalise, and choose what becomes INT8.
-
-    Args:
-        network: in fp32, on the CPU; is not changed.
-        model: `export_onnx(network, ...)`; is not changed.
-        crops: what to calibrate on, see `calibration.load_crops`.
-        progress: called with one line before each long step.
-
-    Raises:
-        ModelError: the network has no convolution that could be quantised.
-    """
-    groups = find_groups(model)
-    if not groups:
-        raise ModelError(f"{network.config()['name']}: no convolution of it can be INT8; export it as fp16 or fp32")
-    equalised = folded(network, model)
-    seen = [*crops, *map(vivid, crops)]
-    progress(f"ranges of all activations on {len(seen)} crops")
-    ranges = measure_ranges(equalised, groups, seen)
-    balanced = {group.name: equalise_group(equalised, group, ranges) for group in groups}
-    progress("where to clip them")
-    judged = crops[:: max(1, len(crops) // JUDGED)][:JUDGED]
-    by_group = choose_scales(equalised, groups, balanced, [*judged, *map(vivid, judged)])
-    scales = {conv: by_group[group.name] for group in groups for conv in group.readers}
-    factors = {tensor: factor for each in balanced.values() for tensor, factor in each.factors.items()}
-    student = _student(equalised, groups, scales, factors)
-    kept, sensitivities, noise = _choose(student, groups, judged, progress)
-    return Prepared(
-        equalised,
-        with_weights(model, equalised),
-        groups,
-        {name: scale for name, scale in scales.items() if name not in kept},
-        factors,
-        kept,
-        sensitivities,
-        _decibels(noise),
-    )
-
-
-def with_weights(model: onnx.ModelProto, network: nn.Module) -> onnx.ModelProto:
-    """A copy of the fp32 `model` with the weights of `network`, which has its layers."""
-    copied = onnx.ModelProto()
-    copied.CopyFrom(model)
-    weights = network.state_dict()
-    for tensor in copied.graph.initializer:
-        values = weights[tensor.name].numpy().reshape(tuple(tensor.dims))
-        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    return copied
-
-
-def _student(
-    network: nn.Module, groups: Sequence[Group], scales: Mapping[str, float], factors: Mapping[str, Tensor]
-) -> nn.Module:
-    by_conv = {conv: input_factors(group, conv, factors) for group in groups for conv in group.readers}
-    return simulated(network, scales, by_conv)
-
-
-def _choose(
-    student: nn.Module, groups: Sequence[Group], crops: Sequence[Tensor], progress: Callable[[str], None]
-) -> tuple[dict[str, str], list[Sensitivity], float]:
-    """The convolutions to keep in float, each with the reason, what was measured, and the noise that is left."""
-    budget = 10 ** (-TARGET_DB / 10)
-    progress(f"INT8 on {len(crops)} crops")
-    switch(student, ())
-    with torch.inference_mode():
-        references = [student(crop) for crop in crops]
-    switch(student, None)
-    noise = mean_noise(student, crops, references)
-    if noise <= budget:
-        return {}, [], noise
-    sensitivities = measure_sensitivities(student, groups, crops, progress)
-    by_name = {each.group: each for each in sensitivities}
-    # Single noises come from fewer pixels than the whole: compare like with like.
-    within = sum(each.noise for each in sensitivities) * budget / noise
-    kept: dict[str, str] = {}
-    for _ in range(ATTEMPTS):
-        names = choose_float(sensitivities, within)
-        kept = {
-            conv: f"{by_name[group.name].psnr_db:.1f} dB if it alone were int8"
-            for group in groups
-            if group.name in names
-            for conv in group.readers
-        }
-        progress(f"{_decibels(noise):.1f} dB is too little: once more with {len(kept)} convolutions in float")
-        switch(student, {conv for group in groups for conv in group.readers} - kept.keys())
-        noise = mean_noise(student, crops, references)
-        if noise <= budget:
-            break
-        within /= NARROWER
-    switch(student, None)
-    return kept, sensitivities, noise
-
-
-def _decibels(noise: float) -> float:
-    return -10 * torch.tensor(noise).log10().item()

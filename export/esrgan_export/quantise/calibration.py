@@ -1,45 +1,45 @@
-"""The pictures that tell which values occur inside a network."""
+"""The pictures on which the ranges of values inside a network are measured."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.errors import MediaError
 from esrgan_deploy.images import read_image
-from esrgan_export.evaluation.images import most_detailed
-from esrgan_export.evaluation.pictures import list_pictures
+from esrgan_export.evaluation.html_images import most_detailed
+from esrgan_export.evaluation.image_pairs import images_by_stem
 
 Samples = npt.NDArray[np.float32]
 
 SIDE = 48
-"""Of a crop, in pixels; a picture that is smaller in one direction gives smaller crops."""
+"""Side of a crop in pixels. A picture that is smaller gives smaller crops."""
 CROPS = 24
-"""So many crops in all, or one of each picture if there are more pictures."""
+"""Number of crops in all; with more pictures than that, one of each."""
 LEAST_CROPS = 8
 LEAST_SIDE = 16
 LEAST_CONTRAST = 2 / 255
-"""Standard deviation of the samples of a crop, below which it shows nothing."""
+"""Least standard deviation of the values of a crop. A crop below it is of one colour and not used."""
 
 
-def load_crops(folder: Path, multiple_of: int = 1) -> list[Tensor]:
+def load_crops(folder: StrPath, multiple_of: int = 1) -> list[Tensor]:
     """Crops of the pictures in `folder`, in the order of their names: float RGB (1, 3, H, W) in [0, 1].
 
-    The pictures are inputs of the network: low-resolution ones, like those that will be upscaled. Each gives its most
-    detailed crop first, then others, spread by a fixed random sequence. The same folder gives the same crops.
+    The pictures are inputs of the network, so LR pictures like those that will be upscaled. Each gives its most
+    detailed crop first, then others at places from a fixed random sequence. The same folder gives the same crops.
 
     Args:
-        folder: pictures of 8 or 16 bit, directly inside.
-        multiple_of: of which H and W are multiples.
+        folder: holds pictures of 8 or 16 bit; folders inside it are left out.
+        multiple_of: H and W of the crops are multiples of this.
 
     Raises:
-        MediaError: no folder, no pictures, too little of them, or pictures that show nothing; a damaged picture.
+        MediaError: there is no such folder, it holds no pictures or too few, they are of one colour, or one is damaged.
     """
-    pictures = list_pictures(folder)
+    folder = as_path(folder)
+    pictures = images_by_stem(folder)
     each = -(-CROPS // len(pictures))
     crops: list[Tensor] = []
     for path in pictures.values():
@@ -49,25 +49,25 @@ def load_crops(folder: Path, multiple_of: int = 1) -> list[Tensor]:
         if min(height, width) >= LEAST_SIDE:
             cut = _cut(rgb, height, width, each)
             crops += [torch.from_numpy(crop.transpose(2, 0, 1)[None].copy()) for crop in cut]
-    telling = [crop for crop in crops if float(crop.std()) >= LEAST_CONTRAST]
-    if crops and not telling:
+    usable = [crop for crop in crops if float(crop.std()) >= LEAST_CONTRAST]
+    if crops and not usable:
         raise MediaError(
             f"{folder}: its {len(pictures)} pictures are black or of one colour; "
             "give some ten pictures like those that will be upscaled"
         )
-    if len(telling) < LEAST_CROPS:
+    if len(usable) < LEAST_CROPS:
         raise MediaError(
-            f"{folder}: too little to calibrate on: {len(telling)} crops of up to {SIDE}x{SIDE} that show something, "
+            f"{folder}: too little to calibrate on: {len(usable)} crops of up to {SIDE}x{SIDE} that show something, "
             f"{LEAST_CROPS} are needed; give some ten pictures like those that will be upscaled"
         )
-    return telling
+    return usable
 
 
 def vivid(crop: Tensor) -> Tensor:
     """`crop` with twice the contrast and three times the saturation, clipped to [0, 1].
 
-    Activations grow with both, and few calibration pictures are as extreme as some that will be upscaled. So ranges are
-    measured on these as well.
+    Activations grow with both, and some pictures that will be upscaled are more extreme than those for calibration. So
+    ranges are measured on vivid crops as well.
     """
     contrast = (2 * crop - 0.5).clamp(0, 1)
     grey = contrast.mean(1, keepdim=True)
@@ -75,7 +75,7 @@ def vivid(crop: Tensor) -> Tensor:
 
 
 def _cut(rgb: Samples, height: int, width: int, most: int) -> list[Samples]:
-    """Up to `most` crops, no more than the picture has room for beside each other."""
+    """Up to `most` crops, and not more than fit into the picture side by side."""
     rows, columns = rgb.shape[:2]
     count = min(most, max(1, rows * columns // (height * width)))
     eight_bit = np.rint(rgb * 255).astype(np.uint8)

@@ -1,10 +1,11 @@
-"""Give every channel its due share of the eight bits, without changing what the network computes.
+"""Rescale channels so that each of them uses the eight bits well, without changing what the network computes.
 
-LeakyReLU, PReLU and ReLU are positively homogeneous: a channel can be multiplied by d > 0 where it is made and divided
-by d where it is read, and nothing else changes (Nagel et al. 2019, section 4.1). A residual stream is read by sums as
-well; it is multiplied in front of its quantisation, which costs next to nothing. d is a weighted geometric mean between
-what the activation wants, to fill its range, and what the weights that read it want (Xiao et al. 2022, SmoothQuant,
-equation 4). How much of the tallest values is clipped for finer steps is chosen by what the readers then see.
+For LeakyReLU, PReLU and ReLU, f(d x) = d f(x) if d > 0. So a channel can be multiplied by d where it is computed and
+divided by d where it is read, and the result is the same (Nagel et al. 2019, section 4.1). A residual stream is also
+read by sums; it is multiplied in front of its quantisation instead, which takes little time. d is a weighted geometric
+mean of the factor that lets the activations fill their range and the one that suits the weights that read them (Xiao
+et al. 2022, SmoothQuant, equation 4). Clipping the largest values makes the steps finer; how much is clipped is chosen
+by the error that results in the convolutions that read the tensor.
 """
 
 from __future__ import annotations
@@ -15,27 +16,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from esrgan_export.quantise.simulate import LARGEST, fake_quantise, watching
+from esrgan_export.quantise.simulate import LARGEST, fake_quantise, observe_inputs
 from esrgan_export.quantise.structure import Group, Member
 
 FILL = 0.95
-"""SmoothQuant's alpha. Kernels have a scale for each output channel and are rounded with care, so that they can bear
-nearly all of the imbalance: docs/int8.md has figures."""
+"""SmoothQuant's alpha. Kernels have one scale per output channel and are rounded with care (`quantise_weight`), so that
+nearly all of the imbalance between channels can be moved into them. docs/int8.md has figures."""
 FLOOR = 1e-3
-"""A channel, or the weights that read it, smaller than this share of the largest counts as this large: no channel that
-is silent in the calibration pictures may be blown up without bounds."""
+"""Least range of a channel, and of the weights that read it, as a share of the largest. It limits the factor of
+channels that are almost 0 in the calibration pictures."""
 CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
-"""Shares of the largest value at which clipping is tried."""
+"""Where clipping is tried, as shares of the largest value."""
 
 
 @dataclass(frozen=True)
 class Balanced:
-    """A group whose channels are balanced."""
+    """The result of `equalise_group`."""
 
     largest: float
-    """The largest value of any channel, as it will be quantised."""
+    """The largest absolute value of any channel when it is quantised."""
     factors: Mapping[str, Tensor]
-    """What the channels of those members are multiplied by that cannot be rescaled where they are made, by tensor."""
+    """Factors for the channels of members that cannot be rescaled where they are computed, by tensor."""
 
 
 def measure_ranges(network: nn.Module, groups: Sequence[Group], crops: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -49,21 +50,21 @@ def measure_ranges(network: nn.Module, groups: Sequence[Group], crops: Sequence[
     members = {name: members for group in groups for name, members in group.readers.items()}
     ranges: dict[str, Tensor] = {}
 
-    def look(conv: str, read: Tensor) -> None:
+    def update(conv: str, read: Tensor) -> None:
         largest = read.abs().amax((0, 2, 3))
         for member in members[conv]:
             own = largest[member.span]
             known = ranges.get(member.tensor)
             ranges[member.tensor] = own if known is None else torch.maximum(known, own)
 
-    with torch.inference_mode(), watching(network, members, look):
+    with torch.inference_mode(), observe_inputs(network, members, update):
         for crop in crops:
             network(crop)
     return ranges
 
 
 def equalise_group(network: nn.Module, group: Group, ranges: Mapping[str, Tensor]) -> Balanced:
-    """Rescale the members of `group` that can be, in place.
+    """Rescale those members of `group` that can be rescaled, in place.
 
     Args:
         network: in fp32; computes the same afterwards, up to rounding in fp32.
@@ -74,7 +75,7 @@ def equalise_group(network: nn.Module, group: Group, ranges: Mapping[str, Tensor
     wanted = {name: _wanted(network, group, member, ranges[name]) for name, member in members.items()}
     tallest = max(float((wanted[name] * ranges[name]).max()) for name in members)
     largest = max(float(ranges[name].max()) for name in members)
-    if not tallest > 0:  # silent in all pictures
+    if not tallest > 0:  # 0 in all pictures
         return Balanced(1.0, {name: torch.ones_like(ranges[name]) for name, m in members.items() if m.producer is None})
     factors = {name: wanted[name] * (largest / tallest) for name in members}
     for name, member in members.items():
@@ -86,10 +87,10 @@ def equalise_group(network: nn.Module, group: Group, ranges: Mapping[str, Tensor
 def choose_scales(
     network: nn.Module, groups: Sequence[Group], balanced: Mapping[str, Balanced], crops: Sequence[Tensor]
 ) -> dict[str, float]:
-    """The scale of each group, by its name: that of `CLIPS` whose error is smallest where the group is read.
+    """The scale of each group by its name: of `CLIPS`, the one with the smallest error in the group's convolutions.
 
-    Behind the first enlargement nothing is clipped. What is clipped in the trunk is one of many residuals, each of them
-    scaled down; there it goes straight into the picture: saturated bristles had 28.7 dB instead of 41.0.
+    Behind the first enlargement nothing is clipped. In the trunk, clipping changes one of many residuals, all of which
+    are scaled down. Behind it, it changes the picture: a photo of saturated bristles had 28.7 dB instead of 41.0.
 
     Args:
         network: equalised.
@@ -106,7 +107,7 @@ def choose_scales(
         kernel = _kernel(network, conv, slice(None)) / factors[:, None, None]
         gains[conv] = factors[:, None, None], kernel.square().sum((0, 2, 3))
 
-    def look(conv: str, read: Tensor) -> None:
+    def add_errors(conv: str, read: Tensor) -> None:
         group = widest[conv]
         factors, gain = gains[conv]
         values = read * factors
@@ -116,7 +117,7 @@ def choose_scales(
             error = (fake_quantise(values, scale) - values).square().mean((0, 2, 3))
             errors[group.name][index] += float((error * gain).sum())
 
-    with torch.inference_mode(), watching(network, widest, look):
+    with torch.inference_mode(), observe_inputs(network, widest, add_errors):
         for crop in crops:
             network(crop)
     trunk = min(heights.values())
@@ -125,7 +126,7 @@ def choose_scales(
 
 
 def input_factors(group: Group, conv: str, factors: Mapping[str, Tensor]) -> Tensor:
-    """What each input channel of `conv` is multiplied by before it is quantised, shape (C,); 1 where nothing is."""
+    """The factor of each input channel of `conv` before it is quantised, (C,); 1 for channels without one."""
     return torch.cat([factors.get(member.tensor, torch.ones(member.channels)) for member in group.readers[conv]])
 
 
@@ -149,7 +150,7 @@ def _rescale(network: nn.Module, group: Group, member: Member, factors: Tensor) 
 
 
 def _reads(group: Group, member: Member) -> list[tuple[str, slice]]:
-    """The convolutions that read `member`, each with the channels at which they do."""
+    """The convolutions that read `member`, each with the position of its channels in their input."""
     return [
         (conv, own.span) for conv, members in group.readers.items() for own in members if own.tensor == member.tensor
     ]

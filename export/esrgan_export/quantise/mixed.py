@@ -1,4 +1,4 @@
-"""Which convolutions become INT8, and which stay float: by what each was measured to cost."""
+"""Measure what INT8 costs in each group of convolutions, and choose which groups stay float."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from esrgan_export.quantise.simulate import QuantisedConv
 from esrgan_export.quantise.structure import Group
 
 TARGET_DB = 42.0
-"""PSNR to the fp32 network, of the mean square over the calibration crops, that the choice aims at. These crops are the
-most detailed of their pictures; whole pictures come out better. Verification asks for 34 dB on the worst one."""
+"""The PSNR to the fp32 network that the choice aims at, from the mean square error over the calibration crops. These
+are the most detailed crops of their pictures, so whole pictures score higher. Verification needs 34 dB on the worst."""
 PROBES = 2
 PROBE_SIDE = 40
-"""Every group is switched on alone, which takes a run of the network each: so few and small crops must do."""
+"""Number and side of the crops on which single groups are measured. They are few and small, since the network is run
+for every group."""
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What a group costs when it alone computes in INT8."""
+    """The error of the output if only this group computes in INT8."""
 
     group: str
     noise: float
-    """Mean square of what it changes in the output, which is in [0, 1]."""
+    """Mean square of the change in the output, which is in [0, 1]."""
     flops_share: float
-    """Its part of the arithmetic of all groups."""
+    """Its share of the operations of all groups."""
 
     @property
     def psnr_db(self) -> float:
@@ -42,13 +43,13 @@ def measure_sensitivities(
     crops: Sequence[Tensor],
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[Sensitivity]:
-    """The sensitivity of each group, in their order.
+    """The sensitivity of each group, in the order of `groups`.
 
     Args:
-        student: from `simulate.simulated`, with all convolutions of `groups` in INT8; comes back so.
+        student: from `simulate.simulated`, with all convolutions of `groups` in INT8, before and after.
         groups: of this network.
-        crops: images (1, 3, H, W); the middle of the first few is used.
-        progress: called with a line now and then.
+        crops: images (1, 3, H, W); the middle of a few of them is used.
+        progress: called with a line after every ten groups.
     """
     probes = [_middle(crop) for crop in crops[:: max(1, len(crops) // PROBES)][:PROBES]]
     switch(student, ())
@@ -58,7 +59,7 @@ def measure_sensitivities(
         noises = []
         for number, group in enumerate(groups):
             if number % 10 == 0:
-                progress(f"what INT8 costs in each of {len(groups)} groups of convolutions: {number} done")
+                progress(f"measuring the error of INT8 in each of {len(groups)} groups of convolutions: {number} done")
             switch(student, group.readers)
             errors = [
                 float((student(probe) - reference).square().mean())
@@ -75,7 +76,7 @@ def measure_sensitivities(
 def choose_float(sensitivities: Sequence[Sensitivity], budget: float) -> list[str]:
     """The groups to keep in float so that the noise of all others stays within `budget`, a mean square.
 
-    Noises of different groups are independent, so they add. Those go first that cost most noise for their arithmetic.
+    The noises of different groups are independent, so they add up. Groups with most noise per operation come first.
     """
     total = sum(each.noise for each in sensitivities)
     kept = []
@@ -88,7 +89,7 @@ def choose_float(sensitivities: Sequence[Sensitivity], budget: float) -> list[st
 
 
 def mean_noise(student: nn.Module, crops: Sequence[Tensor], references: Sequence[Tensor]) -> float:
-    """Mean over the crops of the mean square of what `student` does differently from `references`, both clamped."""
+    """Mean square error of `student` to `references`, both clamped, as the mean over the crops."""
     with torch.inference_mode():
         errors = [
             float((student(crop).clamp(0, 1) - reference.clamp(0, 1)).square().mean())
@@ -98,7 +99,7 @@ def mean_noise(student: nn.Module, crops: Sequence[Tensor], references: Sequence
 
 
 def switch(student: nn.Module, names: Collection[str] | None) -> None:
-    """Let only the convolutions called `names` round, of those that can; None: all of them."""
+    """Let only the `QuantisedConv` called `names` round; None: all of them."""
     for name, module in student.named_modules():
         if isinstance(module, QuantisedConv):
             module.enabled = names is None or name in names
@@ -111,7 +112,7 @@ def _middle(crop: Tensor) -> Tensor:
 
 
 def _flops(student: nn.Module, groups: Sequence[Group], probe: Tensor) -> dict[str, int]:
-    """Multiply-accumulates of each group for one image."""
+    """Multiply-accumulate operations of each group for one image."""
     home = {conv: group.name for group in groups for conv in group.readers}
     counts = dict.fromkeys(home.values(), 0)
 

@@ -1,9 +1,9 @@
-"""Write INT8 into the graph: QuantizeLinear and DequantizeLinear around what is to be computed in eight bits.
+"""Write INT8 into the graph: QuantizeLinear and DequantizeLinear around what is computed in eight bits.
 
-This form is what TensorRT, OpenVINO and ONNX Runtime all take: symmetric, so without zero points other than 0; one
-scale for each activation; one for each output channel of a kernel; biases in float. Dense features are quantised once,
-when they are made, and joined as int8: a Concat of their dequantised forms says the same, but OpenVINO computes it
-wrongly (seen with 2026.4: it turns them to uint8 and loses the offset).
+TensorRT, OpenVINO and ONNX Runtime all take this form: symmetric, with all zero points 0; one scale for each activation
+and one for each output channel of a kernel; biases in float. Dense features are quantised once, where they are
+computed, and concatenated as int8. A Concat of their dequantised forms means the same, but OpenVINO computes it wrongly
+(seen with 2026.4: it converts them to uint8 and loses the offset).
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def to_int8(
     Args:
         model: made by `export_onnx`.
         groups: `find_groups(model)`.
-        scales: the scale of the input of each convolution that is to be INT8, by its name; one scale within a group.
-        factors: what the channels of some tensors are multiplied by before they are quantised, by the tensor's name.
+        scales: the scale of the input of each convolution that becomes INT8, by its name; equal within a group.
+        factors: by which the channels of some tensors are multiplied before they are quantised, by tensor.
 
     Raises:
         OptionError: the model is INT8 already.
@@ -73,7 +73,7 @@ def to_int8(
 def _placed(
     graph: onnx.GraphProto, scales: Mapping[str, float], steps: Mapping[str, float], balanced: Collection[str]
 ) -> Iterator[onnx.NodeProto]:
-    """The nodes in order, the tensors of `steps` followed by their quantisation, and their readers reading that."""
+    """The nodes in order, with a quantisation after each tensor of `steps`, which its readers then read."""
     for node in graph.node:
         result = node.output[0]
         if node.op_type == "Conv" and node.name in scales:
@@ -85,7 +85,7 @@ def _placed(
                 node.input[0] += "_dequantised"
             yield node
         elif node.op_type == "Concat" and steps.keys() >= set(node.input):
-            grid = [f"{node.input[0]}_scale", ZERO]  # that of all of them
+            grid = [f"{node.input[0]}_scale", ZERO]  # their scales are equal
             joined = [f"{name}_quantised" for name in node.input]
             yield helper.make_node("Concat", joined, [f"{result}_quantised"], name=node.name, axis=1)
             yield _dequantise(f"{result}_quantised", grid, result)
@@ -101,14 +101,14 @@ def _placed(
 
 
 def _dequantise(codes: str, grid: list[str], result: str, axis: int = 1) -> onnx.NodeProto:
-    """`axis` is that of one scale for each channel, and means nothing where there is one for all."""
+    """A DequantizeLinear node. `axis` is that of the channels, and has no meaning for a single scale."""
     node = helper.make_node("DequantizeLinear", [codes, *grid], [result], name=f"{codes}/dequantise")
     node.attribute.append(helper.make_attribute("axis", axis))
     return node
 
 
 def _quantise_kernel(tensor: onnx.TensorProto, factors: Tensor) -> list[onnx.TensorProto]:
-    """Turn a kernel, divided by the factors of its inputs, into int8 codes in place; returns scales and zero points."""
+    """Divide a kernel by the factors of its inputs and quantise it in place; returns its scales and zero points."""
     weight = torch.from_numpy(numpy_helper.to_array(tensor).copy()) / factors[:, None, None]
     codes, scales = quantise_weight(weight), weight_scales(weight).flatten()
     name = tensor.name

@@ -1,4 +1,4 @@
-"""A network in PyTorch that rounds where its INT8 form rounds: to measure that form, and to train it."""
+"""A network in PyTorch that rounds where its INT8 form rounds, to measure that form and to train it."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from esrgan_export.networks import Network
 
 LARGEST = 127
-"""Codes are -127 ... 127: symmetric, as TensorRT wants them."""
+"""Codes go from -127 to 127: symmetric, as TensorRT needs them."""
 
 
 def round_through(values: Tensor) -> Tensor:
-    """Rounded to the nearest integer; the gradient passes as if nothing had been rounded (straight-through)."""
+    """`values` rounded to the nearest integer; the gradient passes as if they were not (straight-through)."""
     return values + (values.round() - values).detach()
 
 
 def fake_quantise(values: Tensor, scale: Tensor) -> Tensor:
-    """`values` on the grid of `scale`, clipped to the codes; gradients as in Esser et al. 2020 (LSQ), equation 3."""
+    """`values` rounded to multiples of `scale` and clipped; gradients as in Esser et al. 2020 (LSQ), equation 3."""
     return round_through((values / scale).clamp(-LARGEST, LARGEST)) * scale
 
 
 def weight_scales(weight: Tensor) -> Tensor:
-    """One scale for each output channel of a kernel (O, I, h, w), shape (O, 1, 1, 1)."""
+    """The scale of each output channel of a kernel (O, I, h, w), shape (O, 1, 1, 1)."""
     largest = weight.detach().abs().amax((1, 2, 3), keepdim=True)
     return torch.where(largest > 0, largest / LARGEST, torch.ones_like(largest))
 
 
 def quantise_weight(weight: Tensor) -> Tensor:
-    """Integer codes of a kernel (O, I, h, w), in a float tensor, such that no tap pair (o, i) gains or loses a mean.
+    """Integer codes of a kernel (O, I, h, w), in a float tensor, rounded so that the sum over each (o, i) is kept.
 
-    Pictures are smooth, so what a kernel does to a constant matters most. Rounding each tap to the nearest code leaves
-    the sum of a kernel's taps wrong by up to half a step for each tap; here so many taps are rounded the other way,
-    those first that are nearest to the middle between two codes, that the sum is right to half a step.
+    Pictures are smooth, so the response of a kernel to a constant matters most. If each of the h * w taps is rounded to
+    the nearest code, their sum can be wrong by half a step for each tap. Here some taps are rounded the other way,
+    beginning with those nearest to the middle between two codes, so that the sum is right to half a step.
     """
     outputs, inputs = weight.shape[:2]
     exact = (weight / weight_scales(weight)).reshape(outputs, inputs, -1)
@@ -56,12 +56,12 @@ def quantise_weight(weight: Tensor) -> Tensor:
 
 
 class QuantisedConv(nn.Module):
-    """A convolution whose input and weights are rounded to INT8; `enabled` switches that off and on.
+    """A convolution whose input and weights are rounded to INT8 while `enabled` is true.
 
     Args:
-        conv: stays in float, as it was.
-        input_scale: of the input's codes.
-        factors: what each input channel is multiplied by before it is rounded, and its weights are divided by, (C,).
+        conv: the convolution; its weights stay in float.
+        input_scale: the scale of the input.
+        factors: (C,); each input channel is multiplied by its factor before it is rounded, and its weights divided.
     """
 
     factors: Tensor
@@ -74,7 +74,7 @@ class QuantisedConv(nn.Module):
         self.enabled = True
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> as the convolution."""
+        """(N, C, H, W) -> the shape that the convolution gives."""
         conv = self.conv
         if not self.enabled:
             return cast(Tensor, conv(x))
@@ -93,7 +93,7 @@ class QuantisedConv(nn.Module):
 
 
 def folded(network: Network, model: onnx.ModelProto) -> Network:
-    """A copy of `network` with the weights of `model`, its fp32 export: batch normalisation is in the convolutions."""
+    """A copy of `network` with the weights of its fp32 export `model`, where batch normalisation is folded."""
     copied = copy.deepcopy(network).cpu().float().eval()
     for name, module in list(copied.named_modules()):
         if isinstance(module, _BatchNorm):
@@ -106,7 +106,7 @@ def folded(network: Network, model: onnx.ModelProto) -> Network:
 
 
 def simulated(network: nn.Module, scales: Mapping[str, float], factors: Mapping[str, Tensor]) -> nn.Module:
-    """A copy of `network` in which the named convolutions are a `QuantisedConv` of this scale and these factors."""
+    """A copy of `network` in which each convolution in `scales` is a `QuantisedConv` with its scale and factors."""
     copied = copy.deepcopy(network)
     for name, scale in scales.items():
         conv = copied.get_submodule(name)
@@ -116,16 +116,16 @@ def simulated(network: nn.Module, scales: Mapping[str, float], factors: Mapping[
 
 
 def replace_module(network: nn.Module, name: str, module: nn.Module) -> None:
-    """Put `module` in the place of the one called `name`."""
+    """Replace the module called `name` by `module`."""
     parent, _, own = name.rpartition(".")
     setattr(network.get_submodule(parent), own, module)
 
 
 @contextmanager
-def watching(network: nn.Module, convs: Iterable[str], look: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """Call `look(name, input)` for every input that the named convolutions get."""
+def observe_inputs(network: nn.Module, convs: Iterable[str], observe: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Within the block, call `observe(name, input)` for every input of the named convolutions."""
     handles = [
-        network.get_submodule(name).register_forward_pre_hook(lambda _, args, name=name: look(name, args[0]))
+        network.get_submodule(name).register_forward_pre_hook(lambda _, args, name=name: observe(name, args[0]))
         for name in convs
     ]
     try:

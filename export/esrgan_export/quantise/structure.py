@@ -1,4 +1,4 @@
-"""What of a network can be quantised together, and what can be rescaled: read from its fp32 graph."""
+"""Find in the fp32 graph which convolutions are quantised together, and which channels can be rescaled."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import onnx
 from esrgan_export.precision import float_inputs
 
 HOMOGENEOUS = ("LeakyRelu", "PRelu", "Relu", "Resize")
-"""f(d x) = d f(x) for every d > 0, channel by channel; a Resize as well, whatever its interpolation."""
+"""Operators with f(d x) = d f(x) for every d > 0 and each channel; Resize is one with any interpolation."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """A tensor that a convolution reads, alone or through a Concat."""
+    """A tensor that a convolution reads, directly or through a Concat."""
 
     tensor: str
     first: int
     """Its first channel in the input of the convolution."""
     channels: int
     producer: str | None
-    """The convolution whose output it is, with nothing but homogeneous functions between and no reader but
-    convolutions: its channels can be rescaled there, and back where they are read. None: it cannot."""
+    """The convolution at which its channels can be rescaled: the tensor is its output, with nothing but `HOMOGENEOUS`
+    operators between, and is read by convolutions only, which take the factor back. None: they cannot be rescaled."""
 
     @property
     def span(self) -> slice:
@@ -34,14 +34,14 @@ class Member:
 
 @dataclass(frozen=True)
 class Group:
-    """Convolutions that read common tensors, which therefore are quantised with one scale; a dense block is one."""
+    """Convolutions that read common tensors, which are therefore quantised with one scale. A dense block is a group."""
 
     readers: Mapping[str, tuple[Member, ...]]
     """The members of each convolution's input, by the convolution's name, in graph order."""
 
     @property
     def name(self) -> str:
-        """That of the only convolution, or what the names of all have in common: body.3.rdb1."""
+        """The name of the only convolution, or the module that all of them are in, for instance body.3.rdb1."""
         names = list(self.readers)
         return names[0] if len(names) == 1 else names[0].rpartition(".")[0]
 
@@ -54,20 +54,20 @@ class Group:
 def find_groups(model: onnx.ModelProto) -> list[Group]:
     """The groups of a network made by `export_onnx`, in graph order.
 
-    The convolutions that read the image and that write the picture are left out. They have three channels on one side,
-    so that there is little to win, and what they lose is lost for all the others, or seen at once: the last one alone
-    cost 2 dB of the compact pair.
+    The convolutions that read the image or compute the output are left out. They have three channels on one side, so
+    INT8 saves little there. An error of the first is passed on to all others, and one of the last is visible at once:
+    the last one alone cost the compact pair 2 dB.
     """
     graph = _Graph(model)
     readers = {}
     for node in model.graph.node:
-        if node.op_type == "Conv" and not graph.reads_image(node.input[0]) and not graph.writes_picture(node):
+        if node.op_type == "Conv" and not graph.reads_input(node.input[0]) and not graph.computes_output(node):
             readers[node.name] = graph.members(node.input[0])
     return [Group({name: readers[name] for name in names}) for names in _sharing(readers)]
 
 
 def _sharing(readers: Mapping[str, Sequence[Member]]) -> list[list[str]]:
-    """The names of the convolutions, those together that read a common tensor."""
+    """The names of the convolutions, grouped by the tensors that they read in common."""
     by_tensor: dict[str, list[str]] = defaultdict(list)
     for name, members in readers.items():
         for member in members:
@@ -84,7 +84,7 @@ def _sharing(readers: Mapping[str, Sequence[Member]]) -> list[list[str]]:
 
 
 class _Graph:
-    """Who makes and who reads each tensor."""
+    """Which node computes each tensor, and which nodes read it."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._outputs = {value.name for value in model.graph.output}
@@ -100,7 +100,7 @@ class _Graph:
         self._follow(model.graph)
 
     def _follow(self, graph: onnx.GraphProto) -> None:
-        """Find the channels of every tensor, and the tensors that no convolution stands in front of."""
+        """Find the channels of every tensor, and the tensors with no convolution before or behind them."""
         weights = {tensor.name: tensor for tensor in graph.initializer}
         for node in graph.node:
             sources = [name for name in float_inputs(node) if name in self._channels]
@@ -124,16 +124,16 @@ class _Graph:
             if node.op_type != "Conv" and not self._finished.isdisjoint(node.output):
                 self._finished.update(float_inputs(node))
 
-    def reads_image(self, tensor: str) -> bool:
-        """Whether no convolution stands between the image and `tensor`."""
+    def reads_input(self, tensor: str) -> bool:
+        """Whether there is no convolution between the image and `tensor`."""
         return tensor in self._untouched
 
-    def writes_picture(self, conv: onnx.NodeProto) -> bool:
-        """Whether no other convolution stands between `conv` and the output."""
+    def computes_output(self, conv: onnx.NodeProto) -> bool:
+        """Whether there is no other convolution between `conv` and the output."""
         return conv.output[0] in self._finished
 
     def members(self, tensor: str) -> tuple[Member, ...]:
-        """The tensors behind a Concat of channels; any other tensor is its own only member."""
+        """The inputs of the Concat that computes `tensor`; without a Concat, `tensor` itself."""
         maker = self._makers[tensor]
         members, first = [], 0
         for part in maker.input if maker.op_type == "Concat" else [tensor]:

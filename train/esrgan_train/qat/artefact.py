@@ -9,9 +9,9 @@ from esrgan_export.artefact import write_artefact
 from esrgan_export.networks import Network
 from esrgan_export.quantise import prepare
 from esrgan_export.quantise.calibration import load_crops
-from esrgan_export.report import Report
 from esrgan_export.to_onnx import export_onnx
-from esrgan_export.verify import Progress, measure, passed, verify
+from esrgan_export.verification_report import VerificationReport
+from esrgan_export.verify import ProgressMessage, measure, passed, verify
 from esrgan_train.qat.crops import cut_crops
 from esrgan_train.qat.state import check_no_state
 from esrgan_train.qat.tune import QatSettings, fine_tune
@@ -25,8 +25,8 @@ def tune_artefact(
     settings: QatSettings,
     *,
     resume: bool = False,
-    progress: Progress = lambda _: None,
-) -> Report:
+    progress: ProgressMessage = lambda _: None,
+) -> VerificationReport:
     """Quantise `network`, fine-tune it, verify it, and write the ONNX file and its report.
 
     The state of an unfinished run is at `state_path(path)`. It is removed once these files are written.

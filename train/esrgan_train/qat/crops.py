@@ -12,7 +12,7 @@ from torch import Tensor
 
 from esrgan_deploy.errors import MediaError
 from esrgan_deploy.images import read_image
-from esrgan_export.evaluation.pictures import list_pictures
+from esrgan_export.evaluation.image_pairs import images_by_stem
 from esrgan_export.quantise.calibration import vivid
 
 TRAINING_CROPS = 2048
@@ -63,7 +63,7 @@ def cut_crops(folder: Path, side: int, seed: int) -> Crops:
     Raises:
         MediaError: fewer than two pictures, one that is damaged, or one that is smaller than a crop.
     """
-    paths = list(list_pictures(folder).values())
+    paths = list(images_by_stem(folder).values())
     if len(paths) < 2:
         raise MediaError(f"{folder}: holds one picture only; give two or more, since one is held out for validation")
     held_out = set(paths[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY] or paths[-1:])

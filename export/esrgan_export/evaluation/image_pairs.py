@@ -1,4 +1,4 @@
-"""High-resolution pictures and their low-resolution partners."""
+"""HR pictures and their LR partners: find them by name, read them, check their sizes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.errors import MediaError
 from esrgan_deploy.images import SUFFIXES, read_image
 from esrgan_export.bicubic import downscale, mod_crop
@@ -17,24 +18,25 @@ from esrgan_export.metrics.ssim import WINDOW
 
 
 @dataclass(frozen=True)
-class Subject:
-    """One picture on which methods are compared."""
+class ImagePair:
+    """One picture in both resolutions, on which methods are compared."""
 
     name: str
     """Stem of the HR file."""
     hr: Uint8Image
     """Cropped at the right and bottom to multiples of the scale."""
     lr: Uint8Image
-    """`hr` shrunk by the scale, or a picture that was given."""
+    """`hr` shrunk by MATLAB's bicubic, or a picture that was given."""
     scale: int
 
 
-def list_pictures(folder: Path) -> dict[str, Path]:
-    """The pictures directly in `folder` by stem, sorted.
+def images_by_stem(folder: StrPath) -> dict[str, Path]:
+    """The pictures in `folder` (not in folders inside it) by the stem of their names, sorted.
 
     Raises:
-        MediaError: not a folder, no picture in it, or two pictures of one stem.
+        MediaError: not a folder, no picture in it, or two pictures with the same stem.
     """
+    folder = as_path(folder)
     if not folder.is_dir():
         raise MediaError(f"{folder}: is no folder; name the folder that holds the pictures")
     pictures: dict[str, Path] = {}
@@ -50,10 +52,10 @@ def list_pictures(folder: Path) -> dict[str, Path]:
 
 
 def partner(stem: str, pictures: Mapping[str, Path], folder: Path, scale: int) -> Path:
-    """The picture of `folder` that belongs to the HR picture `stem`: stem, stemx4 (as DIV2K names LR) or stem_x4.
+    """The picture in `folder` for the HR picture `stem`. It is called stem, stemx4 (LR in DIV2K) or stem_x4.
 
     Raises:
-        MediaError: there is none.
+        MediaError: there is no such picture.
     """
     names = (stem, f"{stem}x{scale}", f"{stem}_x{scale}")
     found = next((pictures[name] for name in names if name in pictures), None)
@@ -62,43 +64,44 @@ def partner(stem: str, pictures: Mapping[str, Path], folder: Path, scale: int) -
     return found
 
 
-def read_picture(path: Path) -> Uint8Image:
-    """A picture as metrics compare it: opaque 8-bit RGB. 16 bit is rounded to 8.
+def read_uint8_image(path: Path) -> Uint8Image:
+    """Read a picture as opaque 8-bit RGB, as metrics compare it. 16 bit is rounded to 8.
 
     Raises:
         MediaError: it cannot be read, or has transparent parts.
     """
     still = read_image(path)
     if still.alpha is not None and (still.alpha != np.iinfo(still.alpha.dtype).max).any():
-        raise MediaError(f"{path}: has transparent parts, of which metrics know nothing; flatten it first")
+        raise MediaError(f"{path}: has transparent parts, which metrics cannot compare; flatten it first")
     return still.rgb if still.rgb.dtype == np.uint8 else np.rint(still.rgb / 257).astype(np.uint8)
 
 
-def load_subject(hr_path: Path, lr_path: Path | None, scale: int) -> Subject:
+def load_pair(hr_path: StrPath, lr_path: StrPath | None, scale: int) -> ImagePair:
     """Read an HR picture, crop it, and read or make its LR partner.
 
     Args:
-        hr_path: of any size that leaves something after the crop and the shave.
-        lr_path: None: HR is shrunk by MATLAB's bicubic.
+        hr_path: a picture that is large enough for all metrics at this scale.
+        lr_path: None: LR is made by MATLAB's bicubic.
         scale: HR pixels per LR pixel, in each direction.
 
     Raises:
-        MediaError: unreadable, too small, or sizes that do not fit.
+        MediaError: a picture cannot be read or is too small, or the sizes do not fit.
     """
-    whole = read_picture(hr_path)
+    hr_path = as_path(hr_path)
+    whole = read_uint8_image(hr_path)
     smallest = WINDOW + 2 * max(scale, PIRM_SHAVE) + scale - 1
     if min(whole.shape[:2]) < smallest:
         raise MediaError(f"{hr_path}: is {size(whole)}; metrics at x{scale} need {smallest}x{smallest} pixels")
     hr = mod_crop(whole, scale)
-    lr = read_picture(lr_path) if lr_path else downscale(hr, scale)
+    lr = read_uint8_image(as_path(lr_path)) if lr_path else downscale(hr, scale)
     if hr.shape != (lr.shape[0] * scale, lr.shape[1] * scale, 3):
         raise MediaError(
             f"{lr_path}: is {size(lr)}, times {scale} that is not the {size(hr)} of {hr_path} "
             f"(cropped to multiples of {scale}); check the scale, or leave --lr out to have LR made"
         )
-    return Subject(hr_path.stem, hr, lr, scale)
+    return ImagePair(hr_path.stem, hr, lr, scale)
 
 
 def size(picture: Uint8Image) -> str:
-    """WIDTHxHEIGHT."""
+    """The size of `picture` as WIDTHxHEIGHT."""
     return f"{picture.shape[1]}x{picture.shape[0]}"

@@ -1,4 +1,4 @@
-"""An evaluation as a table of text and as JSON."""
+"""The scores of an evaluation as a table of text and as JSON."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ from esrgan_export.evaluation.measures import Measure
 from esrgan_export.metrics.psnr import LARGEST_IN_MEAN
 from esrgan_export.metrics.rmse import pirm_region
 
-FORMAT = 1
-NARROWEST = 8  # of the columns, in characters
+SCORES_FORMAT = 1
+"""Of the JSON. Raised when a key changes its meaning or goes away."""
+NARROWEST = 8
+"""Least width of a column in characters."""
 
 
-class Table:
-    """Lines of text, of which each picture's can be printed as soon as it is measured."""
+class ScoreTable:
+    """A table of text whose lines can be printed as soon as a picture is measured."""
 
     def __init__(self, measures: Sequence[Measure], pictures: Sequence[str], methods: Sequence[str]) -> None:
-        """Set the widths of the columns."""
+        """The names decide the widths of the columns."""
         self._measures = measures
         self._first = max(len(name) for name in (*pictures, f"mean of {len(pictures)}"))
         self._second = max(len(name) for name in (*methods, "method"))
 
     def head(self) -> str:
-        """Names of the columns."""
+        """The line with the names of the columns."""
         return self._line("picture", "method", [m.title for m in self._measures])
 
     def rows(self, name: str, scores: Mapping[str, Scores]) -> str:
-        """One line for each method."""
+        """The lines of one picture, one for each method."""
         lines = []
         for index, (method, values) in enumerate(scores.items()):
             cells = [cell(values[m.key], m) for m in self._measures]
@@ -38,7 +40,7 @@ class Table:
         return "\n".join(lines)
 
     def foot(self, evaluation: Evaluation) -> str:
-        """The means, and what has to be said about them."""
+        """The lines of the means, and the notes below them."""
         lines = [self.rows(f"mean of {len(evaluation.scores)}", evaluation.means())]
         return "\n".join([*lines, *notes(evaluation)])
 
@@ -49,12 +51,12 @@ class Table:
 
 
 def cell(value: float, measure: Measure) -> str:
-    """A score with the decimals of its measure; "exact" for an infinite PSNR."""
+    """A score as text, with the decimals of its measure; "exact" for an infinite PSNR."""
     return f"{value:.{measure.decimals}f}" if math.isfinite(value) else "exact"
 
 
 def notes(evaluation: Evaluation) -> list[str]:
-    """Lines below the table: PIRM's regions, and pictures that were reproduced exactly."""
+    """The notes below the table: PIRM's regions, and how pictures that were reproduced exactly are counted."""
     lines = []
     if any(m.key == "rmse" for m in evaluation.measures):
         regions = (f"{name} {pirm_region(mean['rmse']) or 'none'}" for name, mean in evaluation.means().items())
@@ -69,11 +71,11 @@ def to_json(evaluation: Evaluation, command: str) -> dict[str, Any]:
 
     Args:
         evaluation: the result.
-        command: the command line that made it.
+        command: the command line of the evaluation.
     """
     means = evaluation.means()
     return {
-        "format": FORMAT,
+        "format": SCORES_FORMAT,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": command,
         "scale": evaluation.scale,
@@ -95,5 +97,5 @@ def to_json(evaluation: Evaluation, command: str) -> dict[str, Any]:
 
 
 def _all(evaluation: Evaluation) -> list[tuple[str, str, Scores]]:
-    """Picture, method and scores of every case."""
+    """Picture, method and scores of every result."""
     return [(p, m, scores) for p, by_method in evaluation.scores.items() for m, scores in by_method.items()]

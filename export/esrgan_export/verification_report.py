@@ -1,4 +1,4 @@
-"""What verification found, as a table for people and JSON for programs."""
+"""The result of a verification: a table for people, and JSON for programs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ SEAM_LIMIT = 1 / 255
 """A seam below one step of 8 bit is invisible."""
 LAYERS_SHOWN = 3
 KEPT_SHOWN = 10
+"""Lines of the table at most; the JSON has all of them."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class PhotoResult:
     """Infinite where the two are equal."""
     max_abs_error: float
     changed_8bit: float
-    """Share of the samples that differ after rounding to 8 bit."""
+    """Share of the values that differ after rounding to 8 bit."""
     non_finite: int
     """NaNs and infinities before the final clamp."""
 
@@ -37,17 +38,17 @@ class Seam:
     overlap: int
     """Input pixels that each tile has beyond its own part."""
     error: float
-    """On the photo where it was found first to exceed `SEAM_LIMIT`; the largest of all photos otherwise."""
+    """That of the first photo above `SEAM_LIMIT`, on which the search stops; otherwise the largest of all photos."""
     photo: str
 
 
 @dataclass(frozen=True)
-class Report:
+class VerificationReport:
     """The verification of one artefact."""
 
     precision: str
     threshold_db: float
-    """The PSNR that the worst photo has to reach."""
+    """The PSNR that the worst photo must reach."""
     photos: tuple[PhotoResult, ...]
     layer_peaks: Mapping[str, float]
     """Largest absolute output of each layer of the fp32 network, over the photos."""
@@ -55,7 +56,7 @@ class Report:
     """Layers that compute in fp32 in an artefact of lower precision, each with the reason."""
     seams: tuple[Seam, ...]
     sensitivities_db: Mapping[str, float] = field(default_factory=dict)
-    """PSNR when one group of convolutions alone computes in int8, by group; only where that had to be measured."""
+    """PSNR if only one group of convolutions computes in int8, by group; empty if it was not measured."""
 
     @property
     def worst(self) -> PhotoResult:
@@ -83,7 +84,7 @@ class Report:
         return self.seams[-1].error < SEAM_LIMIT
 
     def to_json(self) -> str:
-        """All figures. A PSNR of null stands for equal pictures; headroom is 65504 / largest, null for a dead layer."""
+        """All figures. A PSNR of null means equal pictures; headroom is 65504 / largest, null if a layer gives 0."""
         content: dict[str, Any] = {
             "precision": self.precision,
             "passed": self.passed,

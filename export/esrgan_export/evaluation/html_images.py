@@ -1,4 +1,4 @@
-"""Pictures inside HTML pages: crops, and PNG as data URIs."""
+"""Images in HTML pages: crops, thumbnails, and PNG as data: URIs."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Crop(NamedTuple):
     width: int
 
     def of(self, picture: Uint8Image) -> Uint8Image:
-        """The pixels inside."""
+        """The pixels of `picture` in this rectangle."""
         return picture[self.top : self.top + self.height, self.left : self.left + self.width]
 
 
 def most_detailed(hr: Uint8Image, side: int) -> Crop:
-    """The square of `side` pixels in which luma changes most from pixel to pixel; smaller if the picture is."""
+    """The square of `side` pixels in which luma changes most from pixel to pixel; cut to the size of the picture."""
     plane = luma(hr)
     detail = np.zeros(plane.shape)
     detail[1:, :] += np.abs(np.diff(plane, axis=0))
@@ -39,13 +39,13 @@ def most_detailed(hr: Uint8Image, side: int) -> Crop:
 
 
 def centre(hr: Uint8Image, side: int) -> Crop:
-    """The square of `side` pixels in the middle; smaller if the picture is."""
+    """The square of `side` pixels in the middle; cut to the size of the picture."""
     height, width = min(side, hr.shape[0]), min(side, hr.shape[1])
     return Crop((hr.shape[0] - height) // 2, (hr.shape[1] - width) // 2, height, width)
 
 
 def nearest(lr: Uint8Image, scale: int) -> Uint8Image:
-    """Every pixel repeated `scale` times in both directions."""
+    """`lr` enlarged by repeating every pixel `scale` times in both directions."""
     return lr.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
@@ -56,7 +56,7 @@ def thumbnail(picture: Uint8Image, width: int, marked: Crop) -> Uint8Image:
     small = np.ascontiguousarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
     first = (round(marked.left * factor), round(marked.top * factor))
     last = (round((marked.left + marked.width) * factor) - 1, round((marked.top + marked.height) * factor) - 1)
-    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # visible on any ground
+    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # visible on dark and on bright pictures
         cv2.rectangle(small, first, last, colour, thickness)
     return small
 
