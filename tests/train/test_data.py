@@ -364,3 +364,10 @@ def test_two_processes_decode_once(pictures, tmp_path, caplog):
         assert second.result(timeout=20)
     assert (cache / known.name).stat().st_mtime_ns == written.st_mtime_ns, "not decoded again"
     assert "another process decodes it" in caplog.text
+
+
+def test_folders_may_be_str(pictures, tmp_path):
+    by_path = open_pairs(pictures, 4, cache=tmp_path / "cache")
+    by_str = open_pairs(str(pictures), 4, cache=str(tmp_path / "cache"))
+    assert [pair.name for pair in by_str] == [pair.name for pair in by_path]
+    assert len(list((tmp_path / "cache").glob("*.pairs"))) == 1

@@ -128,7 +128,7 @@ def test_a_parent_of_another_network(make_recipe, tmp_path):
 def test_the_seed_decides(make_recipe, tmp_path):
     weights = {}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        train(make_recipe("psnr", f"seed={seed}", "steps=2"), tmp_path / name)
+        train(make_recipe("psnr", f"seed={seed}", "steps=2"), str(tmp_path / name))
         weights[name] = (tmp_path / name / loop.LAST).read_bytes()
     assert weights["a"] == weights["b"] != weights["c"]
 

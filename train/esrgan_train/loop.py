@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
+from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.errors import MachineError, OptionError, OutputError
 from esrgan_deploy.system.files import replacing
 from esrgan_export.checkpoint import Kind, save_checkpoint
@@ -28,7 +29,7 @@ from esrgan_train.step import Terms, train_step
 from esrgan_train.validate import bicubic_baseline, means, save_samples, validate
 
 
-def train(recipe: Recipe, folder: Path, *, resume: bool = False, devices: int = 1, nodes: int = 1) -> None:
+def train(recipe: Recipe, folder: StrPath, *, resume: bool = False, devices: int = 1, nodes: int = 1) -> None:
     """Carry out the run of a recipe, or resume it.
 
     The folder gets the effective recipe, the training state, the weights (`last.safetensors`, and `best.safetensors`
@@ -51,6 +52,7 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, devices: int = 
         KeyboardInterrupt: it was interrupted; the state was saved.
         SystemExit: in the other processes, when the first one raises any of these.
     """
+    folder = as_path(folder)
     if (folder / STATE).exists() and not resume:
         raise OptionError(f"{folder}: holds a run already; go on with it by --resume, or name another folder with -o")
     fabric = Fabric(

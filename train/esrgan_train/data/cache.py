@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.cli.progress import Progress
 from esrgan_deploy.errors import MediaError, OutputError
 from esrgan_deploy.system.files import replacing
@@ -41,12 +42,12 @@ class Pair:
 
 
 def open_pairs(
-    folder: Path,
+    folder: StrPath,
     scale: int,
     *,
-    lr_folder: Path | None = None,
+    lr_folder: StrPath | None = None,
     shrink: int = 1,
-    cache: Path | None = None,
+    cache: StrPath | None = None,
 ) -> list[Pair]:
     """All pictures below `folder` with their LR pictures: decoded at the first call, mapped from the cache afterwards.
 
@@ -65,10 +66,11 @@ def open_pairs(
         MediaError: no pictures, one that cannot be read, an LR that does not fit its HR, or a damaged cache.
         OutputError: the cache cannot be written.
     """
+    folder, lr_folder = as_path(folder), as_path(lr_folder) if lr_folder else None
     files = list_pictures(folder)
     lr_files = [find_partner(file, folder, lr_folder, scale) if lr_folder else None for file in files]
     key = _key(folder, [*files, *filter(None, lr_files)], scale, shrink)
-    target = (cache or writable_cache()) / f"{key}.pairs"
+    target = (as_path(cache) if cache else writable_cache()) / f"{key}.pairs"
     if not target.exists():
         _make_folder(target.parent)
         with locked(

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.errors import MediaError, OptionError
 from esrgan_deploy.images import SUFFIXES
 from esrgan_train.data import lr_check
@@ -31,10 +32,10 @@ _CONVERTIBLE = (
 
 
 def check_dataset(
-    folders: Sequence[Path],
+    folders: Sequence[StrPath],
     *,
-    validation: Sequence[Path] = (),
-    lr: Path | None = None,
+    validation: Sequence[StrPath] = (),
+    lr: StrPath | None = None,
     scale: int = 4,
     patch: int = 0,
     progress: ProgressCount = lambda done, total: None,
@@ -52,19 +53,22 @@ def check_dataset(
     Raises:
         OptionError: `lr` is given for several folders.
     """
-    if lr is not None and len(folders) != 1:
-        raise OptionError(f"{lr}: is the LR of one folder, and {len(folders)} are given; examine them one by one")
+    train_folders = [as_path(folder) for folder in folders]
+    all_folders = [*train_folders, *map(as_path, validation)]
+    lr = as_path(lr) if lr is not None else None
+    if lr is not None and len(train_folders) != 1:
+        raise OptionError(f"{lr}: is the LR of one folder, and {len(train_folders)} are given; examine them one by one")
     problems: list[Problem] = []
-    listed = [_list(folder, problems) for folder in (*folders, *validation)]
-    partners = _find_partners(listed[0], folders[0], lr, scale, problems) if lr is not None else {}
+    listed = [_list(folder, problems) for folder in all_folders]
+    partners = _find_partners(listed[0], train_folders[0], lr, scale, problems) if lr is not None else {}
     checked = _check_files([file for files in listed for file in files], partners, scale, progress)
     summaries = []
-    for number, (folder, files) in enumerate(zip((*folders, *validation), listed, strict=True)):
-        role: Role = "train" if number < len(folders) else "validation"
+    for number, (folder, files) in enumerate(zip(all_folders, listed, strict=True)):
+        role: Role = "train" if number < len(train_folders) else "validation"
         readable = tuple(picture for file in files if (picture := checked[file].picture) is not None)
         summaries.append(FolderSummary(folder, role, readable, len(files)))
-    trained = [picture for summary in summaries[: len(folders)] for picture in summary.pictures]
-    validated = [picture for summary in summaries[len(folders) :] for picture in summary.pictures]
+    trained = [picture for summary in summaries[: len(train_folders)] for picture in summary.pictures]
+    validated = [picture for summary in summaries[len(train_folders) :] for picture in summary.pictures]
     problems += [problem for each in checked.values() for problem in each.problems]
     problems += _about_pictures(trained, max(patch, scale))
     problems += _about_duplicates(trained, validated)

@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.errors import MachineError, ModelError, OptionError
 from esrgan_train.losses.vgg_layers import Architecture
 from esrgan_train.losses.vgg_layers import layer_names as layer_names
@@ -69,7 +70,7 @@ class VGGFeatures(nn.Module):
         layers: Iterable[str],
         architecture: Architecture = "vgg19",
         normalisation: Normalisation = "torchvision",
-        weights: Path | None = None,
+        weights: StrPath | None = None,
     ) -> None:
         super().__init__()
         _check_option("architecture", architecture, get_args(Architecture))
@@ -83,7 +84,7 @@ class VGGFeatures(nn.Module):
         self.names = names[: 1 + max(map(names.index, self.layers))]
         with torch.device("meta"):  # without random weights, which would be replaced at once
             self.features = nn.Sequential(*map(_make_layer, self.names))
-        path = weights or _download(URLS[architecture])
+        path = as_path(weights) if weights else _download(URLS[architecture])
         state = _select(_read_tensors(path), architecture, self.features.state_dict(), path)
         self.features.load_state_dict(state, assign=True)
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in MEAN_AND_STD[normalisation])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.model import ModelInfo
 from esrgan_export.artefact import write_artefact
 from esrgan_export.networks import Network
@@ -20,8 +21,8 @@ from esrgan_train.qat.tune import QatSettings, fine_tune
 def tune_artefact(
     network: Network,
     info: ModelInfo,
-    path: Path,
-    pictures: Path,
+    path: StrPath,
+    pictures: StrPath,
     settings: QatSettings,
     *,
     resume: bool = False,
@@ -45,6 +46,7 @@ def tune_artefact(
         EsrganError: see `prepare`, `cut_crops` and `fine_tune`.
         KeyboardInterrupt: it was interrupted; the message says how to resume it.
     """
+    path, pictures = as_path(path), as_path(pictures)
     state = state_path(path)
     check_no_state(state, resume)
     crops = cut_crops(pictures, settings.side, settings.seed)
