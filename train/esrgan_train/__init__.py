@@ -1,1 +1,1 @@
-"""Train SRResNet, SRGAN, RRDB-PSNR and ESRGAN, as their papers and their official code have it."""
+"""Train SRResNet, SRGAN, RRDB-PSNR and ESRGAN, as in their papers and in the official code."""

@@ -1,9 +1,4 @@
-"""INT8 that keeps the picture: post-training quantisation of a network, from its fp32 graph to one with Q/DQ nodes.
-
-structure.py finds which tensors are read together and which channels can be rescaled, calibration.py reads the
-pictures, equalise.py shares out the eight bits among the channels, simulate.py is the rounding network in PyTorch,
-mixed.py chooses what stays float by measuring, and qdq.py writes the graph. docs/int8.md has the study behind it.
-"""
+"""Post-training quantisation, step by step: ranges, balance, where to clip, and what stays float."""
 
 from __future__ import annotations
 

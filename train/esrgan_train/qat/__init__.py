@@ -1,4 +1,4 @@
-"""Quantisation-aware fine-tuning: an INT8 network learns to give what its float original gives.
+"""Quantisation-aware fine-tuning: an INT8 network is trained to give the pictures of its float original.
 
 artefact.py   from a network to a fine-tuned ONNX file
 crops.py      crops of the pictures, to train on and to validate on
