@@ -49,6 +49,7 @@ bench: .venv/dev.done           ## the figures of the README, side by side; see 
 	$(BIN)/python benchmarks/studies/cpu_backends.py
 	$(BIN)/python benchmarks/studies/video_pipeline.py
 	$(BIN)/python benchmarks/studies/crash.py
+	$(BIN)/python benchmarks/studies/soak.py
 	$(BIN)/python benchmarks/studies/reuse.py
 	$(BIN)/python benchmarks/studies/cluster.py
 	$(BIN)/python benchmarks/studies/training.py
