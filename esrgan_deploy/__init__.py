@@ -24,10 +24,12 @@ from esrgan_deploy.errors import (
     ModelError,
     OptionError,
     OutputError,
+    StallError,
 )
 from esrgan_deploy.model import ModelInfo
 from esrgan_deploy.upscaler import Upscaler
 from esrgan_deploy.version import __version__ as __version__
+from esrgan_deploy.watchdog import Watchdog
 
 __all__ = [
     "BACKENDS",
@@ -42,7 +44,9 @@ __all__ = [
     "OptionError",
     "OutputError",
     "Session",
+    "StallError",
     "Upscaler",
+    "Watchdog",
     "open_session",
 ]
 

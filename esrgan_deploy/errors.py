@@ -7,8 +7,9 @@
     |-- MediaError              2   a picture or clip that cannot be read, or is of a kind that is not supported
     |-- OutputError             2   a path that cannot be written
     |-- ClosedError             2   a session or an Upscaler that is used after it was closed
-    `-- MachineError            3   this machine cannot do it
-        `-- BackendMissingError 3   a Python package is not installed; the message names the extra
+    |-- MachineError            3   this machine cannot do it
+    |   `-- BackendMissingError 3   a Python package is not installed; the message names the extra
+    `-- StallError              5   nothing has moved for minutes; 4 is that of `esrgan-bench --compare`
 
 A message is one line that names the file, the value and the remedy. `ImportError`, `OSError` and the exceptions of
 FFmpeg, ONNX Runtime and OpenVINO become the most specific of these where they arise. Any other exception is a fault of
@@ -56,3 +57,9 @@ class MachineError(EsrganError):
 
 class BackendMissingError(MachineError):
     """The Python package of a backend is not installed, or is shadowed by another one."""
+
+
+class StallError(EsrganError):
+    """A run stood still: no stage of it had moved for minutes. What is finished is kept."""
+
+    exit_code = 5

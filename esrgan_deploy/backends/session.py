@@ -18,6 +18,7 @@ from esrgan_deploy.arguments import check_batch
 from esrgan_deploy.errors import ClosedError, ModelError, OptionError
 from esrgan_deploy.frame_io import Frames, FrameType
 from esrgan_deploy.model import ModelInfo
+from esrgan_deploy.watchdog import moved
 
 if TYPE_CHECKING:
     import onnx
@@ -171,7 +172,10 @@ class ThreadedSession(Session):
         if any(extra):
             batch = np.pad(batch, ((0, 0), (0, extra[0]), (0, extra[1]), (0, 0)), mode="edge")
         step = self._frames_at_once(batch)
-        results = [self._infer(np.ascontiguousarray(batch[at : at + step])) for at in range(0, len(batch), step)]
+        results = []
+        for at in range(0, len(batch), step):
+            results.append(self._infer(np.ascontiguousarray(batch[at : at + step])))
+            moved()
         joined = results[0] if len(results) == 1 else np.concatenate(results)
         return joined[:, : height * self.info.scale, : width * self.info.scale]
 

@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -17,6 +18,7 @@ from esrgan_deploy import __version__
 from esrgan_deploy.errors import EsrganError, OptionError
 
 INTERRUPTED = 130
+TERMINATED = 143
 OUR_FAULT = 1
 
 
@@ -50,23 +52,43 @@ def count(text: str) -> int:
     return int(text)
 
 
-def run(parser: Parser, command: Callable[[argparse.Namespace], None], argv: Sequence[str] | None) -> int:
+def run(
+    parser: Parser,
+    command: Callable[[argparse.Namespace], None],
+    argv: Sequence[str] | None,
+    *,
+    guard: Callable[[argparse.Namespace], AbstractContextManager[object]] | None = None,
+) -> int:
     """Parse `argv`, run `command` and return the exit code; errors become one line on stderr.
 
-    0 done, 1 a fault of ours, 2 bad input, 3 this machine cannot do it, 130 interrupted. SIGTERM is treated like
-    Ctrl-C, so that a command stopped by a service manager cleans up as well.
+    0 done, 1 a fault of ours, 2 bad input, 3 this machine cannot do it, 5 it stood still, 130 interrupted by Ctrl-C,
+    143 by SIGTERM, after which a command cleans up as well.
+
+    Args:
+        parser: of the arguments.
+        command: does the work.
+        argv: None: this is a process of its own, and `argv` is that of the process.
+        guard: makes what is around `command` in such a process; see `Guard`.
     """
     _print_every_name()
     args = parser.parse_args(argv)
-    previous = signal.signal(signal.SIGTERM, _interrupt)
+    terminated = False
+
+    def terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+        nonlocal terminated
+        terminated = True  # Ray makes another KeyboardInterrupt of the one that passes through it
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, terminate)
     log, warnings = logging.getLogger("esrgan_deploy"), logging.StreamHandler()  # to stderr, from WARNING on
     log.addHandler(warnings)
     try:
         _check_paths(args)
-        command(args)
+        with guard(args) if guard and argv is None else nullcontext():
+            command(args)
     except KeyboardInterrupt as error:
         print(f"{parser.prog}: interrupted; {str(error) or 'nothing was left half-written'}", file=sys.stderr)
-        return INTERRUPTED
+        return TERMINATED if terminated else INTERRUPTED
     except EsrganError as error:
         if args.debug:
             raise
@@ -109,7 +131,3 @@ def _check_paths(args: argparse.Namespace) -> None:
         for path in value if isinstance(value, list) else [value]:
             if isinstance(path, Path):
                 check_name(path, OptionError)
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt

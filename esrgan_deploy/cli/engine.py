@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esrgan_deploy import cli
+from esrgan_deploy.cli.guard import Guard
 from esrgan_deploy.cli.progress import BuildProgress
 from esrgan_deploy.errors import EsrganError, OptionError
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from esrgan_deploy.engine.store.cache import EngineCache
     from esrgan_deploy.model import ModelInfo
 
+STOP_S = 60.0
+"""Seconds that a build has to end after Ctrl-C: TensorRT looks only between its steps."""
 TILINGS = ("none", "fast", "moderate", "full")
 EPILOG = """\
 An engine belongs to one GPU, driver and TensorRT; TensorRT-RTX makes portable ones, also without a GPU. Engines are
@@ -27,7 +30,7 @@ kept in ~/.cache/esrgan-deploy/engines, where esrgan-upscale finds them, and are
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
-    return cli.run(_parser(), _engine, argv)
+    return cli.run(_parser(), _engine, argv, guard=lambda _args: Guard("esrgan-engine", 0, None, STOP_S))
 
 
 def _parser() -> cli.Parser:

@@ -7,6 +7,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from esrgan_deploy.watchdog import moved
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -20,7 +22,7 @@ class Progress:
         """`start` units were done before, at another time; the rate does not count them."""
         self._unit = unit
         self._total = total
-        self._before = start
+        self._before = self._done = start
         self._start = self._last_line = time.monotonic()
         self._bar = None
         if sys.stderr.isatty():
@@ -30,6 +32,9 @@ class Progress:
 
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
         """Show that `done` units of `total` are complete, and a `note` behind them."""
+        if done != self._done:
+            self._done = done
+            moved()
         self._total = total or self._total
         if self._bar is not None:
             self._bar.total = self._total
@@ -73,6 +78,7 @@ class BuildProgress:
 
     def __call__(self, phase: str, done: int, total: int) -> None:
         """Show that `done` of `total` steps of `phase` are complete; with a total of 0, the message `phase`."""
+        moved()
         if not total:
             print(phase, file=sys.stderr, flush=True)
         elif sys.stderr.isatty():

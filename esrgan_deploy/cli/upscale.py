@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -14,10 +13,12 @@ from esrgan_deploy import cli
 from esrgan_deploy.backends import gpu_comes_first, open_session
 from esrgan_deploy.backends.int8 import at_precision
 from esrgan_deploy.backends.names import BACKENDS, CpuPrecision
+from esrgan_deploy.cli.guard import Guard
 from esrgan_deploy.cli.progress import BuildProgress, Progress
 from esrgan_deploy.errors import MediaError, OptionError, OutputError
 from esrgan_deploy.models import BUNDLED
 from esrgan_deploy.system.files import same_file
+from esrgan_deploy.system.monitor import GRACE_S, advice
 from esrgan_deploy.upscaler import Upscaler
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 CODECS = ("h264", "h265", "av1")
 CLIP_STREAMS = 2
+PARTS = ".parts"
+"""What the folder of a clip's finished segments is called behind the clip's name."""
+STALL_S = 300.0
+RAY_FACTOR = 4
 PIPE = Path("-")
 """Stands for stdin and for stdout."""
 EPILOG = """\
@@ -42,7 +47,18 @@ disk, the same command with --resume goes on from there, to the same file.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
-    return cli.run(_parser(), _upscale, argv)
+    return cli.run(_parser(), _resumable, argv, guard=_guard)
+
+
+def _guard(args: argparse.Namespace) -> Guard:
+    """What is around the command. With --ray its end takes longer, and its workers watch themselves."""
+    factor = RAY_FACTOR if args.ray else 1
+    return Guard("esrgan-upscale", factor * args.stall, _parts(args.output), factor * GRACE_S)
+
+
+def _parts(target: Path) -> Path:
+    """See `parts_of`, which would load FFmpeg."""
+    return target.parent / f"{target.name}{PARTS}"
 
 
 def _parser() -> cli.Parser:
@@ -64,6 +80,13 @@ def _parser() -> cli.Parser:
         help="auto: full fidelity; int8: faster; see below",
     )
     add("--threads", type=int, metavar="N", help="CPU threads of the network (default: one for each usable core)")
+    add(
+        "--stall",
+        type=_seconds,
+        metavar="S",
+        default=STALL_S,
+        help="end when nothing has moved for S seconds, ten times as long while it computes; 0: never (default: 300)",
+    )
     clip = parser.add_argument_group("clips")
     add = clip.add_argument
     add("--resume", action="store_true", help="go on with what an interrupted run has finished")
@@ -88,8 +111,24 @@ def _range(text: str) -> tuple[int | None, int | None]:
     return int(match[1]) if match[1] else None, int(match[2]) if match[2] else None
 
 
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"\d+(\.\d+)?", text):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds, 0 or more")
+    return float(text)
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name for name in text.split(",") if name)
+
+
+def _resumable(args: argparse.Namespace) -> None:
+    """Upscale, and say what an interruption leaves behind."""
+    try:
+        _upscale(args)
+    except KeyboardInterrupt:
+        if any(_parts(args.output).glob("*.packets")):
+            raise KeyboardInterrupt(advice(str(_parts(args.output)))) from None
+        raise
 
 
 def _upscale(args: argparse.Namespace) -> None:
@@ -261,7 +300,7 @@ def _upscale_folder(source: Path, target: Path, upscaler: Upscaler) -> None:
 def _upscale_clip(source: Path, target: Path, upscaler: Upscaler, args: argparse.Namespace) -> None:
     from esrgan_deploy.video import upscale_video
 
-    with _resumable(target), Progress("frame") as progress:
+    with Progress("frame") as progress:
         summary = upscale_video(
             source, target, upscaler, _options(args), resume=args.resume, progress=progress, note=_note
         )
@@ -286,7 +325,7 @@ def _upscale_on_ray(source: Path, target: Path, model: Path | None, args: argpar
         tile=settings.tile,
         **_upscaler_options(args),
     )
-    with _resumable(target), Progress("frame") as progress:
+    with Progress("frame") as progress:
         summary = upscale_on_ray(
             source,
             target,
@@ -336,22 +375,6 @@ def _options(args: argparse.Namespace) -> VideoOptions:
         protocols=args.protocols,
         preview=args.preview,
     )
-
-
-@contextlib.contextmanager
-def _resumable(target: Path) -> Iterator[None]:
-    """Say what an interruption leaves behind."""
-    from esrgan_deploy.video import parts_of
-
-    try:
-        yield
-    except KeyboardInterrupt:
-        parts = parts_of(target)
-        if parts.exists():
-            raise KeyboardInterrupt(
-                f"what is finished lies in {parts}; the same command with --resume goes on"
-            ) from None
-        raise
 
 
 def _note(line: str) -> None:

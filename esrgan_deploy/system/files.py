@@ -17,6 +17,8 @@ _OPEN_FILES = Path("/proc/self/fd")
 _STEM_BYTES = 200
 """Of a name, that its temporary name keeps: so the longest one still fits when the rest is added."""
 
+_partials: set[Path] = set()
+
 
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
@@ -37,6 +39,7 @@ def replacing(target: Path) -> Iterator[Path]:
         raise OutputError(f"{target}: the folder {target.parent} does not exist; create it first")
     stem = target.stem.encode(errors="ignore")[:_STEM_BYTES].decode(errors="ignore")
     partial = target.with_name(f".{stem}.{secrets.token_hex(4)}.part{target.suffix}")
+    _partials.add(partial)
     try:
         partial.touch(exist_ok=False)
         yield partial
@@ -50,6 +53,14 @@ def replacing(target: Path) -> Iterator[Path]:
         raise OutputError(f"{target}: cannot be written: {error.strerror or error}; choose another place") from error
     finally:
         partial.unlink(missing_ok=True)
+        _partials.discard(partial)
+
+
+def remove_partials() -> None:
+    """Remove what `replacing` is at work on, for a process that is about to end without leaving its blocks."""
+    for partial in tuple(_partials):
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

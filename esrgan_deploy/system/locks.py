@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esrgan_deploy.errors import OutputError
+from esrgan_deploy.watchdog import waiting_outside
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -37,7 +38,8 @@ def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
     lock = _lock(path)
     if not _acquired(lock, wait=False):
         waiting()
-        _acquired(lock, wait=True)
+        with waiting_outside("the lock"):
+            _acquired(lock, wait=True)
     with _released(lock):
         yield
 

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from children import popen
 from esrgan_deploy.cli.upscale import CODECS, PICTURES, main
 from esrgan_deploy.video import parts_of
 
@@ -146,7 +147,7 @@ def test_interrupted_clip_leaves_no_half_file(tmp_path, sent):
     write_clip(clip, frames=2000)
     program = "import sys; from esrgan_deploy.cli.upscale import main; sys.exit(main())"
     target = tmp_path / "out.mkv"
-    process = subprocess.Popen(
+    process = popen(
         [sys.executable, "-c", program, str(clip), "-o", str(target), "-b", "reference"],
         stderr=subprocess.PIPE,
         text=True,
@@ -157,7 +158,7 @@ def test_interrupted_clip_leaves_no_half_file(tmp_path, sent):
     assert process.poll() is None, process.stderr.read()
     process.send_signal(sent)
     _, error = process.communicate(timeout=60)
-    assert process.returncode == 130, error
+    assert process.returncode == 128 + sent, error
     assert "interrupted" in error
     left = {clip, parts_of(target)} if parts_of(target).exists() else {clip}
     assert set(tmp_path.iterdir()) == left

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from children import popen
 from clips import nearest, write_clip
 from esrgan_deploy.errors import MediaError, OptionError, OutputError
 from esrgan_deploy.tile_reuse import Counts
@@ -98,9 +99,7 @@ def test_ctrl_c_ends_it_at_once(target, tmp_path):
         f"upscale_video(Path({str(BUNNY)!r}), Path({str(target)!r}), nearest(4), VideoOptions('h265'), progress=slow)"
     )
     command = [sys.executable, "-c", code]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parent, text=True
-    ) as child:
+    with popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parent, text=True) as child:
         while child.stdout.readline() != "10\n":
             assert child.poll() is None
         assert [path.name for path in target.parent.iterdir() if path != target] == ["clip.mp4.parts"]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from children import popen
 from clips import nearest, times, write_clip
 from esrgan_deploy import Upscaler
 from esrgan_deploy.backends.reference import ReferenceSession
@@ -134,7 +135,7 @@ def test_sigkill_at_random_moments(tmp_path):
     subprocess.run(command_line(reference), check=True, capture_output=True)
     kills = 0
     for finished in range(2, 12, 2):
-        with subprocess.Popen(command_line(target, "--resume"), stderr=subprocess.DEVNULL) as child:
+        with popen(command_line(target, "--resume"), stderr=subprocess.DEVNULL) as child:
             wait_for_lines(child, target, finished)
             time.sleep(chance.uniform(0, 0.1))
             child.kill()
@@ -331,7 +332,7 @@ def test_after_the_first_damage_there_is_nothing_to_do(tmp_path):
 @pytest.mark.unix("sends signals to another process")
 def test_ctrl_c_of_the_command_says_how_to_go_on(tmp_path):
     target = tmp_path / "out.mp4"
-    with subprocess.Popen(command_line(target), stderr=subprocess.PIPE, text=True) as child:
+    with popen(command_line(target), stderr=subprocess.PIPE, text=True) as child:
         wait_for_lines(child, target, 3)
         child.send_signal(signal.SIGINT)
         _, errors = child.communicate(timeout=20)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from children import popen
 from esrgan_train import loop, run_log
 from esrgan_train.recipe import load_recipe
 
@@ -124,7 +125,7 @@ def interrupt_in_step(monkeypatch, number):
 def command(*words):
     """Start the real command in a process group of its own, with one thread per process."""
     script = str(Path(sys.executable).with_name("esrgan-train"))
-    return subprocess.Popen(
+    return popen(
         [script, *map(str, words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

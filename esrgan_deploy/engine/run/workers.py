@@ -13,6 +13,7 @@ from esrgan_deploy.cuda.driver import Driver
 from esrgan_deploy.engine.run.host_streams import BatchBuffers, HostStreams
 from esrgan_deploy.errors import ClosedError, MachineError
 from esrgan_deploy.frame_io import Frames
+from esrgan_deploy.watchdog import moved
 
 Step: TypeAlias = Callable[[], None]
 """A function that raises nothing, but sets errors in a future."""
@@ -87,6 +88,7 @@ class BatchTask:
             streams.finish(buffers, count)
         except BaseException as error:
             self.error = self.error or error
+        moved()
 
     def end(self) -> None:
         """After all parts: set the result, or the error, in the future."""

@@ -25,6 +25,7 @@ from esrgan_deploy.video.output.encode import EncoderSettings, add_stream
 from esrgan_deploy.video.output.segment_file import SegmentRecord, read_packets
 from esrgan_deploy.video.output.timestamps import closing_duration, decoding_times
 from esrgan_deploy.video.source.open import KEEP_TAG_BYTES, cover_art, ffmpeg, fraction, is_cover, open_clip
+from esrgan_deploy.watchdog import moved
 
 if TYPE_CHECKING:
     from av.container.core import Chapter
@@ -187,6 +188,7 @@ class _Output:
         for packet in _timed(segments, self.stream, self.time_base):
             _set_back(packet, self.start_s)
             self.stream_copy.copy_until(_due_s(packet))
+            moved()
             self.container.mux(packet)
         self.stream_copy.copy_rest()
         self.container.close()
@@ -283,6 +285,7 @@ class _StreamCopy:
         end = Fraction(0)
         try:
             for packet in source.demux([source.streams[index] for index in self._targets]):
+                moved()
                 if not packet.size:
                     continue  # the demuxer's sign that a stream has ended
                 end = max(end, _due_s(packet))

@@ -44,6 +44,7 @@ from esrgan_deploy.video.source.decode import DecodedFrame, decoded_frames, dein
 from esrgan_deploy.video.source.open import describe, probe_file
 from esrgan_deploy.video.source.scan import scan_packets
 from esrgan_deploy.video.source.segments import Segment, times_within, wanted_part
+from esrgan_deploy.watchdog import waiting_outside
 
 if TYPE_CHECKING:
     from esrgan_deploy.upscaler import Upscaler
@@ -179,7 +180,8 @@ class _CountedPipe:
 
     def read(self, size: int) -> bytes:
         """Called by FFmpeg."""
-        data = self._pipe.read(size)
+        with waiting_outside("standard input"):
+            data = self._pipe.read(size)
         if self._header is None and b"\n" in data:
             self._header = self._bytes + data.index(b"\n") + 1
         self._bytes += len(data)
@@ -189,6 +191,18 @@ class _CountedPipe:
         """True if more came than `frames` frames of `size` bytes: each follows a line, and all lines are alike."""
         lines = self._bytes - (self._header or 0) - frames * size
         return frames > 0 and lines % frames != 0
+
+
+class _PatientPipe:
+    """A pipe to write to, whose reader may pause for as long as it likes."""
+
+    def __init__(self, pipe: BinaryIO) -> None:
+        self._pipe = pipe
+
+    def write(self, data: bytes) -> int:
+        """Called by FFmpeg."""
+        with waiting_outside("standard output"):
+            return self._pipe.write(data)
 
 
 def _decoded(clip: InputContainer, stream: VideoStream, pipe: _CountedPipe, name: Path) -> Iterator[VideoFrame]:
@@ -227,14 +241,15 @@ def _to_pipe(frames: Iterable[FrameToEncode], pipe: BinaryIO, settings: EncoderS
     # Depths beyond 8 bits are no part of the first definition of the format, but everybody reads them.
     unofficial = {"strict": "-1"}
     try:
-        with av.open(pipe, "w", format=_Y4M_FORMAT, container_options=unofficial) as container:
+        with av.open(_PatientPipe(pipe), "w", format=_Y4M_FORMAT, container_options=unofficial) as container:
             stream = container.add_stream("rawvideo", rate=settings.frame_rate)
             assert isinstance(stream, VideoStream)
             # The header states the time base as the rate, so times are the numbers of the frames.
             counting = replace(settings, time_base=1 / settings.frame_rate)
             configure(stream.codec_context, counting)
             _encode((replace(frame, pts=number) for number, frame in enumerate(frames)), container, stream, counting)
-        pipe.flush()
+        with waiting_outside("standard output"):
+            pipe.flush()
     except (OSError, FFmpegError) as error:
         raise OutputError("standard output: cannot be written any more; has its reader gone away?") from error
 

@@ -11,8 +11,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar
+
+from esrgan_deploy.watchdog import call_of, described, moved
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -22,6 +25,29 @@ Item = TypeVar("Item")
 
 class Stopped(Exception):  # noqa: N818  # not an error: it unwinds a stage because another one failed
     """Raised by a channel inside a stage when the run has been stopped."""
+
+
+LEAVE_S = 5.0
+"""Seconds that stages have after a second Ctrl-C, before the files that they work on may be closed."""
+
+
+@dataclass
+class _Stage:
+    """What a stage does, for whoever asks why nothing moves."""
+
+    name: str
+    thread: int | None = None
+    taken: int = 0
+    given: int = 0
+    waits: str | None = None
+    """For what; None: it is at work."""
+    since: float = 0.0
+    waited_s: float = 0.0
+
+    def describe(self) -> str:
+        """A line like "to YUV: took 8, gave 8, for 300 s waits for 'infer'"."""
+        doing = f"waits {self.waits}" if self.waits else f"has been in {call_of(self.thread)}"
+        return f"{self.name}: took {self.taken}, gave {self.given}, for {time.monotonic() - self.since:.0f} s {doing}"
 
 
 class Stages:
@@ -47,7 +73,9 @@ class Stages:
         self._error: BaseException | None = None
         self._running = 0
         self._threads: list[threading.Thread] = []
-        self._waits = threading.local()
+        self._stages: list[_Stage] = []
+        self._own = threading.local()
+        self._described = described(lambda: [stage.describe() for stage in self._stages])
 
     def channel(self, capacity: int) -> Channel[Item]:
         """A queue of at most `capacity` items between two stages of this run."""
@@ -64,9 +92,11 @@ class Stages:
     @contextlib.contextmanager
     def here(self, name: str) -> Iterator[None]:
         """The body of this `with` is the stage `name`, in the calling thread."""
-        begin, waited_s = time.perf_counter(), self.waited_s()
+        stage = self.current()
+        stage.name = name
+        begin, waited_s = time.perf_counter(), stage.waited_s
         yield
-        self.busy_s[name] = time.perf_counter() - begin - (self.waited_s() - waited_s)
+        self.busy_s[name] = time.perf_counter() - begin - (stage.waited_s - waited_s)
 
     def join(self) -> None:
         """Wait until all threads are done.
@@ -80,15 +110,18 @@ class Stages:
             if self.stopped:
                 raise Stopped
 
-    def wait(self, condition: Callable[[], bool]) -> None:
+    def wait(self, condition: Callable[[], bool], what: str) -> None:
         """Wait for `condition` with `changed` held; the time counts as a wait of the calling thread.
 
         Raises:
             Stopped: the run was stopped.
         """
+        stage = self.current()
         begin = time.perf_counter()
+        stage.waits, stage.since = what, time.monotonic()
         self.changed.wait_for(lambda: self.stopped or condition())
-        self._waits.seconds = self.waited_s() + time.perf_counter() - begin
+        stage.waits, stage.since = None, time.monotonic()
+        stage.waited_s += time.perf_counter() - begin
         if self.stopped:
             raise Stopped
 
@@ -101,11 +134,20 @@ class Stages:
         if self.stopped:
             raise Stopped
 
+    def current(self) -> _Stage:
+        """The stage of the calling thread; a thread that has no name is the body of the `with`."""
+        stage: _Stage | None = getattr(self._own, "stage", None)
+        if stage is None:
+            stage = self._own.stage = _Stage("body", threading.get_ident(), since=time.monotonic())
+            self._stages.append(stage)
+        return stage
+
     def waited_s(self) -> float:
         """Seconds that the calling thread has spent in `wait`."""
-        return getattr(self._waits, "seconds", 0.0)
+        return self.current().waited_s
 
     def _run(self, name: str, work: Callable[[], None]) -> None:
+        self.current().name = name
         begin = time.perf_counter()
         try:
             work()
@@ -115,6 +157,7 @@ class Stages:
             self._stop(error)
         finally:
             self.busy_s[name] = time.perf_counter() - begin - self.waited_s()
+            self._stages.remove(self.current())
             with self.changed:
                 self._running -= 1
                 self.changed.notify_all()
@@ -126,18 +169,30 @@ class Stages:
                 self._error = error
             self.changed.notify_all()
 
+    def _all_ended(self, timeout_s: float | None = None) -> bool:
+        """Wait for the threads; False if that took too long."""
+        with self.changed:
+            return self.changed.wait_for(lambda: not self._running, timeout_s)
+
     def __enter__(self) -> Self:
+        self._described.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop(error)
-        while any(thread.is_alive() for thread in self._threads):
-            # A second Ctrl-C must not let the caller close files that a thread still works on.
-            with contextlib.suppress(KeyboardInterrupt):
-                for thread in self._threads:
-                    thread.join()
+        try:
+            self._all_ended()
+        except KeyboardInterrupt:
+            # The caller is about to close the files that the threads work on. So they have some seconds more to get out
+            # of them, but a thread that is stuck in a native library must not keep everybody here for ever.
+            if not self._all_ended(LEAVE_S):
+                raise
+        finally:
+            self._described.__exit__(None, None, None)
+        for thread in self._threads:
+            thread.join()
         if self._error is not None and self._error is not error:
             raise self._error from None
 
@@ -150,6 +205,8 @@ class Channel(Generic[Item]):
         self._capacity = capacity
         self._items: deque[Item] = deque()
         self._closed = False
+        self._giver: _Stage | None = None
+        self._taker: _Stage | None = None
 
     def put(self, item: Item) -> None:
         """Append `item`, waiting while the channel is full.
@@ -158,8 +215,11 @@ class Channel(Generic[Item]):
             Stopped: the run was stopped.
         """
         with self._stages.changed:
-            self._stages.wait(lambda: len(self._items) < self._capacity)
+            self._giver = self._stages.current()
+            self._stages.wait(lambda: len(self._items) < self._capacity, f"until {_name(self._taker)} takes one")
             self._items.append(item)
+            self._giver.given += 1
+            moved()
             self._stages.changed.notify_all()
 
     def put_all(self, items: Iterable[Item]) -> None:
@@ -186,9 +246,16 @@ class Channel(Generic[Item]):
         """
         while True:
             with self._stages.changed:
-                self._stages.wait(lambda: bool(self._items) or self._closed)
+                self._taker = self._stages.current()
+                self._stages.wait(lambda: bool(self._items) or self._closed, f"for {_name(self._giver)}")
                 if not self._items:
                     return
                 item = self._items.popleft()
+                self._taker.taken += 1
+                moved()
                 self._stages.changed.notify_all()
             yield item
+
+
+def _name(stage: _Stage | None) -> str:
+    return f"'{stage.name}'" if stage else "a stage that has not begun"

@@ -21,6 +21,7 @@ from esrgan_deploy.video.info import VideoInfo
 from esrgan_deploy.video.source.open import check_unchanged, cut_off, ffmpeg, fraction, open_clip
 from esrgan_deploy.video.source.scan import Scan
 from esrgan_deploy.video.source.segments import Segment
+from esrgan_deploy.watchdog import moved
 
 _Start: TypeAlias = Callable[[InputContainer, VideoStream], None]
 """Moves a clip to where decoding begins."""
@@ -178,6 +179,7 @@ def _decode(info: VideoInfo, start: _Start | None, *, one_thread: bool) -> Itera
         damaged_pts: int | None = None
         try:
             for packet in clip.demux(stream):
+                moved()
                 damaged_pts = packet.pts
                 if not packet.size and packet.pts is not None:
                     continue  # Theora repeats a frame by an empty packet

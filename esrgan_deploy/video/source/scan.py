@@ -18,6 +18,7 @@ from esrgan_deploy.errors import MediaError
 from esrgan_deploy.video.info import VideoInfo
 from esrgan_deploy.video.source.matroska import number
 from esrgan_deploy.video.source.open import cut_off, encrypted, fraction, logged, open_clip
+from esrgan_deploy.watchdog import moved
 
 _INDEXED = "mov,mp4,m4a,3gp,3g2,mj2"
 _STATE_DURATION = (_INDEXED, "matroska,webm", "flv")
@@ -86,6 +87,7 @@ def _read(clip: InputContainer, packets: _Packets, log: list[tuple[int, str, str
     log.clear()
     try:
         for packet in clip.demux():
+            moved()
             if reason := _complaint(log, clip, info.stream):
                 return packets.cut_off(reason)
             log.clear()

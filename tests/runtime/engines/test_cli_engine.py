@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from onnx import helper
 
+from children import popen
 from esrgan_deploy import ModelInfo
 from esrgan_deploy.cli.engine import TILINGS, main
 from esrgan_deploy.engine import options
@@ -287,11 +288,11 @@ def test_on_a_gpu_an_engine_is_built_for_it_and_for_its_memory(gpu, blur_x2, tmp
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_build_leaves_nothing(rtx, tmp_path, sent):
     command = [sys.executable, "-c", PROGRAM, str(BUNDLED), "--cache", str(tmp_path)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr.readline() == "Building engine: step 0 of 6\n"
         process.send_signal(sent)
         _, error = process.communicate(timeout=60)
-    assert process.returncode == 130, error
+    assert process.returncode == 128 + sent, error
     assert error == "esrgan-engine: interrupted; nothing was left half-written\n"
     assert names(tmp_path) == []
 
