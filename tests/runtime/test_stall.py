@@ -53,8 +53,14 @@ def work():
     barrier.wait()
     openvino.Type.u16.to_dtype()
 
-sys.setswitchinterval(1e-3)
-with Guard("test", 2.0, None):
+def spin():
+    while True:
+        pass
+
+sys.setswitchinterval(1e-5)
+for _ in range(2):  # somebody always wants the GIL, so that it changes hands wherever it can
+    threading.Thread(target=spin, daemon=True).start()
+with Guard("test", 1.0, None):
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
         thread.start()
