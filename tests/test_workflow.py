@@ -1,7 +1,7 @@
 """The workflow for other systems runs what the Makefile runs."""
 
-import re
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
