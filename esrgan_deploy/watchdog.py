@@ -105,20 +105,26 @@ class Watchdog:
     process for that; programs may use `faulthandler.dump_traceback_later`.
     """
 
-    def __init__(self, limit_s: float, on_stall: Callable[[StallError], None]) -> None:
+    def __init__(
+        self, limit_s: float, on_stall: Callable[[StallError], None], on_look: Callable[[], object] | None = None
+    ) -> None:
         """Prepare.
 
         Args:
             limit_s: seconds without a move; ten times as many while this process computes.
             on_stall: called once, in the thread of the watchdog.
+            on_look: called there every second.
         """
         self._standstill = Standstill(limit_s)
         self._on_stall = on_stall
+        self._on_look = on_look
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="esrgan-watchdog", daemon=True)
 
     def _watch(self) -> None:
         while not self._ended.wait(TICK_S):
+            if self._on_look:
+                self._on_look()
             if error := self._standstill.look():
                 self._on_stall(error)
                 return

@@ -335,6 +335,7 @@ def _upscale_on_ray(source: Path, target: Path, model: Path | None, args: argpar
             resume=args.resume,
             progress=progress,
             note=_note,
+            stall_s=args.stall,
         )
     print(_clip_lines(target, summary))
 

@@ -31,7 +31,7 @@ SEGMENT = 6
 SEGMENTS = 7
 
 DRIVER = """
-import json, sys, time
+import ctypes, json, sys, time
 from dataclasses import dataclass
 from pathlib import Path
 from esrgan_deploy.backends.reference import ReferenceSession
@@ -47,6 +47,11 @@ run_module.LARGEST_SENT = given["largest_sent"]
 class SlowSession(ReferenceSession):
     def _infer(self, frame):
         time.sleep(given["delay"])
+        if given["stuck"] and not Path(given["stuck"]).exists():
+            Path(given["stuck"]).touch()
+            pause = {"with GIL": ctypes.PyDLL, "without GIL": ctypes.CDLL}[Path(given["stuck"]).name](None).pause
+            while True:
+                pause()
         return super()._infer(frame)
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ def main(_):
     summary = upscale_on_ray(
         Path(given["source"]), Path(given["target"]), kind(**given["spec"]), VideoOptions(**given["options"]),
         address=given["address"], resume=given["resume"],
+        stall_s=given["stall_s"],
         progress=lambda done, total: print(done, total, flush=True), note=lambda line: print("note", line, flush=True),
     )
     print("computed", summary.computed)
@@ -191,6 +197,7 @@ class Run:
         backend="reference",
         resume=False,
         delay=None,
+        stuck=None,
         largest_sent=1 << 30,
     ):
         address = cluster.address if cluster else None
@@ -202,6 +209,8 @@ class Run:
             "spec": {"model": model and str(model), "backend": backend, "threads": 1},
             "options": {"segment_frames": SEGMENT},
             "largest_sent": largest_sent,
+            "stall_s": 1 if stuck else 0,
+            "stuck": stuck and str(stuck),
         }
         if delay:
             given["delay"] = delay
@@ -289,6 +298,16 @@ def test_a_killed_worker_costs_no_frame(cluster, clip, tmp_path):
     os.kill(cluster.at_work()[0], signal.SIGKILL)
     run.succeed()
     assert not any(cluster.scratch.iterdir())
+    assert (tmp_path / "ray.mp4").read_bytes() == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["without GIL", "with GIL"])
+def test_a_worker_that_stands_still_is_ended_and_costs_no_frame(cluster, clip, tmp_path, how):
+    expected = alone(clip, tmp_path / "alone.mp4")
+    stuck = tmp_path / how
+    Run(cluster, clip, tmp_path / "ray.mp4", delay=0.01, stuck=stuck).start().succeed()
+    assert stuck.exists(), "one was stuck"
     assert (tmp_path / "ray.mp4").read_bytes() == expected
 
 

@@ -31,6 +31,7 @@ from esrgan_deploy.video.run.job import VideoJob, prepare_job
 from esrgan_deploy.video.run.options import VideoOptions
 from esrgan_deploy.video.source.decode import decoded_frames
 from esrgan_deploy.video.source.segments import Segment
+from esrgan_deploy.watchdog import moved, waiting_outside
 
 LARGEST_SENT = 1 << 30
 """Bytes of a source that are sent to workers that do not see the file. A larger one has to be in a shared folder."""
@@ -57,6 +58,7 @@ def upscale_on_ray(
     resume: bool = False,
     progress: FrameProgress | None = None,
     note: Callable[[str], None] | None = None,
+    stall_s: float = 0.0,
 ) -> VideoSummary:
     """Do what `upscale_video` does, with the workers of a Ray cluster. The target and `TARGET.parts` are the same.
 
@@ -73,6 +75,8 @@ def upscale_on_ray(
         resume: go on with the segments that an interrupted run finished, on a cluster or not.
         progress: called about twice a second.
         note: called with a line that the user should see.
+        stall_s: a worker in which nothing moves for so many seconds, or ten times as many while it computes, is ended,
+            and its segment repeated like that of one that died; 0: never.
 
     Raises:
         BackendMissingError: Ray is not installed, or a node lacks the backend.
@@ -87,7 +91,7 @@ def upscale_on_ray(
     if options.preview:
         raise OptionError("--preview does not work with --ray: the frames are on other machines; leave out one of them")
     with ray_connection(address):
-        workers = _Workers(spec)
+        workers = _Workers(spec, stall_s)
         job = prepare_job(source, target, options, workers.identity, workers.output_size, note)
         with open_checkpoint(target, job.identity, resume=resume) as checkpoint:
             driver = _Driver(workers, job, checkpoint, progress, note)
@@ -98,7 +102,7 @@ def upscale_on_ray(
 class _Workers:
     """The workers of a run: the resources of each, and the Upscaler that each of them opens."""
 
-    def __init__(self, spec: UpscalerSpec) -> None:
+    def __init__(self, spec: UpscalerSpec, stall_s: float) -> None:
         """Find out what the Upscaler is by opening it in one worker.
 
         Raises:
@@ -106,6 +110,7 @@ class _Workers:
             MachineError: no node is large enough, or the first one cannot do it.
         """
         self._spec = spec
+        self._stall_s = stall_s
         self._model = worker.StoredObject(_put(_bytes_of(as_path(spec.model)))) if spec.model else None
         self._prepare(worker_resources(spec.backend, spec.threads))
         self.identity: dict[str, Any] = self._call(worker.identify)
@@ -131,7 +136,7 @@ class _Workers:
     def _prepare(self, resources: WorkerResources) -> None:
         self.resources = resources
         threads = self._spec.threads if resources.gpus else resources.cpus
-        setup = worker.WorkerSetup(replace(self._spec, threads=threads), self._model)
+        setup = worker.WorkerSetup(replace(self._spec, threads=threads), self._model, self._stall_s)
         self.setup = worker.StoredObject(_put(setup))
 
     def _call(self, function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401  # what it returns
@@ -186,7 +191,8 @@ class _Driver:
                 while self._waiting and len(self._in_flight) < TASKS_PER_SLOT * self._slots:
                     self._submit(self._waiting.popleft())
                 if not self._in_flight:
-                    time.sleep(POLL_S)
+                    with waiting_outside("a node"):
+                        time.sleep(POLL_S)
                     continue
                 ready, _ = ray.wait(list(self._in_flight), timeout=POLL_S)
                 for reference in ready:
@@ -226,6 +232,7 @@ class _Driver:
             )
 
     def _take(self, segment: Segment, result: Any) -> None:  # noqa: ANN401  # what the task returned
+        moved()
         if isinstance(result, worker.TaskFailure):
             raise result.error
         if isinstance(result, worker.SourceNotFound):
@@ -314,7 +321,10 @@ class _ClusterProgress:
         import ray
 
         if ray.wait([self._asked], timeout=0)[0]:
-            self._frames = _get(self._asked)
+            frames = _get(self._asked)
+            if frames != self._frames:
+                self._frames = frames
+                moved()
             self._asked = self.actor.frames.remote()
         self._shown = max(self._shown, checkpoint.frames + sum(self._frames.get(index, 0) for index in in_flight))
         self._progress(self._shown, max(self._shown, self._job.frames))

@@ -6,7 +6,9 @@ A worker may be killed at any moment. So its temporary files have no name, and a
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import io
+import logging
 import os
 import socket
 import time
@@ -17,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from esrgan_deploy.errors import EsrganError, MachineError, OutputError
+from esrgan_deploy.errors import EsrganError, MachineError, OutputError, StallError
 from esrgan_deploy.system.files import ScratchFile
 from esrgan_deploy.tile_reuse import Counts
 from esrgan_deploy.video.output.segment_file import SegmentRecord
@@ -25,12 +27,14 @@ from esrgan_deploy.video.run.cluster.upscaler_spec import UpscalerSpec
 from esrgan_deploy.video.run.frames import upscale_segments
 from esrgan_deploy.video.run.job import VideoJob, versions
 from esrgan_deploy.video.source.segments import Segment
+from esrgan_deploy.watchdog import Watchdog
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from esrgan_deploy.upscaler import Upscaler
 
+_LOG = logging.getLogger(__name__)
 REPORT_EVERY_S = 1.0
 
 
@@ -54,6 +58,8 @@ class WorkerSetup:
     spec: UpscalerSpec
     model: StoredObject | None
     """The bytes of the model's file; None: there is none."""
+    stall_s: float = 0.0
+    """See `_ended_if_stuck`."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +189,10 @@ class _Worker:
         self._model: ScratchFile | None = None
         self._source: tuple[StoredObject, ScratchFile] | None = None
         self._job: tuple[StoredObject, VideoJob] | None = None
-        self.upscaler = self._open(setup.fetch())
+        fetched: WorkerSetup = setup.fetch()
+        self._stall_s = fetched.stall_s
+        with _ended_if_stuck(self._stall_s):
+            self.upscaler = self._open(fetched)
 
     def _open(self, setup: WorkerSetup) -> Upscaler:
         if setup.model is None:
@@ -239,7 +248,8 @@ class _Worker:
         job = replace(self._job[1], source=replace(self._job[1].source, path=source))
         before = replace(self.upscaler.counts)
         store = _MemoryStore()
-        busy_s = upscale_segments(job, [segment], self.upscaler, store, progress=progress)
+        with _ended_if_stuck(self._stall_s):
+            busy_s = upscale_segments(job, [segment], self.upscaler, store, progress=progress)
         (record,) = store.records
         return FinishedSegment(
             record=record,
@@ -264,6 +274,32 @@ class _MemoryStore:
 
     def add(self, record: SegmentRecord) -> None:
         self.records.append(record)
+
+
+@contextlib.contextmanager
+def _ended_if_stuck(limit_s: float) -> Iterator[None]:
+    """End this process if nothing moves within the block, see `Watchdog`; Ray then repeats the task in another one.
+
+    If Python itself stands still, because a native library keeps the GIL, faulthandler does that, after twice as long.
+    """
+    if not limit_s:
+        yield
+        return
+
+    def end(error: StallError) -> None:
+        _LOG.critical("node %s: %s", _node(), error)
+        faulthandler.dump_traceback()
+        os._exit(error.exit_code)
+
+    def postpone() -> None:
+        faulthandler.dump_traceback_later(2 * limit_s, exit=True)
+
+    postpone()
+    try:
+        with Watchdog(limit_s, end, postpone):
+            yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _reporter(counter: Any, segment: int) -> Callable[[int], None]:  # noqa: ANN401
