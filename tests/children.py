@@ -4,26 +4,19 @@ import signal
 import subprocess
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
 
 def popen(command, **options: Any) -> subprocess.Popen:
-    """Like `subprocess.Popen`, but the child begins with the usual signals.
+    """Like `subprocess.Popen`, but the child does not ignore Ctrl-C and SIGTERM.
 
-    A shell without job control, and some CI runners, start what runs in the background with SIGINT ignored, which
-    every child inherits: Ctrl-C would do nothing in it.
+    A shell without job control, and some CI runners, start what runs in the background with SIGINT ignored, which every
+    child inherits. Signals that have a handler are not ignored in the child. (`preexec_fn` would need a fork, which
+    Python 3.12 warns of where there are threads.)
     """
-    return subprocess.Popen(command, **options, **usual_signals())
-
-
-def usual_signals() -> dict[str, Any]:
-    """Arguments of `subprocess` that let a child begin with the usual signals."""
-    if hasattr(signal, "pthread_sigmask"):
-        return {"preexec_fn": _reset}
-    return {}
-
-
-def _reset() -> None:
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    ignored = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        return subprocess.Popen(command, **options)
+    finally:
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)

@@ -136,12 +136,13 @@ def open_checkpoint(target: Path, identity: Mapping[str, Any], *, resume: bool) 
             if not free:
                 raise OutputError(f"{target}: another process is writing it; wait for that one or name another file")
             with _opened(folder) as file:
-                checkpoint = Checkpoint(folder, file, _read(folder, file, target, identity, resume=resume))
+                checkpoint = None
                 try:
+                    checkpoint = Checkpoint(folder, file, _read(folder, file, target, identity, resume=resume))
                     yield checkpoint
                 finally:
-                    if not checkpoint.records:
-                        checkpoint.remove()
+                    if not (checkpoint.records if checkpoint else any(folder.glob("*.packets"))):
+                        (checkpoint or Checkpoint(folder, file, {})).remove()
     finally:
         with contextlib.suppress(OSError):  # there are segments, or another process uses it
             folder.rmdir()
