@@ -19,6 +19,8 @@ from esrgan_deploy.errors import EsrganError, MachineError
 MIB = 1 << 20
 TEXT_BYTES = 16 * MIB
 """The most that a file of text may hold: sidecars, recipes, reports, playlists, journals."""
+_LEAST_ADDRESS_SPACE_MIB = 1400
+"""What Python, OpenCV and a backend map before they do anything; with less, some of them crash instead of failing."""
 _UNQUESTIONED = 256 * MIB
 """Needs up to this are not compared with the memory there is, which takes a while to find out."""
 _KINDS = {
@@ -60,10 +62,24 @@ def check_memory(source: object, what: str, needed: int) -> None:
         return
     limit = memory_limit()
     if needed > limit:
-        whose = "are free" if _limit is None else "are allowed by --max-memory"
+        whose = "is free" if _limit is None else "is allowed"
+        remedy = "raise --max-memory" if _limit is not None else "close other programs, or see --max-memory"
+        raise MachineError(f"{source}: {what} needs {_size(needed)} of memory, and {_size(limit)} {whose}; {remedy}")
+
+
+def check_address_space() -> None:
+    """Refuse to begin where `ulimit -v` leaves too little for the libraries alone.
+
+    Raises:
+        MachineError: less than 1.4 GiB.
+    """
+    from esrgan_deploy.system.memory import address_space_mib
+
+    limit = address_space_mib()
+    if limit is not None and limit < _LEAST_ADDRESS_SPACE_MIB:
         raise MachineError(
-            f"{source}: {what} needs {needed / 2**30:.1f} GiB of memory, and {limit / 2**30:.1f} GiB {whose}; "
-            "close other programs, or raise --max-memory to use swap space"
+            f"ulimit -v allows this process {limit} MiB of memory, and its libraries alone need "
+            f"{_LEAST_ADDRESS_SPACE_MIB}; run `ulimit -v unlimited`, or start it without this limit"
         )
 
 
@@ -124,6 +140,10 @@ def read_bytes(path: Path, error: type[EsrganError], at_most: int | None = None)
         if len(data) > at_most:
             raise error(f"{path}: has more than {at_most / MIB:g} MiB, which no file of its kind has")
         return data
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{-(-count // MIB)} MiB"
 
 
 def _checked_size(path: Path, status: os.stat_result, error: type[EsrganError]) -> int:

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import NoReturn
 
 from esrgan_deploy import __version__
+from esrgan_deploy.budget import check_address_space, set_memory_limit
 from esrgan_deploy.errors import EsrganError, OptionError
 
 INTERRUPTED = 130
@@ -31,6 +32,8 @@ class Parser(argparse.ArgumentParser):
         )
         self.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
         self.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        memory = "the most memory that one input may need, in GiB (default: what is free)"
+        self.add_argument("--max-memory", type=gibibytes, metavar="GB", help=memory)
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with 2."""
@@ -50,6 +53,13 @@ def count(text: str) -> int:
     if not re.fullmatch(r"[1-9]\d*", text):
         raise argparse.ArgumentTypeError(f"'{text}' is not a number of frames, 1 or more")
     return int(text)
+
+
+def gibibytes(text: str) -> int:
+    """The argument '1.5' -> 1610612736 bytes."""
+    if not re.fullmatch(r"\d{1,6}(\.\d{1,6})?", text) or float(text) == 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is no amount of memory in GiB, for instance 8")
+    return round(float(text) * 2**30)
 
 
 def run(
@@ -83,6 +93,8 @@ def run(
     log, warnings = logging.getLogger("esrgan_deploy"), logging.StreamHandler()  # to stderr, from WARNING on
     log.addHandler(warnings)
     try:
+        set_memory_limit(args.max_memory)
+        check_address_space()
         _check_paths(args)
         with guard(args) if guard and argv is None else nullcontext():
             command(args)
@@ -104,6 +116,7 @@ def run(
         )
         return OUR_FAULT
     finally:
+        set_memory_limit(None)
         signal.signal(signal.SIGTERM, previous)
         log.removeHandler(warnings)
     return 0

@@ -21,10 +21,27 @@ def ram_mib() -> int:
 
 
 def free_mib() -> int:
-    """Memory that is free or could be at once, of the machine or of `ram_mib`, where that is less."""
+    """Memory that is free or could be at once: the least of what the machine, the container and `ulimit -v` leave."""
     import psutil
 
-    return min(psutil.virtual_memory().available >> 20, ram_mib())
+    free = min(psutil.virtual_memory().available >> 20, ram_mib())
+    limit = address_space_mib()
+    if limit is not None:
+        free = min(free, limit - (psutil.Process().memory_info().vms >> 20))
+    container = cgroup_memory_mib()
+    if container is not None:
+        free = min(free, container - (cgroup_used_mib() or 0))
+    return max(0, free)
+
+
+def address_space_mib() -> int | None:
+    """The most memory that this process may map, as `ulimit -v` sets it; None: no limit, or Windows."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if limit == resource.RLIM_INFINITY or limit >= _UNLIMITED else limit >> 20
 
 
 def rss_mib() -> float:
@@ -63,4 +80,19 @@ def cgroup_memory_mib(root: Path = _CGROUP) -> int | None:
         with contextlib.suppress(OSError, ValueError):  # "max" is no number, and no limit
             limit = int((root / name).read_text(encoding="utf-8"))
             return limit >> 20 if limit < _UNLIMITED else None
+    return None
+
+
+def cgroup_used_mib(root: Path = _CGROUP) -> int | None:
+    """What this container uses of its memory, without the copies of files that are dropped when memory is wanted."""
+    for folder, usage, copies in (
+        (root, "memory.current", "inactive_file"),
+        (root / "memory", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        with contextlib.suppress(OSError, ValueError):
+            used = int((folder / usage).read_text(encoding="utf-8"))
+            dropped = re.search(
+                rf"^{copies} (\d+)$", (folder / "memory.stat").read_text(encoding="utf-8"), re.MULTILINE
+            )
+            return max(0, used - int(dropped[1] if dropped else 0)) >> 20
     return None

@@ -43,6 +43,7 @@ def test_without_proc_the_system_is_asked_for_the_peak(monkeypatch, tmp_path):
 def test_a_container_has_less_memory_than_its_machine(monkeypatch):
     total = psutil.virtual_memory().total >> 20
     assert 0 < memory.free_mib() <= memory.ram_mib() <= total
+    monkeypatch.setattr(memory, "cgroup_used_mib", lambda: 0)
     monkeypatch.setattr(memory, "cgroup_memory_mib", lambda: 64)
     assert memory.ram_mib() == memory.free_mib() == 64
     monkeypatch.setattr(memory, "cgroup_memory_mib", lambda: total * 2)
