@@ -3,8 +3,10 @@ PYTHON ?= python3
 PYTHON310 ?= python3.10
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+# Files are compared with the hashes in requirements/. Where one of them has no wheel for a system: make ... UNLOCKED=1
+LOCKED := --no-deps --require-hashes -r requirements
 
-.PHONY: demo test test-rest test-engines test-train test-fast test-all test-runtime-3.10 lint format bench gpu-check clean
+.PHONY: demo test test-rest test-engines test-train test-fast test-all test-runtime-3.10 lint format bench gpu-check lock audit release clean
 
 demo: .venv/demo.done           ## upscale a real clip with the network that comes with the package; needs no torch
 	$(BIN)/python demo.py
@@ -64,23 +66,49 @@ bench: .venv/dev.done           ## the figures of the README, side by side; see 
 gpu-check: .venv/dev.done       ## every test and figure that needs a GPU, in eight minutes, where there is one
 	$(BIN)/python benchmarks/studies/gpu_check.py $(if $(TENSORRT_PYTHON),--tensorrt-python $(TENSORRT_PYTHON))
 
+lock: .venv-release/done        ## pin the newest releases that pyproject.toml allows, with their hashes
+	.venv-release/bin/python requirements/lock.py
+
+audit: .venv-release/done       ## known vulnerabilities of what is pinned; asks PyPI, and fails where that cannot be reached
+	.venv-release/bin/pip-audit --disable-pip --require-hashes -r requirements/ci.lock
+	.venv-release/bin/pip-audit --disable-pip --require-hashes -r requirements/torch.lock
+
+release: .venv-release/done     ## dist/: sdist, wheel, what the wheel runs with (CycloneDX), and the hashes of all three
+	rm -rf dist .venv-sbom
+	.venv-release/bin/python -m build --no-isolation
+	$(PYTHON) -m venv --without-pip .venv-sbom
+	.venv-release/bin/python -m pip --python .venv-sbom --disable-pip-version-check -q install -c requirements/ci.lock "$$(ls dist/*.whl)[cpu]"
+	.venv-release/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o dist/sbom.cdx.json .venv-sbom
+	cd dist && (sha256sum * || shasum -a 256 *) > SHA256SUMS
+
 clean:
-	rm -rf .venv .venv-3.10 demo dist
+	rm -rf .venv .venv-3.10 .venv-release .venv-sbom demo dist
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
-	$(PIP) install --upgrade "pip>=25.1"
 
 .venv/demo.done: .venv/bin/python pyproject.toml
 	$(PIP) install -e ".[cpu]"
 	@touch $@
 
-.venv/dev.done: .venv/bin/python pyproject.toml
+.venv/dev.done: .venv/bin/python pyproject.toml $(wildcard requirements/*.lock)
+ifdef UNLOCKED
+	$(PIP) install --upgrade "pip>=25.1"
 	$(PIP) install --group dev -e ".[cpu,train,ray,bench]"
+else
+	$(PIP) install $(LOCKED)/ci.lock
+	$(PIP) install $(LOCKED)/torch-cpu.lock 2>/dev/null || $(PIP) install $(LOCKED)/torch.lock
+	$(PIP) install --no-deps --no-build-isolation -e .
+endif
 	@touch $@
 
-.venv-3.10/done: pyproject.toml
+.venv-3.10/done: pyproject.toml requirements/runtime.lock
 	$(PYTHON310) -m venv .venv-3.10
-	.venv-3.10/bin/python -m pip --disable-pip-version-check -q install --upgrade "pip>=25.1"
-	.venv-3.10/bin/python -m pip --disable-pip-version-check -q install --group runtime-test -e ".[cpu]"
+	.venv-3.10/bin/python -m pip --disable-pip-version-check -q install $(LOCKED)/runtime.lock
+	.venv-3.10/bin/python -m pip --disable-pip-version-check -q install --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv-release/done: requirements/release.lock
+	$(PYTHON) -m venv .venv-release
+	.venv-release/bin/python -m pip --disable-pip-version-check -q install $(LOCKED)/release.lock
 	@touch $@
