@@ -70,8 +70,8 @@ lock: .venv-release/done        ## pin the newest releases that pyproject.toml a
 	.venv-release/bin/python requirements/lock.py
 
 audit: .venv-release/done       ## known vulnerabilities of what is pinned; asks PyPI, and fails where that cannot be reached
-	.venv-release/bin/pip-audit --disable-pip --require-hashes -r requirements/ci.lock
-	.venv-release/bin/pip-audit --disable-pip --require-hashes -r requirements/torch.lock
+	.venv-release/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/ci.lock
+	.venv-release/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/torch.lock
 
 release: .venv-release/done     ## dist/: sdist, wheel, what the wheel runs with (CycloneDX), and the hashes of all three
 	rm -rf dist .venv-sbom

@@ -19,7 +19,19 @@ COMPILE = [
     *("-m", "uv", "pip", "compile", "--quiet", "--no-config", "--upgrade"),
     *("--universal", "--python-version", "3.10", "--generate-hashes", "--no-annotate", "--no-header"),
 ]
-TESTED = ("pyproject.toml", "--group", "dev", "--extra", "cpu", "--extra", "train", "--extra", "ray", "--extra", "bench")
+TESTED = (
+    "pyproject.toml",
+    "--group",
+    "dev",
+    "--extra",
+    "cpu",
+    "--extra",
+    "train",
+    "--extra",
+    "ray",
+    "--extra",
+    "bench",
+)
 WITH_TORCH = re.compile(r"torch|triton|cuda-toolkit|nvidia-(?!ml-py$).*")
 """Names of packages that PyTorch alone needs, and its build without CUDA does not."""
 
@@ -36,7 +48,10 @@ def main() -> None:
     write("ci.lock", rest)
     write("torch.lock", torch)
     same = ("--constraints", "requirements/ci.lock")
-    write("runtime.lock", compiled("pyproject.toml", "--group", "runtime-test", "--group", "build", "--extra", "cpu", *same))
+    write(
+        "runtime.lock",
+        compiled("pyproject.toml", "--group", "runtime-test", "--group", "build", "--extra", "cpu", *same),
+    )
     write("release.lock", compiled("--group", "release", *same))
 
 
