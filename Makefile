@@ -73,13 +73,17 @@ audit: .venv-release/done       ## known vulnerabilities of what is pinned; asks
 	.venv-release/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/ci.lock
 	.venv-release/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/torch.lock
 
+# The wheel is installed by its name, so that no path of this machine is described.
+INSTALL_SBOM := .venv-release/bin/python -m pip --python .venv-sbom --disable-pip-version-check -q install --no-deps
+
 release: .venv-release/done     ## dist/: sdist, wheel, what the wheel runs with (CycloneDX), and the hashes of all three
 	rm -rf dist .venv-sbom
 	.venv-release/bin/python -m build --no-isolation
 	$(PYTHON) -m venv --without-pip .venv-sbom
-	.venv-release/bin/python -m pip --python .venv-sbom --disable-pip-version-check -q install -c requirements/ci.lock "$$(ls dist/*.whl)[cpu]"
-	.venv-release/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o dist/sbom.cdx.json .venv-sbom
-	cd dist && (sha256sum * || shasum -a 256 *) > SHA256SUMS
+	$(INSTALL_SBOM) --require-hashes -r requirements/cpu.lock
+	$(INSTALL_SBOM) --no-index --find-links dist esrgan-deploy
+	.venv-release/bin/cyclonedx-py environment --output-reproducible -o dist/sbom.cdx.json .venv-sbom
+	cd dist && (sha256sum * || shasum -a 256 *) > ../.venv-sbom/sums && mv ../.venv-sbom/sums SHA256SUMS
 
 clean:
 	rm -rf .venv .venv-3.10 .venv-release .venv-sbom demo dist

@@ -4,6 +4,7 @@ ci.lock      what lints and tests, on every system and Python that is supported;
 torch.lock   PyTorch as PyPI has it, on Linux with the libraries of CUDA
 torch-cpu.lock   PyTorch's build without CUDA, which PyPI does not have: written by hand, tried first
 runtime.lock     the runtime's tests alone, for `make test-runtime-3.10`
+cpu.lock         the runtime with its extra `cpu` and nothing else: what `make release` describes
 release.lock     the tools of `make lock`, `make audit` and `make release`
 """
 
@@ -52,6 +53,7 @@ def main() -> None:
         "runtime.lock",
         compiled("pyproject.toml", "--group", "runtime-test", "--group", "build", "--extra", "cpu", *same),
     )
+    write("cpu.lock", compiled("pyproject.toml", "--extra=cpu", *same))
     write("release.lock", compiled("--group", "release", *same))
 
 

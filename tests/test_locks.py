@@ -27,6 +27,7 @@ LOCKED = {
     ("ci.lock", "torch.lock"): (["dev"], ["cpu", "train", "ray", "bench"]),
     ("ci.lock", "torch-cpu.lock"): (["dev"], ["cpu", "train", "ray", "bench"]),
     ("runtime.lock",): (["runtime-test", "build"], ["cpu"]),
+    ("cpu.lock",): ([], ["cpu"]),
     ("release.lock",): (["release"], []),
 }
 

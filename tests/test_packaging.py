@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -31,6 +32,15 @@ def wheel(tmp_path_factory):
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)
     return next(out.glob("*.whl"))
+
+
+def test_sdist_holds_what_the_makefile_and_its_readers_need(tmp_path):
+    build = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"SECURITY.md", "README.md", "LICENSE", "NOTICE", "Makefile", "requirements/ci.lock"} <= names
+    assert not [name for name in names if name.startswith((".venv", "dist", "runs"))]
 
 
 @pytest.fixture(scope="module")
