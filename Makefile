@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 # Files are compared with the hashes in requirements/. Where one of them has no wheel for a system: make ... UNLOCKED=1
 LOCKED := --no-deps --require-hashes -r requirements
 
-.PHONY: demo test test-rest test-engines test-train test-fast test-all test-runtime-3.10 lint format bench gpu-check lock audit release clean
+.PHONY: demo test test-rest test-engines test-train test-fast test-all test-runtime-3.10 hostile lint format bench gpu-check lock audit release clean
 
 demo: .venv/demo.done           ## upscale a real clip with the network that comes with the package; needs no torch
 	$(BIN)/python demo.py
@@ -33,6 +33,12 @@ test-all: test test-runtime-3.10
 test-runtime-3.10: .venv-3.10/done  ## the runtime on the Python of Ubuntu 22.04 and JetPack 6
 	.venv-3.10/bin/python -m pytest tests/runtime --ignore=tests/runtime/engines -m "not slow"
 	.venv-3.10/bin/python -m pytest tests/runtime/engines -m "not slow"
+
+# N cases of each SEED; failing inputs are kept in hostile-failures/. See tests/hostile/README.md.
+N ?= 300
+SEED ?= 1
+hostile: .venv/dev.done         ## thousands of hostile inputs, each in a forked process, and what became of them
+	$(BIN)/python -m tests.hostile --n $(N) --seed $(SEED) --jobs 2
 
 lint: .venv/dev.done
 	$(BIN)/python -m ruff check

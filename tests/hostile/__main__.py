@@ -1,0 +1,7 @@
+"""`python -m tests.hostile`."""
+
+import sys
+
+from hostile.cli import main
+
+sys.exit(main())
