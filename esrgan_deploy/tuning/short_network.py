@@ -24,17 +24,18 @@ SHORT_FLOPS = 4e6 * SIDE * SIDE
 def shorten(model: onnx.ModelProto) -> onnx.ModelProto:
     """Keep the first part of a network, up to the convolution with which `SHORT_FLOPS` are reached.
 
-    The first three channels of that convolution's result become the output, so that the short network still makes
-    pictures of pictures, though useless ones. A network with fewer operations, or one whose operations cannot be
-    counted, is returned as it is.
+    The first three channels of that convolution's result become the output, each pixel repeated up to the scale of the
+    whole, so that the short network still makes pictures of pictures, though useless ones. A network with fewer
+    operations, or one whose operations cannot be counted, is returned as it is.
     """
     import onnx.inliner
     from onnx import helper, numpy_helper
 
     light = standard_graph(model)
-    name = light and _cut(light)
-    if not name:
+    cut = light and _cut(light)
+    if not cut:
         return model
+    name, factor = cut
     flat = onnx.inliner.inline_local_functions(model)
     _keep_what_leads_to(name, flat)
     types = {
@@ -46,7 +47,9 @@ def shorten(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = flat.graph
     numbers = {"excerpt/begin": 0, "excerpt/end": 3, "excerpt/axis": 1}
     graph.initializer.extend(numpy_helper.from_array(np.array([value]), key) for key, value in numbers.items())
-    graph.node.append(helper.make_node("Slice", [name, *numbers], ["excerpt/output"]))
+    graph.initializer.append(numpy_helper.from_array(np.array([1, 1, factor, factor], np.float32), "excerpt/scales"))
+    graph.node.append(helper.make_node("Slice", [name, *numbers], ["excerpt/part"]))
+    graph.node.append(helper.make_node("Resize", ["excerpt/part", "", "excerpt/scales"], ["excerpt/output"]))
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info("excerpt/output", types[name], [1, 3, "h", "w"]))
     return flat
@@ -78,10 +81,10 @@ def any_size(model: onnx.ModelProto) -> onnx.ModelProto:
     return free
 
 
-def _cut(model: onnx.ModelProto) -> str | None:
-    """The result of the first convolution with which `SHORT_FLOPS` are reached; None: not reached, or not countable.
+def _cut(model: onnx.ModelProto) -> tuple[str, int] | None:
+    """The result of the first convolution with which `SHORT_FLOPS` are reached, and by how much the whole enlarges it.
 
-    `model` is from `standard_graph`; it is changed.
+    None: not reached, or not countable. `model` is from `standard_graph`; it is changed.
     """
     shapes = infer_shapes(model, SIDE, SIDE)
     total = 0
@@ -92,6 +95,8 @@ def _cut(model: onnx.ModelProto) -> str | None:
         if macs is None:
             return None
         total += 2 * macs
-        if total >= SHORT_FLOPS and shapes[node.output[0]][1] >= 3:
-            return str(node.output[0])
+        name = str(node.output[0])
+        if total >= SHORT_FLOPS and shapes[name][1] >= 3:
+            factor, rest = divmod(shapes.get(model.graph.output[0].name, (0,) * 4)[2], shapes[name][2])
+            return None if rest or not factor else (name, factor)
     return None

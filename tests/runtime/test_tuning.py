@@ -183,10 +183,11 @@ def test_a_short_network_computes_the_beginning_of_the_network(tmp_path, rng, mo
     assert 2.5 * conv <= count_flops(part, short_network.SIDE, short_network.SIDE) < 3.5 * conv
     assert part.metadata_props == model.metadata_props
     (path := tmp_path / "part.onnx").write_bytes(part.SerializeToString())
-    load_onnx(path)  # a network from pictures to pictures
+    assert load_onnx(path)[1].scale == 2  # a network from pictures to pictures, as large as those of the whole
     image = rng.random((1, 3, 9, 11), dtype=np.float32)
     model.graph.output.append(onnx.helper.make_tensor_value_info("c3", onnx.TensorProto.FLOAT, None))
-    np.testing.assert_array_equal(computed(part, "excerpt/output", image), computed(model, "c3", image)[:, :3])
+    enlarged = computed(model, "c3", image)[:, :3].repeat(2, 2).repeat(2, 3)
+    np.testing.assert_array_equal(computed(part, "excerpt/output", image), enlarged)
 
 
 def test_a_small_network_stays_whole(tmp_path):
