@@ -1,6 +1,7 @@
-"""What callers hand over, checked before anything is done with it: paths, numbers, frames.
+"""What callers hand over, checked before anything is done with it: paths, numbers, frames, results of their sessions.
 
-Every check raises an OptionError that names what came and, where it can be told, the call that makes it right.
+Every check of an argument raises an OptionError that names what came and, where it can be told, the call that makes it
+right.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from esrgan_deploy.errors import OptionError
-from esrgan_deploy.frame_io import FrameType, frame_type_of
+from esrgan_deploy.errors import ModelError, OptionError
+from esrgan_deploy.frame_io import Frames, FrameType, frame_type_of
 
 StrPath: TypeAlias = "str | os.PathLike[str]"
 """What the public API takes wherever it wants a path."""
@@ -65,6 +66,21 @@ def check_batch(batch: object) -> FrameType:
         OptionError: anything but a numpy array of uint8 or uint16 and shape (N, H, W, 3), none of them 0.
     """
     return _check(batch, "a batch", "(N, H, W, 3)", 4)
+
+
+def check_result(frames: Frames, result: object, scale: int, source: str) -> None:
+    """Check what a session made of a batch; `source` is what messages name.
+
+    Raises:
+        ModelError: anything but an array of the same type, as many frames, and `scale` times their height and width.
+    """
+    n, height, width, _ = frames.shape
+    wanted = (n, height * scale, width * scale, 3)
+    if not isinstance(result, np.ndarray) or result.shape != wanted or result.dtype != frames.dtype:
+        raise ModelError(
+            f"{source}: gives {described(result)} for {frames.dtype} of shape {frames.shape}; enlarged {scale} times, "
+            f"that is {wanted}. It does something else, or does not take frames of this size"
+        )
 
 
 def _check(value: object, name: str, shape: str, dimensions: int) -> FrameType:

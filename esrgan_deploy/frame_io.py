@@ -67,6 +67,35 @@ def attach_frame_io(model: onnx.ModelProto, frame_type: FrameType, *, byte_pairs
     return framed
 
 
+def before_clip(graph: onnx.GraphProto) -> str:
+    """The tensor that the final Clip reads, even if a Cast follows the Clip; without a Clip the output itself."""
+    producers = {name: node for node in graph.node for name in node.output}
+    result: str = graph.output[0].name
+    last = producers[result]
+    if last.op_type == "Cast" and last.input[0] in producers:
+        last = producers[last.input[0]]
+    return last.input[0] if last.op_type == "Clip" else result
+
+
+def show_nan(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of `model` that gives 1 where the network gives values that are no numbers, and 0 elsewhere."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    graph = shown.graph
+    element = graph.output[0].type.tensor_type.elem_type
+    nodes = [
+        helper.make_node("Cast", [before_clip(graph)], ["nan/float"], to=TensorProto.FLOAT),
+        helper.make_node("IsNaN", ["nan/float"], ["nan/found"]),
+        helper.make_node("Cast", ["nan/found"], ["nan/shown"], to=element),
+    ]
+    graph.node.extend(nodes)
+    graph.output[0].name = "nan/shown"
+    return shown
+
+
 def frame_constants(frame_type: FrameType, *, byte_pairs: bool = False) -> dict[str, float]:
     """The float32 scalars that the conversion computes with, by their names in the graph."""
     largest = LARGEST[frame_type]

@@ -14,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
+from esrgan_deploy.arguments import check_result
 from esrgan_deploy.frame_io import Frames
 
 ROW_STEP = 16
@@ -68,7 +69,7 @@ class TileResult:
         self._tolerance = tolerance
         self._detach = detach
         self._batch: Future[Frames] | None = None
-        self._index = 0
+        self._index, self._scale = 0, 0
 
     def holds_for(self, tile: Frames) -> bool:
         """Whether this is also the result for `tile`, which has the shape and type of `source`."""
@@ -78,16 +79,18 @@ class TileResult:
             self.source = tile  # equal pixels; the older frame can be freed
         return True
 
-    def expect(self, batch: Future[Frames], index: int) -> None:
-        """Set where the result will be: at `index` of `batch`."""
-        self._batch, self._index = batch, index
+    def expect(self, batch: Future[Frames], index: int, scale: int) -> None:
+        """Set where the result will be: at `index` of `batch`, enlarged `scale` times."""
+        self._batch, self._index, self._scale = batch, index, scale
 
     @cached_property
     def pixels(self) -> Frames:
         """Wait for the result; `expect` was called before. Errors of the session are raised here."""
         assert self._batch is not None
-        pixels: Frames = self._batch.result()[self._index]
-        self._batch = None
+        batch, self._batch = self._batch.result(), None
+        own = batch[self._index : self._index + 1] if isinstance(batch, np.ndarray) else batch
+        check_result(self.source[None], own, self._scale, "the session")
+        pixels: Frames = own[0]
         return pixels.copy() if self._detach else pixels
 
     def take(self) -> Frames:

@@ -310,7 +310,7 @@ class _Work:
         tiles = [result.source for result in self._waiting]
         batch = self._upscaler.session.submit(tiles[0][None] if len(tiles) == 1 else np.stack(tiles))
         for index, result in enumerate(self._waiting):
-            result.expect(batch, index)
+            result.expect(batch, index, self._upscaler.scale)
         self._waiting = []
 
 

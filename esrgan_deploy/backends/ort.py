@@ -7,8 +7,8 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from esrgan_deploy.arguments import StrPath, as_path
-from esrgan_deploy.backends.session import ModelSession
-from esrgan_deploy.errors import BackendMissingError, MachineError, ModelError
+from esrgan_deploy.backends.session import ModelSession, run_failure
+from esrgan_deploy.errors import BackendMissingError, ModelError
 from esrgan_deploy.frame_io import Frames, FrameType, attach_frame_io, frame_type_of
 from esrgan_deploy.model import load_onnx
 from esrgan_deploy.network_memory import largest_tile
@@ -51,7 +51,7 @@ class OrtSession(ModelSession):
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors are raised as exceptions too
         options.intra_op_num_threads = self._threads
         data = attach_frame_io(graph, frame_type).SerializeToString()
         try:
@@ -59,15 +59,14 @@ class OrtSession(ModelSession):
         except Exception as error:  # onnxruntime's exception classes differ by version
             raise ModelError(f"{self._path}: ONNX Runtime cannot load it: {first_line(error)}") from error
 
-    def _infer(self, frame: Frames) -> Frames:
-        session = self._loaded_for(frame_type_of(frame.dtype))
+    def _kind(self, frames: Frames) -> FrameType:
+        return frame_type_of(frames.dtype)
+
+    def _compute(self, loaded: Any, frames: Frames) -> Frames:  # noqa: ANN401
         try:
-            result: Frames = session.run(None, {"frames_in": frame})[0]
+            result: Frames = loaded.run(None, {"frames_in": frames})[0]
         except Exception as error:
-            raise MachineError(
-                f"{self._path}: ONNX Runtime failed on a {frame.shape[2]}x{frame.shape[1]} frame: "
-                f"{first_line(error)}; a smaller --tile needs less memory"
-            ) from error
+            raise run_failure(self._path, "ONNX Runtime", frames, first_line(error)) from error
         return result
 
 

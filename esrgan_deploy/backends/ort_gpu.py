@@ -19,7 +19,7 @@ import numpy as np
 from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.backends import ort_engines, ort_libraries
 from esrgan_deploy.backends.ort import check_installed, first_line
-from esrgan_deploy.backends.session import ModelSession
+from esrgan_deploy.backends.session import ModelSession, run_failure
 from esrgan_deploy.cuda.gpu import DeviceFacts, check_driver, find_gpu
 from esrgan_deploy.errors import BackendMissingError, EsrganError, MachineError, ModelError
 from esrgan_deploy.frame_io import Frames, FrameType, attach_frame_io, frame_type_of
@@ -100,18 +100,15 @@ class OrtGpuSession(ModelSession):
         count, height, width = batch.shape[:3]
         return self._announced.setdefault((height, width, frame_type_of(batch.dtype)), count)
 
-    def _infer(self, frames: Frames) -> Frames:
-        count, height, width = frames.shape[:3]
-        bound: _BoundSession = self._loaded_for(
-            self._key(self._frames_at_once(frames), height, width, frame_type_of(frames.dtype))
-        )
+    def _kind(self, frames: Frames) -> SessionKey:
+        height, width = frames.shape[1:3]
+        return self._key(self._frames_at_once(frames), height, width, frame_type_of(frames.dtype))
+
+    def _compute(self, loaded: _BoundSession, frames: Frames) -> Frames:
         try:
-            return bound.run(frames)
+            return loaded.run(frames)
         except Exception as error:  # onnxruntime's exception classes differ by version
-            raise MachineError(
-                f"{self._path}: ONNX Runtime failed on {count} frames of {width}x{height}: {first_line(error)}; "
-                "a smaller --tile or --batch needs less memory"
-            ) from error
+            raise run_failure(self._path, "ONNX Runtime", frames, first_line(error)) from error
 
     def _key(self, frames: int, height: int, width: int, frame_type: FrameType) -> SessionKey:
         return SessionKey(frames if self._takes_batches else 1, height, width, frame_type)

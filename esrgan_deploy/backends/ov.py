@@ -11,8 +11,8 @@ from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.backends.first_use import openvino_core
 from esrgan_deploy.backends.names import CpuPrecision
 from esrgan_deploy.backends.ov_graph import unsigned_activations, widen_last_convolution
-from esrgan_deploy.backends.session import ModelSession
-from esrgan_deploy.errors import BackendMissingError, MachineError, ModelError, OptionError
+from esrgan_deploy.backends.session import ModelSession, run_failure
+from esrgan_deploy.errors import BackendMissingError, ModelError, OptionError
 from esrgan_deploy.frame_io import Frames, FrameType, attach_frame_io, frame_type_of
 from esrgan_deploy.model import load_onnx
 from esrgan_deploy.network_memory import largest_tile
@@ -86,20 +86,19 @@ class OpenVinoSession(ModelSession):
             raise ModelError(f"{self._path}: OpenVINO cannot load it: {_last_line(error)}") from error
         return requests
 
-    def _infer(self, frame: Frames) -> Frames:
-        requests = self._loaded_for(frame_type_of(frame.dtype))
-        request = requests.get()
+    def _kind(self, frames: Frames) -> FrameType:
+        return frame_type_of(frames.dtype)
+
+    def _compute(self, loaded: SimpleQueue[Any], frames: Frames) -> Frames:
+        request = loaded.get()
         try:
-            request.infer({"frames_in": frame}, share_inputs=True)
+            request.infer({"frames_in": frames}, share_inputs=True)
             # The output tensor belongs to the request and is overwritten by the next frame.
             result: Frames = request.get_output_tensor().data.copy()
         except Exception as error:
-            raise MachineError(
-                f"{self._path}: OpenVINO failed on a {frame.shape[2]}x{frame.shape[1]} frame: {_last_line(error)}; "
-                "a smaller --tile needs less memory"
-            ) from error
+            raise run_failure(self._path, "OpenVINO", frames, _last_line(error)) from error
         finally:
-            requests.put(request)
+            loaded.put(request)
         return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,9 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from esrgan_deploy.alpha import load_at_alpha
-from esrgan_deploy.arguments import check_batch
-from esrgan_deploy.errors import ClosedError, ModelError, OptionError
-from esrgan_deploy.frame_io import Frames, FrameType
+from esrgan_deploy.arguments import check_batch, check_result
+from esrgan_deploy.errors import ClosedError, EsrganError, MachineError, ModelError, OptionError
+from esrgan_deploy.frame_io import Frames, FrameType, show_nan
 from esrgan_deploy.model import ModelInfo
 from esrgan_deploy.watchdog import moved
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _Result = TypeVar("_Result")
+_MEMORY = re.compile("alloc|memory", re.IGNORECASE)
+"""What backends say when memory ran out."""
 
 
 class Session(ABC):
@@ -174,10 +177,28 @@ class ThreadedSession(Session):
         step = self._frames_at_once(batch)
         results = []
         for at in range(0, len(batch), step):
-            results.append(self._infer(np.ascontiguousarray(batch[at : at + step])))
+            frames = np.ascontiguousarray(batch[at : at + step])
+            results.append(self._infer(frames))
+            self._check(frames, results[-1])
             moved()
         joined = results[0] if len(results) == 1 else np.concatenate(results)
         return joined[:, : height * self.info.scale, : width * self.info.scale]
+
+    def _check(self, frames: Frames, result: Frames) -> None:
+        """Make sure that `_infer` made pictures of the size that was promised.
+
+        Raises:
+            ModelError: it did not.
+        """
+        check_result(frames, result, self.info.scale, f"the {self.backend} session")
+
+
+def run_failure(source: object, backend: str, frames: Frames, reason: str) -> EsrganError:
+    """The error for a backend that failed on frames: of the machine if memory ran out, else of the model."""
+    failed = f"{source}: {backend} failed on a {frames.shape[2]}x{frames.shape[1]} frame: {reason}"
+    if _MEMORY.search(reason):
+        return MachineError(f"{failed}; a smaller --tile needs less memory")
+    return ModelError(f"{failed}; the network does not take frames of this size, or is damaged: export it again")
 
 
 class ModelSession(ThreadedSession):
@@ -192,6 +213,7 @@ class ModelSession(ThreadedSession):
         self._path = path
         self._alpha: float | None = None
         self._loading = Lock()
+        self._finite = 0
         self._loaded: dict[Any, Any] = {}
         """What `_load` made, by kind of batch, the one used last at the end."""
 
@@ -224,6 +246,36 @@ class ModelSession(ThreadedSession):
                     raise ModelError(f"{self._path}: was changed since it was opened; open it again")
                 self._loaded[kind] = self._load(graph, kind)
             return self._loaded[kind]
+
+    def _infer(self, frame: Frames) -> Frames:
+        return self._compute(self._loaded_for(self._kind(frame)), frame)
+
+    def _check(self, frames: Frames, result: Frames) -> None:
+        """See `ThreadedSession._check`; also, that the network gave numbers.
+
+        Values that are none (NaN) become 0 in a picture. So a colour that is lost everywhere is looked into, by a
+        network that shows them white. Networks that gave numbers three times are not suspected any more.
+        """
+        check_result(frames, result, self.info.scale, str(self._path))
+        if self._finite >= 3 or not any(frames[..., c].any() and not result[..., c].any() for c in range(3)):
+            return
+        graph, _ = load_at_alpha(self._path, self._alpha)
+        kind = self._kind(frames)
+        if self._compute(self._load(show_nan(graph), kind), frames).any():
+            raise ModelError(
+                f"{self._path}: the network gives values that are not numbers (NaN) on a "
+                f"{frames.shape[2]}x{frames.shape[1]} frame; its weights are broken, or too large for "
+                f"{self.precision}: export it as fp32, or another checkpoint"
+            )
+        self._finite += 1
+
+    @abstractmethod
+    def _kind(self, frames: Frames) -> Any:  # noqa: ANN401
+        """What `_load` makes a network for, for these frames."""
+
+    @abstractmethod
+    def _compute(self, loaded: Any, frames: Frames) -> Frames:  # noqa: ANN401
+        """Upscale frames as `_infer` does, with what `_load` made."""
 
     @abstractmethod
     def _load(self, graph: onnx.ModelProto, kind: Any) -> Any:  # noqa: ANN401

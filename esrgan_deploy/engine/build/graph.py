@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from esrgan_deploy.engine.options import EngineOptions
-from esrgan_deploy.frame_io import attach_frame_io
+from esrgan_deploy.frame_io import attach_frame_io, before_clip
 
 if TYPE_CHECKING:
     import onnx
@@ -29,7 +29,7 @@ def frame_graph(model: onnx.ModelProto, options: EngineOptions) -> onnx.ModelPro
 
     framed = attach_frame_io(model, options.frames, byte_pairs=options.frames == "uint16")
     graph = framed.graph
-    unclamped = _before_clip(model.graph)
+    unclamped = before_clip(model.graph)
     graph.node.append(helper.make_node("Cast", [unclamped], ["mean/float"], name="mean/cast", to=TensorProto.FLOAT))
     # The mean of each row first: TensorRT uses few threads for a reduction to one number.
     for source, result, axes, keep in (("mean/float", "mean/rows", [3], 1), ("mean/rows", MEAN, [1, 2, 3], 0)):
@@ -56,16 +56,6 @@ def frame_graph(model: onnx.ModelProto, options: EngineOptions) -> onnx.ModelPro
     )
     onnx.checker.check_model(framed)
     return framed
-
-
-def _before_clip(graph: onnx.GraphProto) -> str:
-    """The tensor that the final Clip reads, even if a Cast follows the Clip; without a Clip the output itself."""
-    producers = {name: node for node in graph.node for name in node.output}
-    result: str = graph.output[0].name
-    last = producers[result]
-    if last.op_type == "Cast":
-        last = producers[last.input[0]]
-    return last.input[0] if last.op_type == "Clip" else result
 
 
 def _opset(model: onnx.ModelProto) -> int:

@@ -115,7 +115,7 @@ def test_what_was_wrong_with_the_former_file_is_said_on_stderr(rtx, blur_x2, tmp
         ([], 2, "give one thing to do"),
         (["{model}", "--list"], 2, "give one thing to do"),
         (["{tmp}/none.onnx"], 2, "none.onnx: cannot be read"),
-        (["{tmp}"], 2, "cannot be read: Is a directory"),
+        (["{tmp}"], 2, "is a folder; name a file"),
         (["{tmp}/text.onnx"], 2, "not an ONNX file"),
         (["{model}", "--shape", "360p"], 2, "'360p' is not WIDTHxHEIGHT"),
         (["{model}", "--shape", "0x8"], 2, "'0x8' is not WIDTHxHEIGHT"),

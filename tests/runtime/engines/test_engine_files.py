@@ -100,7 +100,10 @@ SIDECARS = st.builds(
     model=TEXT,
     model_sha256=TEXT,
     info=st.builds(
-        ModelInfo, scale=SIDES, alpha=st.none() | st.floats(0, 1), fixed_size=st.none() | st.tuples(SIDES, SIDES)
+        ModelInfo,
+        scale=st.integers(1, 64),
+        alpha=st.none() | st.floats(0, 1),
+        fixed_size=st.none() | st.tuples(SIDES, SIDES),
     ),
     options=st.builds(EngineOptions, st.builds(Profile.fixed, SIDES, SIDES, SIDES), refit=st.booleans()),
     machine=st.builds(Machine, TEXT, st.tuples(SIDES, SIDES), TEXT, TEXT),
