@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import re
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from esrgan_deploy.backends.int8 import at_precision
 from esrgan_deploy.backends.names import BACKENDS, CpuPrecision
 from esrgan_deploy.cli.guard import Guard
 from esrgan_deploy.cli.progress import BuildProgress, Progress
-from esrgan_deploy.errors import MediaError, OptionError, OutputError
+from esrgan_deploy.errors import EsrganError, MachineError, MediaError, OptionError, OutputError
 from esrgan_deploy.models import BUNDLED
 from esrgan_deploy.system.files import same_file
 from esrgan_deploy.system.monitor import GRACE_S, advice
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 CODECS = ("h264", "h265", "av1")
+DISK_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+"""What the next picture of a folder would meet as well."""
 CLIP_STREAMS = 2
 PARTS = ".parts"
 """What the folder of a clip's finished segments is called behind the clip's name."""
@@ -258,43 +261,57 @@ def _check_target(source: Path, target: Path) -> None:
 
 
 def _upscale_picture(source: Path, target: Path, upscaler: Upscaler) -> None:
-    from esrgan_deploy.images import read_image, upscale_image, write_image
+    from esrgan_deploy.images import upscale_file
 
-    still = upscale_image(read_image(source), upscaler)
-    write_image(target, still)
-    height, width = still.rgb.shape[:2]
+    height, width = upscale_file(source, target, upscaler)
     print(f"{target}: {width}x{height}")
 
 
 def _upscale_folder(source: Path, target: Path, upscaler: Upscaler) -> None:
     """Mirror the folder; a picture that fails is reported, the others are done, and the exit code tells."""
-    from esrgan_deploy.images import read_image, upscale_image, write_image
-    from esrgan_deploy.system.paths import path_key
+    from esrgan_deploy.images import upscale_file
 
-    outputs = path_key(target.resolve())
-    pictures = [
-        path
-        for path in sorted(source.rglob("*"))
-        if path.is_file() and path.suffix.lower() in PICTURES and outputs not in map(path_key, path.resolve().parents)
-    ]
+    pictures = _pictures_in(source, target)
     if not pictures:
         raise MediaError(f"{source}: holds no picture; known formats: {', '.join(PICTURES)}")
-    failed = 0
+    failures: list[EsrganError] = []
     with Progress("picture", len(pictures)) as progress:
         for done, path in enumerate(pictures, 1):
             mirrored = target / path.relative_to(source)
             try:
-                mirrored.parent.mkdir(parents=True, exist_ok=True)
-                write_image(mirrored, upscale_image(read_image(path), upscaler))
-            except MediaError as error:
-                failed += 1
+                _make_folder(mirrored)
+                upscale_file(path, mirrored, upscaler)
+            except (MediaError, OutputError, MachineError) as error:
+                if isinstance(error.__cause__, OSError) and error.__cause__.errno in DISK_FAILS:
+                    raise
+                failures.append(error)
                 print(f"esrgan-upscale: {error}", file=sys.stderr)
-            except OSError as error:
-                raise OutputError(f"{mirrored}: cannot be written: {error.strerror}") from error
             progress(done)
-    print(f"{target}: {len(pictures) - failed} pictures")
-    if failed:
-        raise MediaError(f"{source}: {failed} of {len(pictures)} pictures could not be read; the others are done")
+    print(f"{target}: {len(pictures) - len(failures)} pictures")
+    if failures:
+        kind = MachineError if all(isinstance(error, MachineError) for error in failures) else MediaError
+        raise kind(f"{source}: {len(failures)} of {len(pictures)} pictures could not be done; the others are")
+
+
+def _pictures_in(source: Path, target: Path) -> list[Path]:
+    """Everything in the folder that is called like a picture, but for what lies in the folder of the results."""
+    from esrgan_deploy.system.paths import path_key
+
+    outputs = path_key(target.resolve())
+    return [
+        path
+        for path in sorted(source.rglob("*"))
+        if path.suffix.lower() in PICTURES
+        and not path.is_dir()  # pipes, and links to nowhere, are refused by name when it is their turn
+        and outputs not in map(path_key, [folder := path.parent.resolve(), *folder.parents])
+    ]
+
+
+def _make_folder(mirrored: Path) -> None:
+    try:
+        mirrored.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{mirrored}: cannot be written: {error.strerror}; choose another place") from error
 
 
 def _upscale_clip(source: Path, target: Path, upscaler: Upscaler, args: argparse.Namespace) -> None:
