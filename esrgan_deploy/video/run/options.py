@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from esrgan_deploy.arguments import described
 from esrgan_deploy.errors import OptionError
 from esrgan_deploy.video.output.encode import CODECS
 
 SEGMENT_FRAMES = 120
 """How many frames at most an interrupted run loses: minutes of work. Each segment begins with a key frame, and encoders
 by themselves put one every 250 frames."""
+MOST_SECONDS, MOST_FRAMES = 10**9, 10**12
+"""Of a clip, as far as options go: thirty years, and a million hours."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,13 @@ def check_options(options: VideoOptions) -> None:
             raise OptionError(f"{name} {value} is too small; give a number of frames, 1 or more")
     if options.duration_s is not None and not options.duration_s > 0:
         raise OptionError(f"duration {options.duration_s:g} is too short; give seconds above 0")
+    if options.duration_s is not None and not options.duration_s <= MOST_SECONDS:
+        raise OptionError(f"duration {options.duration_s:g} is longer than any clip; leave it out for all")
     first, stop = options.frames
+    for number in (first, stop):
+        if number is not None and number > MOST_FRAMES:
+            raise OptionError(
+                f"frames {described(number)}: no clip has more than {MOST_FRAMES:.0e}; leave it out for all"
+            )
     if stop is not None and not (first or 0) < stop:
         raise OptionError(f"frames {first or 0}:{stop} is empty; the second number is the frame after the last one")

@@ -44,12 +44,11 @@ from esrgan_deploy.video.source.decode import DecodedFrame, decoded_frames, dein
 from esrgan_deploy.video.source.open import describe, probe_file
 from esrgan_deploy.video.source.scan import scan_packets
 from esrgan_deploy.video.source.segments import Segment, times_within, wanted_part
+from esrgan_deploy.video.source.y4m import Y4M_FORMAT, Y4mPipe, refused
 from esrgan_deploy.watchdog import waiting_outside
 
 if TYPE_CHECKING:
     from esrgan_deploy.upscaler import Upscaler
-
-_Y4M_FORMAT = "yuv4mpegpipe"
 
 
 def upscale_pipe(
@@ -83,6 +82,8 @@ def upscale_pipe(
     source, target = (as_path(value) if isinstance(value, (str, PathLike)) else value for value in (source, target))
     if not isinstance(target, Path):
         _refuse_options_of_files(options)
+    if not isinstance(source, Path) and options.stream:
+        raise OptionError(f"--stream {options.stream}: a pipe carries stream 0 alone; leave it out, or name a file")
     with contextlib.ExitStack() as stack:
         frames = _from_file(source, options) if isinstance(source, Path) else _from_pipe(stack, source, options)
         info = frames.info
@@ -155,42 +156,16 @@ def _from_file(path: Path, options: VideoOptions) -> _Frames:
 
 def _from_pipe(stack: contextlib.ExitStack, pipe: BinaryIO, options: VideoOptions) -> _Frames:
     name = Path("standard input")
+    checked = Y4mPipe(pipe, str(name))
     try:
-        counted = _CountedPipe(pipe)
-        clip = stack.enter_context(av.open(counted, "r", format=_Y4M_FORMAT))
+        clip = stack.enter_context(av.open(checked, "r", format=Y4M_FORMAT))
         stream = clip.streams.video[0]
-        decoded = _decoded(clip, stream, counted, name)
+        decoded = _decoded(clip, stream, checked, name)
         first = next(decoded)
     except (FFmpegError, StopIteration) as error:
-        raise MediaError(
-            f"{name}: is no YUV4MPEG2, or holds no frame; send it with "
-            "ffmpeg -i CLIP -strict -1 -f yuv4mpegpipe - | esrgan-upscale -"
-        ) from error
+        raise refused(name, checked.fault) from error
     info = describe(clip, stream, first, name, deinterlace=options.deinterlace)
     return _Frames(info, _wanted(chain([first], decoded), info, options))
-
-
-class _CountedPipe:
-    """Counts what is read from a pipe, since FFmpeg silently drops a last frame that is incomplete."""
-
-    def __init__(self, pipe: BinaryIO) -> None:
-        self._pipe = pipe
-        self._header: int | None = None
-        self._bytes = 0
-
-    def read(self, size: int) -> bytes:
-        """Called by FFmpeg."""
-        with waiting_outside("standard input"):
-            data = self._pipe.read(size)
-        if self._header is None and b"\n" in data:
-            self._header = self._bytes + data.index(b"\n") + 1
-        self._bytes += len(data)
-        return data
-
-    def ends_within(self, frames: int, size: int) -> bool:
-        """True if more came than `frames` frames of `size` bytes: each follows a line, and all lines are alike."""
-        lines = self._bytes - (self._header or 0) - frames * size
-        return frames > 0 and lines % frames != 0
 
 
 class _PatientPipe:
@@ -205,14 +180,15 @@ class _PatientPipe:
             return self._pipe.write(data)
 
 
-def _decoded(clip: InputContainer, stream: VideoStream, pipe: _CountedPipe, name: Path) -> Iterator[VideoFrame]:
-    count = size = 0
-    for packet in clip.demux(stream):
-        if packet.size:
-            count, size = count + 1, packet.size
-        yield from packet.decode()
-    if pipe.ends_within(count, size):
-        raise MediaError(f"{name}: ends in the middle of frame {count}; look at the program that writes to the pipe")
+def _decoded(clip: InputContainer, stream: VideoStream, pipe: Y4mPipe, name: Path) -> Iterator[VideoFrame]:
+    """All frames that are whole, then the error if the stream is not."""
+    try:
+        for packet in clip.demux(stream):
+            yield from packet.decode()
+    except FFmpegError as error:
+        raise MediaError(f"{name}: cannot be read after frame {pipe.frames - 1}: {error.strerror}") from error
+    if pipe.fault:
+        raise MediaError(f"{name}: {pipe.fault}; look at the program that writes to the pipe")
 
 
 def _wanted(decoded: Iterable[VideoFrame], info: VideoInfo, options: VideoOptions) -> Iterator[DecodedFrame]:
@@ -241,7 +217,7 @@ def _to_pipe(frames: Iterable[FrameToEncode], pipe: BinaryIO, settings: EncoderS
     # Depths beyond 8 bits are no part of the first definition of the format, but everybody reads them.
     unofficial = {"strict": "-1"}
     try:
-        with av.open(_PatientPipe(pipe), "w", format=_Y4M_FORMAT, container_options=unofficial) as container:
+        with av.open(_PatientPipe(pipe), "w", format=Y4M_FORMAT, container_options=unofficial) as container:
             stream = container.add_stream("rawvideo", rate=settings.frame_rate)
             assert isinstance(stream, VideoStream)
             # The header states the time base as the rate, so times are the numbers of the frames.

@@ -18,6 +18,7 @@ from esrgan_deploy.errors import MediaError
 from esrgan_deploy.video.info import VideoInfo
 from esrgan_deploy.video.source.matroska import number
 from esrgan_deploy.video.source.open import cut_off, encrypted, fraction, logged, open_clip
+from esrgan_deploy.video.source.y4m import Y4M_SIGNATURE, Y4mHeader, frame_length
 from esrgan_deploy.watchdog import moved
 
 _INDEXED = "mov,mp4,m4a,3gp,3g2,mj2"
@@ -208,7 +209,7 @@ def missing_bytes(path: Path) -> int:
     """Bytes that should follow the last one, by the sizes of the outermost parts; 0 for formats that state none.
 
     Known are MP4 and MOV (ISO 14496-12, 4.2), Matroska (RFC 8794, 6), AVI (RIFF), transport streams (ISO 13818-1,
-    2.4.3.2) and FLV (Adobe's specification, annex E.3).
+    2.4.3.2), FLV (Adobe's specification, annex E.3) and YUV4MPEG2.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -221,6 +222,8 @@ def missing_bytes(path: Path) -> int:
             end = _end_of_parts(file, size, int.from_bytes(head[5:9], "big") + 4, _flv_tag)
         elif head[4:8] in _BOXES:
             end = _end_of_parts(file, size, 0, _box)
+        elif head.startswith(Y4M_SIGNATURE):
+            end = _y4m_end(file, size, head)
         elif len(head) == 3 * _TS_PACKET and set(head[::_TS_PACKET]) == {_TS_SYNC}:
             end = size + -size % _TS_PACKET
         else:
@@ -235,12 +238,12 @@ def _end_of_parts(file: BinaryIO, size: int, start: int, length_of: Callable[[by
         file: holds parts one after the other.
         size: of the file.
         start: of the first part.
-        length_of: the length of a part by its first 16 bytes; None: it is not known, as of one that fills the file.
+        length_of: the length of a part by its first 80 bytes; None: it is not known, as of one that fills the file.
     """
     end = start
     while end < size:
         file.seek(end)
-        length = length_of(file.read(16))
+        length = length_of(file.read(80))
         if length is None:
             return size
         end += length
@@ -264,6 +267,15 @@ def _riff_chunk(header: bytes) -> int | None:
 def _flv_tag(header: bytes) -> int | None:
     """FLV: a byte of type, 3 of length, 7 more, the body, 4 bytes."""
     return 11 + int.from_bytes(header[1:4], "big") + 4 if header[0] & 0x1F in _FLV_TAGS else None
+
+
+def _y4m_end(file: BinaryIO, size: int, head: bytes) -> int:
+    """End of the last frame that has begun; 0 where the first line is not understood."""
+    try:
+        header = Y4mHeader(head[: head.find(b"\n") + 1])
+    except ValueError:
+        return 0
+    return _end_of_parts(file, size, header.length, lambda start: frame_length(start, header.frame_bytes))
 
 
 def _matroska_end(file: BinaryIO) -> int:
