@@ -37,6 +37,8 @@ class Command:
     user: int | None = None
     signal: tuple | None = None
     """(number, seconds after the start)."""
+    before: list | None = None
+    """A program and its arguments, run before the command by the driver: it makes room on a disk."""
     binary: bool = False
     """Standard output is no text."""
     run: object = None
@@ -46,7 +48,8 @@ class Command:
         """To be typed, for a report."""
         import shlex
 
-        before = [f"{name}={shlex.quote(str(value))}" for name, value in self.env.items() if value is not None]
+        before = ["; ".join([shlex.join(self.before), ""])] if self.before else []
+        before += [f"{name}={shlex.quote(str(value))}" for name, value in self.env.items() if value is not None]
         after = [f"{n}>&-" for n, kind in ((1, self.stdout), (2, self.stderr)) if kind == "closed"]
         after += ["< stdin"] if isinstance(self.stdin, bytes) else ["<&-"] if self.stdin == "closed" else []
         limits = [f"prlimit --{name.removeprefix('RLIMIT_').lower()}={value}" for name, value in self.limits.items()]
@@ -79,6 +82,10 @@ class Case:
     outputs: list = field(default_factory=list)
     ours: tuple = ()
     """Files and folders that were there before, and that the commands may change or remove."""
+    kept: bool = False
+    """Outputs may stay after a refusal, if they are whole: only the last line could not be printed."""
+    interrupted: bool = False
+    """Ended by a signal: outputs are whole or not there, and the last line may be anything."""
     memory: int = 2 * GIB
     seconds: float = 60.0
     needs_torch: bool = False

@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import struct
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,7 +19,8 @@ from hostile.minimise import minimise
 from hostile.process import call
 from hostile.worker import Room, Verdict, Worker, build
 
-NUMBER = struct.Struct("<qq")
+CASE = struct.Struct("<q40s")
+"""What a worker is told: the seed and the name of a case."""
 PIPE_BYTES = 4096
 """That a pipe takes in one piece."""
 
@@ -28,7 +30,7 @@ def _parser():
     add = parser.add_argument
     add("--n", type=int, default=300, metavar="N", help="cases for each seed (default: 300)")
     add("--seed", type=int, nargs="+", default=[1], metavar="S", help="seeds (default: 1)")
-    add("--case", type=int, nargs="+", metavar="K", help="only these cases, and keep their files")
+    add("--case", nargs="+", metavar="K", help="only these cases, for instance onnx_files-12, and keep their files")
     add("--class", dest="kinds", nargs="+", choices=classes.NAMES, default=list(classes.NAMES), help="only these")
     add("--ideas", action="store_true", help="every named idea once, and no random ones")
     add("--jobs", type=int, default=1, metavar="N", help="processes at a time (default: 1)")
@@ -43,11 +45,12 @@ def main(argv=None):
     """Run, print a table, and return 1 if anything failed."""
     args = _parser().parse_args(argv)
     if args.case:
-        wanted = [(seed, number) for seed in args.seed for number in args.case]
+        names = args.case
     elif args.ideas:
-        wanted = [(args.seed[0], n) for n in classes.every_idea() if classes.spec(1, n).kind in args.kinds]
+        names = classes.every_idea(args.kinds)
     else:
-        wanted = [(seed, number) for seed in args.seed for number in classes.numbers(args.n, args.kinds)]
+        names = classes.names(args.n, args.kinds)
+    wanted = [(seed, name) for seed in args.seed for name in names]
     keep = args.keep or Path("hostile-failures")
     begin = time.monotonic()
     verdicts = run_cases(
@@ -71,32 +74,32 @@ def _tell(verdict):
 
 
 def run_cases(wanted, jobs=1, keep=None, deadline_s=None, *, keep_all=False, tell=None):
-    """The verdicts of cases, (seed, number) each, in `jobs` processes; failing inputs go to the folder `keep`."""
+    """The verdicts of cases, (seed, name) each, in `jobs` processes; failing inputs go to the folder `keep`."""
     # Cases that need torch come last: loading it makes every later fork slower.
     wanted = sorted(wanted, key=lambda pair: classes.spec(*pair).needs_torch)
     work = Path(tempfile.mkdtemp(prefix="hostile-"))
     work.chmod(0o755)
-    numbers_out, numbers_in = os.pipe()
+    names_out, names_in = os.pipe()
     results_out, results_in = os.pipe()
     workers = []
     for _ in range(jobs):
         if (child := os.fork()) == 0:
-            os.close(numbers_in)
+            os.close(names_in)
             os.close(results_out)
             try:
-                _work(work, numbers_out, results_in, keep, deadline_s, keep_all)
+                _work(work, names_out, results_in, keep, deadline_s, keep_all)
             finally:
                 os._exit(0)
         workers.append(child)
-    os.close(numbers_out)
+    os.close(names_out)
     os.close(results_in)
     feeder = os.fork()
     if feeder == 0:
         os.close(results_out)
-        for pair in wanted:
-            os.write(numbers_in, NUMBER.pack(*pair))
+        for seed, name in wanted:
+            os.write(names_in, CASE.pack(seed, name.encode()))
         os._exit(0)
-    os.close(numbers_in)
+    os.close(names_in)
     try:
         verdicts = []
         with os.fdopen(results_out, encoding="utf-8") as results:
@@ -114,11 +117,12 @@ def run_cases(wanted, jobs=1, keep=None, deadline_s=None, *, keep_all=False, tel
     return verdicts
 
 
-def _work(work, numbers_out, results_in, keep, deadline_s, keep_all):
-    """One worker: takes numbers from the pipe, and writes verdicts."""
+def _work(work, names_out, results_in, keep, deadline_s, keep_all):
+    """One worker: takes names from the pipe, and writes verdicts."""
     worker = Worker(work / str(os.getpid()), work / "seeds", deadline_s)
-    while len(data := os.read(numbers_out, NUMBER.size)) == NUMBER.size:
-        spec = classes.spec(*NUMBER.unpack(data))
+    while len(data := os.read(names_out, CASE.size)) == CASE.size:
+        seed, name = CASE.unpack(data)
+        spec = classes.spec(seed, name.rstrip(b"\0").decode())
         verdict = worker.verdict(spec)
         if keep and (verdict.faults or keep_all):
             kept = None
@@ -142,11 +146,13 @@ def _line(verdict):
 
 def _keep(keep, worker, spec, verdict, kept):
     """The files of a case as they were before it ran, and how to run it again."""
-    room = Room(keep.resolve() / f"{spec.kind}-{spec.idea}-{spec.seed}-{spec.number}")
+    room = Room(keep.resolve() / f"{spec.name}-{spec.seed}-{spec.idea}")
     call(build, room, worker.seeds, spec, kept, None)
+    for mounted in room.path.rglob("mounted"):
+        subprocess.run(["umount", "-l", str(mounted)], capture_output=True)
     for name in ("case", "before"):
         (room.path / name).unlink(missing_ok=True)
-    again = f"python -m tests.hostile --seed {spec.seed} --case {spec.number}"
+    again = f"python -m tests.hostile --seed {spec.seed} --case {spec.name}"
     lines = [*report.lines_of(verdict), f"edits kept: {sorted(kept)}" if kept else "", f"again: {again}"]
     (room.path / "README.txt").write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
 

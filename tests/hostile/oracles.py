@@ -33,10 +33,11 @@ def judge(case, ended, folder, before, texts, scratch):
         yield from costs(case, end)
         yield from said(command, end, err.decode("utf-8", "replace"))
         yield from shown(command, out, err)
-    yield from files(case, ended[-1].code, folder, before, texts[-1][1].decode("utf-8", "replace"))
+    kept = case.kept or case.interrupted
+    yield from files(case, 0 if kept else ended[-1].code, folder, before, texts[-1][1].decode("utf-8", "replace"))
     for path in sorted(scratch.rglob("*")):
         yield "left behind", f"temporary file {path.name}"
-    if ended[-1].code == 0:
+    if ended[-1].code == 0 or kept:
         for output in case.outputs:
             yield from readings.check(output, folder)
 
@@ -45,7 +46,7 @@ def exit_code(command, end):
     """Only codes that the case allows; a signal is a crash."""
     if end.hung or end.greedy:
         return
-    if end.code < 0:
+    if end.code < 0 and end.code not in command.codes:
         yield "crash", f"killed by signal {-end.code}"
     elif end.code not in command.codes:
         yield "exit code", f"{end.code}, right is one of {sorted(command.codes)}"
@@ -63,6 +64,8 @@ def costs(case, end):
 
 def said(command, end, text):
     """Refusals are one line, the last one; no traceback, no internal error, no chatter of libraries."""
+    if command.signal and "KeyboardInterrupt" in text:  # before the command has begun
+        return
     if found := FAULT.search(text):
         yield "internal error", text[found.start() :].strip()[-700:]
         return
@@ -73,7 +76,7 @@ def said(command, end, text):
         yield "flood", f"{len(lines)} lines on stderr, {max(map(len, lines))} characters in the longest"
     if noise := [line for line in lines if NOISE.search(line)]:
         yield "noise", noise[0][:200]
-    if command.stderr != "file" or end.code not in (2, 3):
+    if command.stderr != "file" or end.code not in (2, 3) or command.signal:
         return
     prog = command.words[0]
     if not lines or not lines[-1].startswith(prog):
@@ -106,9 +109,9 @@ def files(case, code, folder, before, said_at_last):
             yield from readings.check(dataclasses.replace(named[name], like=None, frames=int(partly[1])), folder)
             continue
         yield from _new(case, code, name, status, named, folder)
-    if code == 0:
+    if code == 0 and not (case.kept or case.interrupted):
         for name in named:
-            if name not in after:
+            if not (folder / name).exists():
                 yield "no output", f"exit code 0 and no {name}"
 
 

@@ -24,9 +24,9 @@ def rows(verdicts):
                 "failed": sum(1 for verdict in group if verdict.faults),
                 "faults": dict(sorted(faults.items())),
                 "slowest_s": round(slowest.seconds, 1),
-                "slowest": f"--seed {slowest.seed} --case {slowest.number}",
+                "slowest": f"--seed {slowest.seed} --case {slowest.name}",
                 "most_mib": largest.peak >> 20,
-                "most": f"--seed {largest.seed} --case {largest.number}",
+                "most": f"--seed {largest.seed} --case {largest.name}",
             }
         )
     return made
@@ -65,7 +65,9 @@ def write_json(path, verdicts, command, facts):
 
 def lines_of(verdict):
     """A failure, to be read."""
-    head = f"{verdict.kind}/{verdict.idea}  --seed {verdict.seed} --case {verdict.number}  exit {verdict.codes}"
+    head = f"{verdict.kind}/{verdict.idea}  --seed {verdict.seed} --case {verdict.name}  exit {verdict.codes}"
     lines = [head, *(f"    {kind}: {text}" for kind, text in verdict.faults)]
-    lines += [f"    $ {command}" for command in verdict.commands]
+    lines += [f"    $ {command[:300]}" for command in verdict.commands]
+    if verdict.faults and verdict.last:
+        lines.append(f"    > {verdict.last[:300]}")
     return [printable(line) for line in lines]

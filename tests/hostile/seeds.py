@@ -39,6 +39,8 @@ def _maker(name):
     kind, _, suffix = name.rpartition(".")
     if name in CLIPS:
         return lambda path: _clip(path, **CLIPS[name])
+    if name == "large.png":
+        return lambda path: _picture("RGB", "PNG", {}, (48, 32))
     if name in PICTURES:
         return lambda path: _picture(*PICTURES[name])
     if suffix == "y4m":
@@ -70,11 +72,11 @@ PICTURES = {
 SIZE = (24, 16)
 
 
-def _picture(mode, kind, options):
+def _picture(mode, kind, options, size=SIZE):
     import numpy as np
     from PIL import Image
 
-    width, height = SIZE
+    width, height = size
     y, x = np.mgrid[:height, :width]
     pixels = np.stack([x * 10, y * 15, (x * y) % 256], -1).astype(np.uint8)
     image = Image.fromarray(pixels)

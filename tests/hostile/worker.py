@@ -14,8 +14,6 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from hostile.case import Shop, snapshot
 from hostile.oracles import judge
 from hostile.process import call, run
@@ -32,9 +30,7 @@ class Verdict:
     """What came of one case."""
 
     seed: int
-    number: int
-    kind: str
-    """Its class."""
+    name: str
     idea: str
     codes: list
     seconds: float
@@ -45,6 +41,11 @@ class Verdict:
     edits: int = 0
     last: str = ""
     """The last line on stderr."""
+
+    @property
+    def kind(self):
+        """Its class."""
+        return self.name.rpartition("-")[0]
 
     def to_json(self):
         """For a report."""
@@ -90,7 +91,7 @@ class Worker:
         self.warm(WARM)
         if spec.needs_torch:
             self.warm(WARM_TORCH)
-        room = Room(self.folder / f"{spec.kind}-{spec.seed}-{spec.number}")
+        room = Room(self.folder / f"{spec.name}-{spec.seed}")
         try:
             return self._verdict(room, spec, kept, cuts)
         finally:
@@ -98,7 +99,7 @@ class Worker:
 
     def _verdict(self, room, spec, kept, cuts):
         if not call(build, room, self.seeds, spec, kept, cuts):
-            return Verdict(spec.seed, spec.number, spec.kind, spec.idea, [], 0, 0, [("driver", "could not be built")])
+            return Verdict(spec.seed, spec.name, spec.idea, [], 0, 0, [("driver", "could not be built")])
         case = pickle.loads((room.path / "case").read_bytes())
         ended = []
         begin = time.monotonic()
@@ -119,8 +120,7 @@ class Worker:
             faults.append(("connection", "something connected to the address that a file named"))
         return Verdict(
             spec.seed,
-            spec.number,
-            spec.kind,
+            spec.name,
             case.idea,
             [end.code for end in ended],
             round(time.monotonic() - begin, 3),
@@ -176,12 +176,15 @@ def _writable_then_again(remove, path, _error):
 
 def build(room, seeds, spec, kept, cuts):
     os.chdir(room.files)
-    shop = Shop(np.random.default_rng([spec.seed, spec.number]), room.files, seeds, kept, cuts)
+    shop = Shop(spec.random(), room.files, seeds, kept, cuts)
     case = spec.make(shop)
     case.idea, case.edits = spec.idea, shop.edits
     for command in case.commands:
         if command.run is not None:
             command.run = True  # functions are not pickled; `spec.run` has it
+    for user in {command.user for command in case.commands if command.user is not None}:
+        for folder in (room.cache, room.scratch):
+            os.chown(folder, user, user)
     (room.path / "case").write_bytes(pickle.dumps(case))
     (room.path / "before").write_bytes(pickle.dumps(snapshot(room.files)))
 

@@ -1,16 +1,34 @@
 """The classes of hostile input: one file each, with named ideas and with random damage of valid files.
 
-A file has `IDEAS`, functions from a `Shop` to a `Case`, and `mutated`, which makes a random one. Case K of a seed is of
-class K modulo their number; the first ones of a class are its ideas in their order, all further ones are random.
+A file has `IDEAS`, functions from a `Shop` to a `Case`, and `mutated`, which makes a random one. The first cases of a
+class are its ideas in their order, all further ones are random. A case is named by its class and number, `onnx-12`.
 """
 
 import importlib
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
 
-NAMES = ("pictures", "clips", "y4m", "journals")
+NAMES = (
+    "pictures",
+    "clips",
+    "y4m",
+    "playlists",
+    "journals",
+    "onnx_files",
+    "sidecars",
+    "environment",
+    "streams",
+    "limits",
+    "places",
+    "checkpoints",
+    "ncnn",
+    "recipes",
+    "states",
+)
 TORCH = ("checkpoints", "ncnn", "recipes", "states")
+"""Run last, since they need PyTorch."""
 IDEA_SHARE = 0.25
 """Of the random cases, how many are an idea with other random values."""
 
@@ -20,41 +38,47 @@ class Spec:
     """One case, before it is made."""
 
     seed: int
-    number: int
-    kind: str
+    name: str
     idea: str
     make: object
     needs_torch: bool = False
     run: object = None
 
+    @property
+    def kind(self):
+        """Its class."""
+        return self.name.rpartition("-")[0]
 
-def spec(seed, number):
-    """Case `number` of a seed."""
-    kind = NAMES[number % len(NAMES)]
-    module = importlib.import_module(f"hostile.classes.{kind}")
-    turn = number // len(NAMES)
+    def random(self, purpose=0):
+        """A random generator of its own."""
+        kind, _, number = self.name.rpartition("-")
+        return np.random.default_rng([self.seed, zlib.crc32(kind.encode()), int(number), purpose])
+
+
+def spec(seed, name):
+    """A case by its name."""
+    kind, _, number = name.rpartition("-")
+    module = _module(kind)
+    turn = int(number)
+    made = Spec(seed, name, "", None, kind in TORCH)
     if turn < len(module.IDEAS):
         make = module.IDEAS[turn]
     else:
-        rng = np.random.default_rng([seed, number, 1])
+        rng = made.random(1)
         make = module.IDEAS[rng.integers(len(module.IDEAS))] if rng.random() < IDEA_SHARE else module.mutated
-    return Spec(seed, number, kind, make.__name__, make, kind in TORCH)
+    made.idea, made.make = make.__name__, make
+    return made
 
 
-def numbers(count, kinds=NAMES, first=0):
-    """The numbers of `count` cases of some classes."""
-    found = []
-    number = first
-    while len(found) < count:
-        if NAMES[number % len(NAMES)] in kinds:
-            found.append(number)
-        number += 1
-    return found
+def names(count, kinds=NAMES):
+    """The names of `count` cases, as many of each class."""
+    return [f"{kinds[number % len(kinds)]}-{number // len(kinds)}" for number in range(count)]
 
 
-def every_idea():
-    """The numbers of all cases that are an idea in its plain form."""
-    modules = [importlib.import_module(f"hostile.classes.{kind}") for kind in NAMES]
-    return sorted(
-        turn * len(NAMES) + place for place, module in enumerate(modules) for turn in range(len(module.IDEAS))
-    )
+def every_idea(kinds=NAMES):
+    """The names of all cases that are an idea in its plain form."""
+    return [f"{kind}-{turn}" for kind in kinds for turn in range(len(_module(kind).IDEAS))]
+
+
+def _module(kind):
+    return importlib.import_module(f"hostile.classes.{kind}")

@@ -198,8 +198,8 @@ def same_stems(shop):
 
 def evaluated(shop):
     """A damaged picture in a folder that esrgan-eval is given."""
-    shop.seed("rgb.png", "hr/a.png")
-    shop.mutated(shop.pick(PICTURES), "sr/a.png")
+    shop.seed("large.png", "hr/a.png")
+    shop.mutated("large.png", "sr/a.png")
     return Case("", [Command(["esrgan-eval", "--hr", "hr", "--sr", "sr", "--metrics", "psnr"])], needs_torch=True)
 
 
