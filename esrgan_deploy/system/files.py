@@ -17,7 +17,18 @@ _OPEN_FILES = Path("/proc/self/fd")
 _STEM_BYTES = 200
 """Of a name, that its temporary name keeps: so the longest one still fits when the rest is added."""
 
+_SUFFIX_BYTES = 40
+"""A longer one names no format, and is left out of the temporary name."""
+
 _partials: set[Path] = set()
+
+
+class UnwritableError(OutputError):
+    """The disk is full or gone; `what` is the message without its remedy."""
+
+    def __init__(self, target: Path, error: OSError) -> None:
+        self.what = f"{target}: cannot be written: {error.strerror or error}"
+        super().__init__(f"{self.what}; choose another place")
 
 
 @contextlib.contextmanager
@@ -29,16 +40,15 @@ def replacing(target: Path) -> Iterator[Path]:
     anything, KeyboardInterrupt included, the temporary file is removed and `target` stays as it was.
 
     Raises:
-        OutputError: `target` is a folder or no name for a file here, its folder is missing or not writable, or the
-            disk is full.
+        OutputError: `target` is a folder, a device or no name for a file here, or its folder is missing.
+        UnwritableError: its folder is not writable, or the disk is full.
     """
-    check_name(target)
-    if target.is_dir():
-        raise OutputError(f"{target}: is a folder; name a file")
+    check_no_other(target)
     if not target.parent.is_dir():
         raise OutputError(f"{target}: the folder {target.parent} does not exist; create it first")
     stem = target.stem.encode(errors="ignore")[:_STEM_BYTES].decode(errors="ignore")
-    partial = target.with_name(f".{stem}.{secrets.token_hex(4)}.part{target.suffix}")
+    suffix = target.suffix if len(os.fsencode(target.suffix)) <= _SUFFIX_BYTES else ""
+    partial = target.with_name(f".{stem}.{secrets.token_hex(4)}.part{suffix}")
     _partials.add(partial)
     try:
         partial.touch(exist_ok=False)
@@ -50,7 +60,7 @@ def replacing(target: Path) -> Iterator[Path]:
         # What the block does to other files, or to a pipe that progress is printed to, is not ours to explain.
         if isinstance(error, BrokenPipeError) or error.filename not in (None, str(partial), partial):
             raise
-        raise OutputError(f"{target}: cannot be written: {error.strerror or error}; choose another place") from error
+        raise UnwritableError(target, error) from error
     finally:
         partial.unlink(missing_ok=True)
         _partials.discard(partial)
@@ -78,15 +88,26 @@ def same_file(a: Path, b: Path) -> bool:
     return a.exists() and b.exists() and a.samefile(b)
 
 
-def check_writable(path: Path) -> None:
-    """Refuse, before minutes of measuring, a file that could not be written afterwards.
+def check_no_other(path: Path) -> None:
+    """Refuse what cannot become a file, or is something else already: a rename would put a file in its place.
 
     Raises:
-        OutputError: `path` is a folder, or its folder is missing or not writable.
+        OutputError: no name for a file here, a folder, a device, a pipe.
     """
     check_name(path)
     if path.is_dir():
         raise OutputError(f"{path}: is a folder; name a file")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path}: is a device or a pipe; name a file")
+
+
+def check_writable(path: Path) -> None:
+    """Refuse, before minutes of measuring, a file that could not be written afterwards.
+
+    Raises:
+        OutputError: `path` is a folder or a device, or its folder is missing or not writable.
+    """
+    check_no_other(path)
     if not os.access(path.parent, os.W_OK):
         raise OutputError(f"{path}: the folder {path.parent} does not exist or is not writable; name another")
 

@@ -28,12 +28,20 @@ _SHORT_PATH = 259
 _VERBATIM = "\\\\?\\"
 
 
-def check_name(path: Path, error: type[EsrganError] = OutputError) -> None:
+def check_name(path: Path, error: type[EsrganError] = OutputError, *, ending: str = "") -> None:
     """Refuse a path that this system does not take for a file: it is too long, or a device.
+
+    Args:
+        path: of the file.
+        error: the kind to raise.
+        ending: is written behind the name as well, for the name of a file or folder beside it.
 
     Raises:
         EsrganError: of the kind `error`; says what is wrong with the path, and what to do.
     """
+    if ending and name_fault(f"{path}{ending}", long_paths=_long_paths_enabled()):
+        check_name(path, error)
+        raise error(f"{_short(str(path))}: leaves no room for {ending} behind it; shorten it")
     fault = name_fault(str(path), long_paths=_long_paths_enabled())
     if fault:
         raise error(fault)

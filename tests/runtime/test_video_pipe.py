@@ -150,7 +150,7 @@ def test_what_a_file_from_a_pipe_can_be_asked_for(tmp_path):
     out = tmp_path / "out.mp4"
     run = upscale("-", "-o", out, "--codec", "h265", "--crf", "51", "--preview", "40", stdin=y4m(BUNNY))
     assert run.returncode == 0, run.stderr
-    assert [path.name for path in sorted((tmp_path / "out.mp4.preview").iterdir())] == [
+    assert [path.name for path in sorted((tmp_path / "out.mp4.preview").glob("*.png"))] == [
         "frame_000000.png",
         "frame_000040.png",
     ]
@@ -214,7 +214,7 @@ def test_chapters_of_a_part(tmp_path):
 def test_previews_show_before_and_after(tmp_path):
     source = write_clip(tmp_path / "in.mp4", range(0, 12 * 512, 512), options={"qp": "1"})
     upscale_video(source, tmp_path / "out.mp4", nearest(2), VideoOptions(preview=5))
-    files = sorted((tmp_path / "out.mp4.preview").iterdir())
+    files = sorted((tmp_path / "out.mp4.preview").glob("*.png"))
     assert [path.name for path in files] == ["frame_000000.png", "frame_000005.png", "frame_000010.png"]
     preview = cv2.imread(str(files[1]))
     assert preview.shape == (96, 2 * 128, 3)

@@ -212,7 +212,7 @@ def lose_a_segment(folder):
 
 def leave_rubbish(folder):
     (folder / "000077.packets").write_bytes(b"of a run whose journal was lost")
-    (folder / ".000003.packets.part").write_bytes(b"half")
+    (folder / ".000003.part").write_bytes(b"half")
 
 
 @pytest.mark.parametrize("harm", [break_last_line, break_a_segment, lose_a_segment, leave_rubbish])
@@ -227,8 +227,11 @@ def test_what_a_power_cut_leaves_is_never_trusted(tmp_path, whole, harm):
 
 def test_a_journal_that_is_only_begun_is_no_obstacle(tmp_path, whole):
     target = tmp_path / "out.mp4"
-    parts_of(target).mkdir()
-    (parts_of(target) / "journal.jsonl").write_bytes(b'{"format":1,"inp')
+    interrupted(BUNNY, target, 30)
+    with (parts_of(target) / "journal.jsonl").open("r+b") as file:
+        file.truncate(20)
+    for path in parts_of(target).glob("*.packets"):
+        path.unlink()
     upscale_video(BUNNY, target, nearest(2), OPTIONS)
     assert target.read_bytes() == whole[".mp4"]
 
@@ -244,7 +247,7 @@ def test_two_processes_do_not_write_one_target(tmp_path):
 def test_an_unwritable_journal(tmp_path):
     target = tmp_path / "out.mp4"
     parts_of(target).write_bytes(b"a file where the folder should be")
-    with pytest.raises(OutputError, match=r"out\.mp4\.parts: finished segments cannot be kept there: File exists"):
+    with pytest.raises(OutputError, match=r"out\.mp4\.parts: is a file, where a folder of this program belongs; name"):
         upscale_video(BUNNY, target, nearest(2), OPTIONS)
     assert not target.exists()
 
@@ -269,8 +272,10 @@ def test_a_segment_that_is_interrupted_leaves_nothing(tmp_path):
         with pytest.raises(KeyboardInterrupt), checkpoint.file(1) as file:
             file.write(b"half")
             raise KeyboardInterrupt
-        assert {path.name for path in parts_of(target).iterdir()} == {"journal.jsonl", "000000.packets", "lock"}
-        assert checkpoint.path(0).read_bytes() == b"whole"
+        assert {path.name for path in parts_of(target).iterdir()} == {
+            *("journal.jsonl", "000000.packets", "lock", ".esrgan-deploy")
+        }
+        assert (parts_of(target) / "000000.packets").read_bytes() == b"whole"
 
 
 @pytest.mark.unix("limits the size of files with setrlimit")

@@ -22,7 +22,7 @@ from esrgan_deploy.errors import MediaError, OutputError
 from esrgan_deploy.system.paths import file_url
 from esrgan_deploy.video.info import VideoInfo
 from esrgan_deploy.video.output.encode import EncoderSettings, add_stream
-from esrgan_deploy.video.output.segment_file import SegmentRecord, read_packets
+from esrgan_deploy.video.output.segment_file import SegmentFile, read_packets
 from esrgan_deploy.video.output.timestamps import closing_duration, decoding_times
 from esrgan_deploy.video.source.open import KEEP_TAG_BYTES, cover_art, ffmpeg, fraction, is_cover, open_clip
 from esrgan_deploy.watchdog import moved
@@ -65,7 +65,7 @@ def mux(
     path: Path,
     info: VideoInfo,
     settings: EncoderSettings,
-    segments: Sequence[tuple[Path, SegmentRecord]],
+    segments: Sequence[SegmentFile],
     span: Span,
 ) -> None:
     """Write a file with the video of all segments, and every other stream of the source.
@@ -76,7 +76,7 @@ def mux(
         path: its suffix, a key of `FORMATS`, chooses the format.
         info: of the source.
         settings: that the segments were encoded with.
-        segments: (file of packets, record) of all in order, with at least one frame.
+        segments: all of them in order, with at least one frame.
         span: the part of the source that they cover.
 
     Raises:
@@ -84,10 +84,11 @@ def mux(
     """
     with _opened(path, info, settings, span) as output:
         header = bytes(output.stream.codec_context.extradata or b"").hex()
-        for packets, record in segments:
-            if record.frames and record.header != header:
+        for segment in segments:
+            if segment.record.frames and segment.record.header != header:
                 raise OutputError(
-                    f"{packets}: comes from another version of {settings.codec}; delete {packets.parent} to start over"
+                    f"{segment.path}: comes from another version of {settings.codec}; "
+                    f"delete {segment.path.parent} to start over"
                 )
         output.write(segments)
 
@@ -183,7 +184,7 @@ class _Output:
     time_base: Fraction
     start_s: Fraction
 
-    def write(self, segments: Sequence[tuple[Path, SegmentRecord]]) -> None:
+    def write(self, segments: Sequence[SegmentFile]) -> None:
         """Write all packets in the order of their times, those of other streams before the video's."""
         for packet in _timed(segments, self.stream, self.time_base):
             _set_back(packet, self.start_s)
@@ -194,15 +195,13 @@ class _Output:
         self.container.close()
 
 
-def _timed(
-    segments: Sequence[tuple[Path, SegmentRecord]], stream: VideoStream, time_base: Fraction
-) -> Iterator[Packet[VideoStream]]:
+def _timed(segments: Sequence[SegmentFile], stream: VideoStream, time_base: Fraction) -> Iterator[Packet[VideoStream]]:
     """The packets of all segments, ready to be written to `stream`."""
-    pts = [time for _, record in segments for time in record.pts]
-    durations = [duration for _, record in segments for duration in record.durations]
+    pts = [time for segment in segments for time in segment.record.pts]
+    durations = [duration for segment in segments for duration in segment.record.durations]
     dts = decoding_times(pts)
     durations[-1] = closing_duration(pts, dts, durations)
-    packets = (packet for path, record in segments for packet in read_packets(path, record))
+    packets = (packet for segment in segments for packet in read_packets(segment))
     for packet, time, duration in zip(packets, dts, durations, strict=True):
         packet.dts, packet.duration, packet.time_base = time, duration, time_base
         packet.stream = stream

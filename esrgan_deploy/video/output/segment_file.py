@@ -6,8 +6,9 @@ Each segment has an encoder of its own, so that its neighbours can be encoded by
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
@@ -17,10 +18,17 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 import av
 from av.packet import Packet
 
+from esrgan_deploy.system.own_folder import OwnFolder
 from esrgan_deploy.video.output.encode import EncoderSettings, FrameToEncode, SegmentEncoder
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
+
+_FINISHED = re.compile(r"\d{6,}\.packets")
+_UNFINISHED = re.compile(r"\.\d{6,}\.part")
+_INT32 = (1 << 31) - 1
+_INT64 = (1 << 63) - 1
+_LARGEST_INDEX = 10**9
 
 
 @dataclass(frozen=True)
@@ -47,8 +55,46 @@ class SegmentRecord:
     """Why the source is damaged inside this segment, which ends there; None: it is not."""
 
     def to_json(self) -> dict[str, Any]:
-        """A dictionary of plain values; `SegmentRecord(**values)` reads it back."""
+        """A dictionary of plain values; `from_json` reads it back."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> SegmentRecord:
+        """Read back what `to_json` gave.
+
+        Raises:
+            ValueError: something is missing, of another type, or contradicts the rest; says what.
+        """
+        try:
+            record = cls(**values)
+        except TypeError as error:
+            raise ValueError("its names are others") from error
+        for name, value, largest in (
+            ("index", record.index, _LARGEST_INDEX),
+            ("frames", record.frames, len(record.sizes) if isinstance(record.sizes, list) else 0),
+            ("bytes", record.bytes, _INT64),
+            ("reused", record.reused, record.frames),
+        ):
+            if type(value) is not int or not 0 <= value <= largest:
+                raise ValueError(f"{name} is out of range")
+        for name, numbers, smallest, largest in (
+            ("sizes", record.sizes, 0, _INT32),
+            ("pts", record.pts, -_INT64, _INT64),
+            ("durations", record.durations, 0, _INT64),
+            ("keys", record.keys, 0, record.frames - 1),
+        ):
+            if not isinstance(numbers, list) or not all(type(n) is int and smallest <= n <= largest for n in numbers):
+                raise ValueError(f"{name} are no list of numbers in their range")
+        if not record.frames == len(record.sizes) == len(record.pts) == len(record.durations):
+            raise ValueError("its lists are not as long as it has frames")
+        if sum(record.sizes) != record.bytes:
+            raise ValueError("its sizes are not those of its bytes")
+        for name, text in (("sha256", record.sha256), ("header", record.header)):
+            if not isinstance(text, str) or not re.fullmatch("(?:[0-9a-f]{2})*", text):
+                raise ValueError(f"{name} is not in hexadecimal")
+        if record.damage is not None and not isinstance(record.damage, str):
+            raise ValueError("damage is no text")
+        return record
 
 
 class SegmentStore(Protocol):
@@ -143,15 +189,41 @@ def write_segment(
     )
 
 
-def packets_path(folder: Path, index: int) -> Path:
-    """The file of a segment in the folder of a `Checkpoint`."""
-    return folder / f"{index:06}.packets"
+def packets_name(index: int) -> str:
+    """Of the file of a segment in the folder of a `Checkpoint`."""
+    return f"{index:06}.packets"
 
 
-def read_packets(path: Path, record: SegmentRecord) -> Iterator[Packet[VideoStream]]:
+def unfinished_name(index: int) -> str:
+    """Of the same file while it is written."""
+    return f".{index:06}.part"
+
+
+def finished_segments(folder: OwnFolder) -> list[str]:
+    """The names of all files of segments in a folder, listed in its journal or not."""
+    return list(filter(_FINISHED.fullmatch, folder.names()))
+
+
+def all_segments(folder: OwnFolder) -> list[str]:
+    """As `finished_segments`, and those that were being written when the run ended."""
+    return [name for name in folder.names() if _FINISHED.fullmatch(name) or _UNFINISHED.fullmatch(name)]
+
+
+@dataclass(frozen=True)
+class SegmentFile:
+    """The file of a finished segment."""
+
+    path: Path
+    """As messages name it."""
+    open: Callable[[], IO[bytes]]
+    record: SegmentRecord
+
+
+def read_packets(segment: SegmentFile) -> Iterator[Packet[VideoStream]]:
     """The packets of a finished segment, with PTS, duration and key flag; the caller sets DTS and stream."""
+    record = segment.record
     keys = set(record.keys)
-    with path.open("rb") as file:
+    with segment.open() as file:
         for place, (size, pts, duration) in enumerate(zip(record.sizes, record.pts, record.durations, strict=True)):
             packet = cast("Packet[VideoStream]", av.Packet(file.read(size)))
             packet.pts, packet.duration, packet.is_keyframe = pts, duration, place in keys

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from esrgan_deploy.errors import MediaError
-from esrgan_deploy.system.files import replacing
+from esrgan_deploy.errors import MediaError, OutputError
+from esrgan_deploy.system.files import UnwritableError, replacing
 from esrgan_deploy.tile_reuse import Counts
 from esrgan_deploy.video.output.checkpoint import Checkpoint
 from esrgan_deploy.video.output.mux import mux
@@ -70,9 +70,15 @@ def finish(
     damage = records[-1].damage or (str(job.scan.damage) if job.scan.damage else None)
     frames = sum(record.frames for record in records)
     if frames:
-        files = [(checkpoint.path(record.index), record) for record in records]
-        with replacing(target) as partial:
-            mux(partial, job.source, job.settings, files, replace(job.span, stop_quietly=damage is not None))
+        files = [checkpoint.segment(record.index) for record in records]
+        try:
+            with replacing(target) as partial:
+                mux(partial, job.source, job.settings, files, replace(job.span, stop_quietly=damage is not None))
+        except UnwritableError as error:
+            raise OutputError(
+                f"{error.what}; make room, then --resume goes on; or move {checkpoint.folder.path} to another disk as "
+                "NAME.parts, then -o NAME --resume finishes there"
+            ) from error
     checkpoint.remove()
     if damage:
         kept = f"{target} holds the {frames} frames before that" if frames else "no frame comes before that"

@@ -12,8 +12,7 @@ import av
 
 from esrgan_deploy import __version__
 from esrgan_deploy.errors import OutputError
-from esrgan_deploy.system.files import same_file
-from esrgan_deploy.system.paths import check_name
+from esrgan_deploy.system.files import check_no_other, same_file
 from esrgan_deploy.video.info import VideoInfo
 from esrgan_deploy.video.output.encode import EncoderSettings, encoder_settings
 from esrgan_deploy.video.output.mux import FORMATS, Span, check_header
@@ -101,9 +100,7 @@ def check_target(source: Path | None, target: Path) -> None:
     Raises:
         OutputError: a name that no file can have, a folder, a missing folder, an unknown format, or the source itself.
     """
-    check_name(target)
-    if target.is_dir():
-        raise OutputError(f"{target}: is a folder; name a file")
+    check_no_other(target)
     if not target.parent.is_dir():
         raise OutputError(f"{target}: the folder {target.parent} does not exist; create it first")
     if target.suffix.lower() not in FORMATS:
