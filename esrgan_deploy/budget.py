@@ -100,8 +100,13 @@ def check_regular(path: Path, error: type[EsrganError]) -> int:
 
 
 @contextmanager
-def opened(path: Path, error: type[EsrganError]) -> Iterator[BinaryIO]:
+def opened(path: Path, error: type[EsrganError], remedy: str | None = None) -> Iterator[BinaryIO]:
     """A regular file, open for reading; a pipe is refused without waiting for its writer.
+
+    Args:
+        path: the file.
+        error: the kind of error for what is wrong with it.
+        remedy: what helps, where that is not to name another file.
 
     Raises:
         EsrganError: of the kind `error`: no regular file, or it cannot be opened or read.
@@ -109,29 +114,30 @@ def opened(path: Path, error: type[EsrganError]) -> Iterator[BinaryIO]:
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         try:
-            _checked_size(path, os.fstat(handle), error)
+            _checked_size(path, os.fstat(handle), error, remedy)
         except EsrganError:
             os.close(handle)
             raise
         with os.fdopen(handle, "rb") as file:
             yield file
     except OSError as cause:
-        raise _unreadable(path, error, cause) from cause
+        raise _unreadable(path, error, cause, remedy) from cause
 
 
-def read_bytes(path: Path, error: type[EsrganError], at_most: int | None = None) -> bytes:
+def read_bytes(path: Path, error: type[EsrganError], at_most: int | None = None, remedy: str | None = None) -> bytes:
     """The whole content of a regular file.
 
     Args:
         path: the file.
         error: the kind of error for what is wrong with it.
         at_most: bytes that a file of its kind may have; None: what fits into memory.
+        remedy: what helps, where that is not to name another file.
 
     Raises:
         EsrganError: of the kind `error`: no regular file, larger than `at_most`, or unreadable.
         MachineError: it does not fit into memory.
     """
-    with opened(path, error) as file:
+    with opened(path, error, remedy) as file:
         size = os.fstat(file.fileno()).st_size
         if at_most is None:
             check_memory(path, "its content", size)
@@ -146,11 +152,11 @@ def _size(count: int) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{-(-count // MIB)} MiB"
 
 
-def _checked_size(path: Path, status: os.stat_result, error: type[EsrganError]) -> int:
+def _checked_size(path: Path, status: os.stat_result, error: type[EsrganError], remedy: str | None = None) -> int:
     if not stat.S_ISREG(status.st_mode):
-        raise error(f"{path}: is {_KINDS.get(stat.S_IFMT(status.st_mode), 'no file')}; name a file")
+        raise error(f"{path}: is {_KINDS.get(stat.S_IFMT(status.st_mode), 'no file')}; {remedy or 'name a file'}")
     return status.st_size
 
 
-def _unreadable(path: Path, error: type[EsrganError], cause: OSError) -> EsrganError:
-    return error(f"{path}: cannot be read: {cause.strerror or cause}")
+def _unreadable(path: Path, error: type[EsrganError], cause: OSError, remedy: str | None = None) -> EsrganError:
+    return error(f"{path}: cannot be read: {cause.strerror or cause}{f'; {remedy}' if remedy else ''}")

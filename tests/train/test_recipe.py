@@ -225,7 +225,7 @@ def test_looking_at_the_networks_draws_no_random_number():
         ("esrgan", "recipe 'esrgan' is unknown; did you mean '"),
         ("paper/esrgann", "recipe 'paper/esrgann' is unknown; did you mean 'paper/esrgan'? Files end in .yaml"),
         ("missing.yaml", "cannot be read: No such file or directory; `esrgan-train new` writes one"),
-        ("folder.yaml", "cannot be read: Is a directory"),
+        ("folder.yaml", "is a folder; `esrgan-train new` writes one"),
         ("binary.yaml", "is no text; give a recipe in YAML, UTF-8"),
         ("empty.yaml", "holds no recipe; `esrgan-train new NAME` writes one to begin with"),
         ("list.yaml", "holds no recipe"),

@@ -234,7 +234,7 @@ def test_a_damaged_state(make_recipe, tmp_path, damage):
         torch.save({"params": {}}, path)
     else:
         path.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "text": b"step: 3"}[damage])
-    with pytest.raises(ModelError, match=r"state.pt: is no complete training state; .*begin in a new folder"):
+    with pytest.raises(ModelError, match=r"state.pt: .*; take another copy, or begin in a new folder with -o$"):
         train(make_recipe("psnr"), tmp_path, resume=True)
     assert not (tmp_path / "crater").exists()
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
-from torch.optim import Adam
+from torch.optim import Optimizer
 
 from esrgan_deploy.budget import opened
 from esrgan_deploy.errors import ModelError
@@ -146,7 +146,7 @@ class Comparison:
                 raise self.refuse(f"{entry}.{name}", "belongs to another network")
             self._tensor(f"{entry}.{name}", saved[name], own[name])
 
-    def adam(self, entry: str, saved: AdamEntries | None, optimiser: Adam) -> None:
+    def adam(self, entry: str, saved: AdamEntries | None, optimiser: Optimizer) -> None:
         """No more parameters than `optimiser` has, and moments of their shapes."""
         if saved is None:
             raise self.refuse(entry, "is missing")

@@ -11,17 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
+from torch.optim import Optimizer
 
 from esrgan_deploy.errors import ModelError, OptionError
 from esrgan_deploy.system.files import replacing
 from esrgan_train.recipe import UNDECISIVE
+from esrgan_train.recipe.errors import shown
+from esrgan_train.recipe.yaml_file import read_yaml
 from esrgan_train.run import STATE, Run
+from esrgan_train.saved_state import AdamEntries, Comparison, ProcessEntries, TrainingState, parse, read_entries
 
 State = dict[str, Any]
 CHECKPOINT_FORMAT = 1
 """Of state.pt. Raised when an older file can no longer be read."""
+REMEDY = "take another copy, or begin in a new folder with -o"
 
 
 def save_state(state: State, path: Path) -> None:
@@ -38,8 +42,8 @@ def save_state(state: State, path: Path) -> None:
             raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
-def load_state(path: Path, recipe_yaml: str, digest: str, world: int) -> State:
-    """Read a state back; nothing in the file is executed.
+def load_state(path: Path, recipe_yaml: str, digest: str, world: int) -> TrainingState:
+    """Read a state back, with every entry of its kind; nothing in the file is executed.
 
     Args:
         path: the file.
@@ -48,24 +52,23 @@ def load_state(path: Path, recipe_yaml: str, digest: str, world: int) -> State:
         world: the number of processes; must equal the one in the file.
 
     Raises:
-        ModelError: the file is damaged, or was written in another format.
+        ModelError: the file is damaged, or was written in another format; the entry is named.
         OptionError: it belongs to another recipe (the first difference is named), or to another number of processes.
+        MachineError: it does not fit into memory.
     """
-    try:
-        state: State = torch.load(path, map_location="cpu", weights_only=True)
-        version = state["format"]
-        saved_by = len(state["processes"])
-    except Exception as error:  # damaged streams make it raise nearly anything
-        raise ModelError(
-            f"{path}: is no complete training state; take another copy or begin in a new folder"
-        ) from error
-    if version != CHECKPOINT_FORMAT:
+    content = read_entries(path, REMEDY)
+    version = content.get("format")
+    if type(version) is int and 0 < version < 1000 and version != CHECKPOINT_FORMAT:
         raise ModelError(f"{path}: has format {version}, this version reads {CHECKPOINT_FORMAT}; begin in a new folder")
-    if state["digest"] != digest:
+    if version != CHECKPOINT_FORMAT:
+        raise ModelError(f"{path}: is no training state, which says its format; {REMEDY}")
+    state = parse(TrainingState, content, path, REMEDY)
+    if state.digest != digest:
         raise OptionError(
-            f"{path}: belongs to another recipe: {_first_difference(state['recipe'], recipe_yaml)}; "
+            f"{path}: belongs to another recipe: {_first_difference(state.recipe, recipe_yaml, path)}; "
             "set it back, or begin in another folder with -o"
         )
+    saved_by = len(state.processes)
     if saved_by != world:
         raise OptionError(f"{path}: was saved by {saved_by} processes, not {world}; go on with --devices {saved_by}")
     return state
@@ -99,27 +102,50 @@ def collect_own(run: Run) -> State:
 
 
 def restore(run: Run) -> None:
-    """Put `run` into the state that was saved in its folder.
+    """Put `run` into the state that was saved in its folder. Nothing of `run` is changed before all of it fits.
 
     Raises:
-        ModelError, OptionError: see `load_state`; or the file that training started from has changed.
+        ModelError, OptionError, MachineError: see `load_state`; an entry does not fit the networks, and is named; or
+            the file that training started from has changed.
     """
     model, path = run.model, run.folder / STATE
     state = load_state(path, run.recipe.to_yaml(), run.recipe.digest(), run.fabric.world_size)
-    if state["parent_sha256"] != (run.parent.sha256 if run.parent else None):
+    if state.parent_sha256 != (run.parent.sha256 if run.parent else None):
         raise OptionError(f"start_from {run.recipe.start_from}: is not what {path} started from; put the old file back")
-    run.step, run.best, run.unlogged = state["step"], state["best"], state.get("unlogged", {})
-    run.generator.load_state_dict(state["generator"])
-    model.generator.optimiser.load_state_dict(state["optimiser"])
-    run.average.load_state_dict(state["average"])
-    run.fabric.strategy.precision.load_state_dict(state["precision"])
-    if model.discriminator is not None:
-        model.discriminator.network.load_state_dict(state["discriminator"])
-        model.discriminator.optimiser.load_state_dict(state["discriminator_optimiser"])
-    own = state["processes"][run.fabric.global_rank]
+    own = state.processes[run.fabric.global_rank]
+    _check(state, own, run)
+    run.step, run.best, run.unlogged = state.step, state.best, dict(state.unlogged)
+    run.generator.load_state_dict(state.generator)
+    load_adam(model.generator.optimiser, state.optimiser)
+    run.average.load_state_dict(state.average)
+    run.fabric.strategy.precision.load_state_dict(dict(state.precision))
+    if model.discriminator is not None and state.discriminator and state.discriminator_optimiser:
+        model.discriminator.network.load_state_dict(state.discriminator)
+        load_adam(model.discriminator.optimiser, state.discriminator_optimiser)
     for name, buffer in run.generator.named_buffers():
-        buffer.copy_(own["buffers"][name])
-    set_random_state(own["random"], run.fabric.device)
+        buffer.copy_(own.buffers[name])
+    set_random_state({name: random for name, random in own.random if random is not None}, run.fabric.device)
+
+
+def _check(state: TrainingState, own: ProcessEntries, run: Run) -> None:
+    """Refuse what does not fit `run`."""
+    fit, model = Comparison(run.folder / STATE, REMEDY), run.model
+    fit.tensors("generator", state.generator, run.generator.state_dict())
+    fit.adam("optimiser", state.optimiser, model.generator.optimiser)
+    fit.tensors("average", state.average, run.average.state_dict())
+    fit.numbers("precision", state.precision, run.fabric.strategy.precision.state_dict())
+    if model.discriminator is not None:
+        fit.tensors("discriminator", state.discriminator, model.discriminator.network.state_dict())
+        fit.adam("discriminator_optimiser", state.discriminator_optimiser, model.discriminator.optimiser)
+    place = f"processes.{run.fabric.global_rank}"
+    fit.tensors(f"{place}.buffers", own.buffers, dict(run.generator.named_buffers()))
+    fit.random(f"{place}.random", own.random, run.fabric.device)
+
+
+def load_adam(optimiser: Optimizer, saved: AdamEntries) -> None:
+    """The moments of each parameter; the settings are the recipe's."""
+    moments = {number: dict(each) for number, each in saved.state.items()}
+    optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
@@ -135,13 +161,13 @@ def set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
         torch.cuda.set_rng_state(state["cuda"], device)
 
 
-def _first_difference(theirs: str, ours: str) -> str:
+def _first_difference(theirs: str, ours: str, path: Path) -> str:
     """The first key by which two recipes differ, apart from those that may change, with both values."""
-    saved, wanted = (_flatten(yaml.safe_load(text)) for text in (theirs, ours))
+    saved, wanted = (_flatten(read_yaml(text, f"{path}: its recipe")) for text in (theirs, ours))
     for key in sorted(saved.keys() | wanted.keys()):
         decisive = not any(key == path or key.startswith(f"{path}.") for path in UNDECISIVE)
         if decisive and saved.get(key) != wanted.get(key):
-            return f"{key} was {saved.get(key)!r} and is {wanted.get(key)!r}"
+            return f"{key} was {shown(saved.get(key))} and is {shown(wanted.get(key))}"
     return "this version of the program reads the same recipe differently"
 
 

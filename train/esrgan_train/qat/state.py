@@ -6,15 +6,30 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
+from torch import nn
+from torch.optim import Optimizer
 
-from esrgan_deploy.errors import ModelError, OptionError
+from esrgan_deploy.errors import OptionError
 from esrgan_export.quantise import Prepared
 from esrgan_train.qat.crops import Crops
-from esrgan_train.state import State
+from esrgan_train.recipe.errors import shown
+from esrgan_train.saved_state import AdamEntries, Comparison, Entries, Score, Steps, Tensors, parse, read_entries
 
 About = Mapping[str, int | float | str]
 """Everything that the result of a run depends on. A state can be resumed only if all of it is equal."""
+REMEDY = "remove it and begin again"
+
+
+class QatState(Entries):
+    """The content of x.qat.pt."""
+
+    about: dict[str, int | float | str]
+    step: Steps
+    student: Tensors
+    optimiser: AdamEntries
+    first_db: Score
+    best_db: Score
+    best: Tensors
 
 
 def describe(prepared: Prepared, crops: Crops, settings: Mapping[str, int | float]) -> About:
@@ -38,22 +53,23 @@ def check_no_state(path: Path, resume: bool) -> None:
         raise OptionError(f"{path}: holds a run already; go on with it by --resume, or remove it")
 
 
-def load(path: Path, about: About) -> State:
-    """Read a state back; nothing in the file is executed.
+def load(path: Path, about: About, student: nn.Module, optimiser: Optimizer) -> QatState:
+    """Read a state back, with every entry as `student` and its `optimiser` need it; nothing in the file is executed.
 
     Raises:
-        ModelError: the file is damaged.
+        ModelError: the file is damaged; the entry is named.
         OptionError: it is the state of another run (the first difference is named).
+        MachineError: it does not fit into memory.
     """
-    try:
-        state: State = torch.load(path, map_location="cpu", weights_only=True)
-        saved = dict(state["about"])
-    except Exception as error:  # damaged streams make it raise nearly anything
-        raise ModelError(f"{path}: is no complete state of fine-tuning; remove it and begin again") from error
-    for key in [*about, *saved]:
-        if saved.get(key) != about.get(key):
+    state = parse(QatState, read_entries(path, REMEDY), path, REMEDY)
+    for key in [*about, *state.about]:
+        if state.about.get(key) != about.get(key):
             raise OptionError(
-                f"{path}: belongs to another run: {key} was {saved.get(key)} and is {about.get(key)}; "
-                "set it back, or remove the file and begin again"
+                f"{path}: belongs to another run: {key} was {shown(state.about.get(key))} and is "
+                f"{shown(about.get(key))}; set it back, or remove the file and begin again"
             )
+    fit = Comparison(path, REMEDY)
+    fit.tensors("student", state.student, student.state_dict())
+    fit.adam("optimiser", state.optimiser, optimiser)
+    fit.tensors("best", state.best, student.state_dict())
     return state

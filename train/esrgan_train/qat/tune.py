@@ -25,7 +25,7 @@ from esrgan_train.qat.state import About, check_no_state, describe, load
 from esrgan_train.qat.student import copy_weights, least_scales, make_student, parameter_groups, with_student
 from esrgan_train.recipe import Cosine
 from esrgan_train.schedule import learning_rate
-from esrgan_train.state import save_state
+from esrgan_train.state import load_adam, save_state
 
 WARM_UP = 0.1
 """Share of the steps in which the rate rises, since Adam's first steps move every value by the full rate."""
@@ -193,8 +193,8 @@ def _save(run: _Run, path: Path, about: About) -> None:
 
 
 def _restore(run: _Run, path: Path, about: About) -> None:
-    state = load(path, about)
-    run.student.load_state_dict(state["student"])
-    run.optimiser.load_state_dict(state["optimiser"])
-    run.step, run.first_db = state["step"], state["first_db"]
-    run.best_db, run.best = state["best_db"], state["best"]
+    state = load(path, about, run.student, run.optimiser)
+    run.student.load_state_dict(state.student)
+    load_adam(run.optimiser, state.optimiser)
+    run.step, run.first_db = state.step, state.first_db
+    run.best_db, run.best = state.best_db, state.best

@@ -12,6 +12,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 Model = type[BaseModel]
+QUOTES = "'\""
+_SHOWN = 80
+"""Characters of a value in a message."""
 
 OTHER_NAMES: Mapping[str, str] = {
     "learning_rate": "lr",
@@ -35,6 +38,14 @@ OTHER_NAMES: Mapping[str, str] = {
 """Names from BasicSR and other trainers -> our keys."""
 
 
+def shown(value: object) -> str:
+    """`repr(value)`, of its beginning where it is long."""
+    if isinstance(value, int) and value.bit_length() > _SHOWN * 3:
+        return f"a number of {value.bit_length() * 3 // 10} digits"  # Python does not print long ones
+    text = repr(value[: 2 * _SHOWN] if isinstance(value, str) else value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 20]} ... {text[-10:]}"
+
+
 def explain(error: ValidationError, root: Model) -> str:
     """The first of the problems that pydantic found in a `root`."""
     problem = error.errors(include_url=False)[0]
@@ -52,14 +63,15 @@ def _message(problem: Mapping[str, Any]) -> str:
     if problem["type"] == "missing":
         return "is missing; every recipe needs it"
     if problem["type"] == "literal_error":
-        return f"{value!r} is unknown; {nearest(str(value), _quoted(context['expected']))}"
+        return f"{shown(value)} is unknown; {nearest(shown(value).strip(QUOTES), _quoted(context['expected']))}"
     if problem["type"] == "union_tag_invalid":
-        return f"'{context['tag']}' is unknown; {nearest(context['tag'], _quoted(context['expected_tags']))}"
+        tag = shown(context["tag"])
+        return f"{tag} is unknown; {nearest(tag.strip(QUOTES), _quoted(context['expected_tags']))}"
     if problem["type"] == "union_tag_not_found":
         return f"does not say which {context['discriminator'][1:-1]} it is"
     message = str(problem["msg"]).removeprefix("Value error, ")
-    shown = "" if isinstance(value, dict | list | BaseModel) else f" (it is {value!r})"
-    return f"{message[0].lower()}{message[1:]}{shown}"
+    it = "" if isinstance(value, dict | list | BaseModel) else f" (it is {shown(value)})"
+    return f"{message[0].lower()}{message[1:]}{it}"
 
 
 def _quoted(text: str) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from esrgan_deploy.budget import MIB, read_bytes
 from esrgan_deploy.errors import OptionError
 from esrgan_train.recipe.errors import explain, nearest
 from esrgan_train.recipe.schema import Recipe
@@ -34,9 +35,7 @@ def recipe_text(name: str) -> str:
     """
     if Path(name).suffix in (".yaml", ".yml"):
         try:
-            return Path(name).read_text(encoding="utf-8")
-        except OSError as error:
-            raise OptionError(f"{name}: cannot be read: {error.strerror}; `esrgan-train new` writes one") from error
+            return read_bytes(Path(name), OptionError, MIB, "`esrgan-train new` writes one").decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise OptionError(f"{name}: is no text; give a recipe in YAML, UTF-8") from error
     known = recipe_names()

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 import yaml
 
 from esrgan_deploy.errors import OptionError
 
+_CHARACTERS = 256 * 1024
+"""The most that a recipe may have; the longest of this package has 4 thousand."""
+_LEVELS, _THINGS = 16, 20_000
+"""The most levels of a recipe, and the most keys and values when what an alias (*x) stands for is written out."""
+
 
 class _Loader(yaml.SafeLoader):
     """Refuses a key that occurs twice. PyYAML takes the last one, so that a second `losses` would hide the first."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for number, key in enumerate(keys):
-            if any(key.value == earlier.value for earlier in keys[:number]):
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"'{key.value}' is there twice", problem_mark=key.start_mark)
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
@@ -38,18 +44,44 @@ def read_yaml(text: str, label: str) -> Any:  # noqa: ANN401 - whatever it holds
     Raises:
         OptionError: `text` is not YAML, or a key occurs twice.
     """
+    if len(text) > _CHARACTERS:
+        raise OptionError(f"{label}: has {len(text)} characters, and a recipe at most {_CHARACTERS}; shorten it")
     try:
-        return yaml.load(text, Loader=_Loader)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_size(node)
+        return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         where = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise OptionError(f"{label}: is no YAML{where}: {error.problem}") from error
-    except (
-        yaml.YAMLError,
-        ValueError,
-        TypeError,
-        RecursionError,
-    ) as error:  # a date in the 13th month, a list as a key ...
-        raise OptionError(f"{label}: is no YAML: {' '.join(str(error).split())}") from error
+        raise OptionError(f"{label}: is no YAML{where}: {error.problem}; correct it") from error
+    except RecursionError as error:
+        raise OptionError(f"{label}: has lists or sections in more than {_LEVELS} levels; write it flatter") from error
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:  # a date in the 13th month, a list as a key
+        what = " ".join(str(error).partition(";")[0].split())
+        raise OptionError(f"{label}: is no YAML: {what}; correct it") from error
+
+
+def _check_size(root: yaml.Node) -> None:
+    """Refuse a few lines of aliases that stand for billions of values, or for themselves."""
+    waiting: list[tuple[yaml.Node, int]] = [(root, 1)]
+    things = 0
+    while waiting:
+        node, level = waiting.pop()
+        things += 1
+        if level > _LEVELS or things > _THINGS:
+            what = f"more than {_LEVELS} levels" if level > _LEVELS else f"more than {_THINGS} keys and values"
+            raise yaml.MarkedYAMLError(problem=f"it has {what}, which no recipe has", problem_mark=node.start_mark)
+        waiting += [(inner, level + 1) for inner in _inside(node)]
+
+
+def _inside(node: yaml.Node) -> Iterator[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        for pair in node.value:
+            yield from pair
+    elif isinstance(node, yaml.SequenceNode):
+        yield from node.value
 
 
 def write_yaml(content: dict[str, Any]) -> str:

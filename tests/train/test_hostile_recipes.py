@@ -1,0 +1,130 @@
+"""Recipes and settings that were made to hang, to fill memory or to confuse: one line each, at once."""
+
+import os
+
+import pytest
+
+from esrgan_deploy.errors import EsrganError, OptionError
+from esrgan_train.recipe import read_recipe
+from esrgan_train.recipe.yaml_file import apply_setting, read_yaml
+
+LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 20)}]\n" for n in range(1, 14))
+MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 14))
+TEXTS = {
+    "a billion laughs": LAUGHS,
+    "a billion merged keys": MERGES,
+    "an alias of itself": "a: &a [*a]",
+    "a section that merges itself": "a: &a {<<: *a}",
+    "a thousand levels": "[" * 1000 + "]" * 1000,
+    "twenty levels": "a: " + "[" * 20 + "]" * 20,
+    "megabytes": "a: " + "x" * 3_000_000,
+    "a hundred thousand keys": "".join(f"k{n}: 1\n" for n in range(20_001)),
+    "a number of 5000 digits": "seed: " + "9" * 5000,
+    "a date that is none": "a: 2020-13-45",
+    "tabs": "a:\n\t- 1",
+    "NUL": "a: \0",
+    "Python": "a: !!python/object/apply:os.system [touch ran]",
+    "a list as a key": "? [1]\n: 2",
+    "a key that is there twice": "a: 1\na: 2",
+    "two documents": "a: 1\n---\nb: 2",
+    "an unknown alias": "a: *b",
+    "nothing but an anchor": "&a",
+    "a version from the future": "%YAML 9.9\n---\na: 1",
+}
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("what", TEXTS)
+def test_yaml_that_no_recipe_is_made_of(what, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(TEXTS[what])
+    with pytest.raises(OptionError, match=r"^mine\.yaml: ") as caught:
+        read_recipe("mine.yaml")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("what", TEXTS)
+def test_the_same_as_a_setting(what):
+    with pytest.raises(OptionError, match=r"--set ") as caught:
+        read_recipe("debug/psnr", [f"seed={TEXTS[what]}"])
+    assert len(str(caught.value)) < 1000
+
+
+def test_aliases_are_fine():
+    text = "a: &a {x: 1}\nb: {<<: *a, y: 2}\nc: [*a, *a]"
+    assert read_yaml(text, "x") == {"a": {"x": 1}, "b": {"x": 1, "y": 2}, "c": [{"x": 1}, {"x": 1}]}
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe\0a", b"a: \xe9", b"\x89PNG"])
+def test_bytes_that_are_no_text(data, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(data)
+    with pytest.raises(OptionError, match=r"mine\.yaml: is no "):
+        read_recipe(str(path))
+
+
+@pytest.mark.unix("makes pipes and links to devices")
+@pytest.mark.parametrize("kind", ["pipe", "zeros", "itself"])
+def test_what_is_no_file(kind, tmp_path):
+    path = tmp_path / "mine.yaml"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero" if kind == "zeros" else path)
+    with pytest.raises(OptionError, match=r"mine\.yaml: .*; `esrgan-train new` writes one"):
+        read_recipe(str(path))
+
+
+INTEGERS = [
+    *("seed", "steps", "batch", "accumulate", "log_every", "save_every", "data.patch", "data.textured_of"),
+    *("data.workers", "data.train.0.shrink", "validation.every", "validation.tile", "validation.samples"),
+    *("discriminator.steps", "network.channels", "network.blocks", "network.scale"),
+]
+FLOATS = [
+    *("gpu_hours", "clip_gradient", "ema", "losses.0.weight", "optimiser.lr", "optimiser.eps", "optimiser.betas.0"),
+    *("optimiser.weight_decay", "discriminator.r1", "data.train.0.ratio", "data.train.0.degradation.first.sigma.1"),
+]
+NUMBERS = {
+    "30 digits": "9" * 30,
+    "300 digits": "9" * 300,
+    "4000 digits": "0x" + "f" * 4000,
+    "negative": "-1",
+    "nan": ".nan",
+    "infinity": ".inf",
+    "infinity in decimals": "1e999",
+    "true": "true",
+    "a time": "1:59:59:59",
+    "nothing": "",
+    "a list": "[1, 2]",
+    "a section": "{a: 1}",
+    "words": "many",
+}
+FITS = {("gpu_hours", "30 digits"), ("ema", "nothing"), ("clip_gradient", "nothing")}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("key", [*INTEGERS, *FLOATS])
+def test_numbers_that_are_none(key, make_recipe):
+    """Each gives a recipe or one line with the key, and nothing else. What gives a recipe is not enormous."""
+    for what, text in NUMBERS.items():
+        try:
+            recipe = make_recipe("gan", f"{key}={text}")
+        except EsrganError as error:
+            message = str(error)
+            assert error.exit_code == 2, what
+            assert "\n" not in message, what
+            assert len(message) < 500, what
+            assert key.rpartition(".")[2] in message or key.rpartition(".")[0] in message, (what, message)
+        else:
+            assert what not in ("nan", "infinity", "infinity in decimals", "300 digits", "words"), (what, recipe)
+            if key in INTEGERS:
+                assert what not in ("30 digits", "4000 digits", "negative"), (what, recipe)
+
+
+def test_a_setting_deep_below_nothing():
+    content = {}
+    with pytest.raises(OptionError, match="has more than"):
+        apply_setting(f"{'a.' * 5000}b=1", content)
