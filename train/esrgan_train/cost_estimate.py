@@ -11,6 +11,7 @@ import torch
 from lightning_fabric import Fabric
 
 from esrgan_deploy.system.memory import peak_rss_mib
+from esrgan_train.memory_needs import check_memory_needs
 from esrgan_train.recipe import Recipe
 from esrgan_train.run import build_model
 from esrgan_train.step import train_step
@@ -45,6 +46,7 @@ def estimate_cost(recipe: Recipe) -> CostEstimate:
     Raises:
         EsrganError: what would stop the run before its first step, such as missing VGG weights.
     """
+    check_memory_needs(recipe)
     fabric = Fabric(accelerator="auto", devices=1, precision=recipe.precision)
     model, network, _ = build_model(recipe.model_copy(update={"compile": False}), fabric)
     size = recipe.data.patch // network.scale

@@ -21,6 +21,7 @@ from esrgan_train.data.crops import Crops, Source
 from esrgan_train.initialise import initialise
 from esrgan_train.losses.adversarial import AdversarialOptions
 from esrgan_train.losses.vgg import VGGFeatures
+from esrgan_train.memory_needs import check_memory_needs
 from esrgan_train.recipe import Dataset, Optimiser, PerceptualLoss, Recipe
 from esrgan_train.step import SRModel, TrainedNetwork
 
@@ -66,7 +67,9 @@ def prepare(recipe: Recipe) -> None:
         OptionError: the recipe does not fit its data or its parent.
         ModelError, MediaError: a file that is missing or damaged.
         OutputError: the cache cannot be written.
+        MachineError: a step does not fit into memory.
     """
+    check_memory_needs(recipe)
     parent = load_checkpoint(recipe.start_from) if recipe.start_from else None
     open_data(recipe, build_generator(recipe, parent).scale)
 

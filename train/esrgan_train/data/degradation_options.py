@@ -19,8 +19,8 @@ def _ordered(limits: tuple[float, float]) -> tuple[float, float]:
 
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Range = Annotated[tuple[NotNegative, NotNegative], AfterValidator(_ordered)]
 PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
 Quality = Annotated[int, Field(ge=1, le=100)]

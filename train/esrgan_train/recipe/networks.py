@@ -34,7 +34,7 @@ def check_networks(recipe: Recipe) -> None:
             f"data.patch {recipe.data.patch} is no multiple of the network's scale {generator.scale}{factor}"
         )
     if recipe.discriminator is not None:
-        with torch.random.fork_rng(devices=[]):
+        with torch.device("meta"):
             discriminator = _build_discriminator(recipe.discriminator.network)
         _check_patch(discriminator, recipe.data.patch)
         _check_penalties(
@@ -78,7 +78,7 @@ def _check_patch(discriminator: nn.Module, patch: int) -> None:
     """Run the discriminator on one black picture. In evaluation mode, batch normalisation needs no second one."""
     try:
         with torch.inference_mode():
-            discriminator.eval()(torch.zeros(1, 3, patch, patch))
+            discriminator.eval()(torch.zeros(1, 3, patch, patch, device="meta"))
     except OptionError as error:
         raise OptionError(f"discriminator: data.patch {patch} does not fit: {error}") from error
 

@@ -28,6 +28,7 @@ from esrgan_train.recipe.sections import (
     Optimiser,
     PerceptualLoss,
     Positive,
+    Repeats,
     Schedule,
     Section,
     Share,
@@ -51,7 +52,7 @@ class Recipe(Section):
     """The published table or figure to compare the result with."""
     gpu_hours: NotNegative
     """Expected hours on one data-centre GPU."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     network: NetworkConfig
     init: Literal["official", "small", "interpolating"] = "official"
     """How the generator's weights begin; see `initialise`. Not used with `start_from`."""
@@ -63,9 +64,9 @@ class Recipe(Section):
     schedule: Schedule = Constant()
     discriminator: Discriminator | None = None
     steps: Count
-    batch: Count
+    batch: Repeats
     """Crops per process and backward pass."""
-    accumulate: Count = 1
+    accumulate: Repeats = 1
     """Backward passes per optimiser step: k passes of b crops equal one pass of k * b."""
     clip_gradient: Positive | None = None
     """Largest norm of the generator's gradient."""

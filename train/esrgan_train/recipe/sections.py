@@ -11,7 +11,10 @@ from typing_extensions import Self
 
 from esrgan_train.data.degradation_options import DegradationOptions
 from esrgan_train.losses.vgg_layers import layer_names
-from esrgan_train.recipe.errors import nearest
+from esrgan_train.recipe.errors import QUOTES, nearest, shown
+
+MOST_OF_A_NETWORK = 4096
+"""Blocks, channels and whatever else the arguments of a network count."""
 
 
 def _name_and_arguments(value: object) -> object:
@@ -19,13 +22,21 @@ def _name_and_arguments(value: object) -> object:
         raise ValueError("needs a name and arguments, for instance {name: RRDBNet, blocks: 23}")
     for key, argument in value.items():
         if not isinstance(key, str) or not isinstance(argument, int | str):
-            raise ValueError(f"{key} is {argument!r}; arguments are whole numbers, words, true or false")
+            name = shown(key).strip(QUOTES)
+            raise ValueError(f"{name} is {shown(argument)}; arguments are whole numbers, words, true or false")
+        if isinstance(argument, int) and abs(argument) > MOST_OF_A_NETWORK:
+            raise ValueError(f"{key} is {shown(argument)}; {MOST_OF_A_NETWORK} is the most")
     return value
 
 
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+# The limits are far above what anybody trains with. Products of two whole numbers stay within 64 bits, floats within fp32.
+Positive = Annotated[float, Field(gt=0, le=1e38)]
+NotNegative = Annotated[float, Field(ge=0, le=1e38)]
+Count = Annotated[int, Field(ge=1, le=10**12)]
+Side = Annotated[int, Field(ge=1, le=65536)]
+"""Pixels."""
+Repeats = Annotated[int, Field(ge=1, le=65536)]
+"""How often something is done, or held in memory, within one step."""
 Share = Annotated[float, Field(ge=0, lt=1)]
 NetworkConfig = Annotated[dict[str, int | bool | str], BeforeValidator(_name_and_arguments)]
 """`name`: the class of a network; all other keys: its constructor arguments."""
@@ -129,7 +140,7 @@ class Cosine(Section):
     periods: Count = 1
     floor: NotNegative = 1e-7
     """The lowest learning rate, in the units of `lr`."""
-    warmup: int = Field(default=0, ge=0)
+    warmup: int = Field(default=0, ge=0, le=10**12)
     """Steps at the start of the run in which the rate rises linearly."""
 
 
@@ -141,7 +152,7 @@ class Discriminator(Section):
 
     network: NetworkConfig
     optimiser: Optimiser = Optimiser(lr=1e-4)
-    steps: Count = 1
+    steps: Repeats = 1
     """Optimiser steps of the discriminator for each one of the generator."""
     gradient_penalty: NotNegative = 0.0
     """Weight of the gradient penalty of WGAN-GP."""
@@ -160,7 +171,7 @@ class Dataset(Section):
     """Make LR crops by Real-ESRGAN's second-order degradation instead."""
     ratio: Positive = 1.0
     """Share of the samples, relative to the other data sets."""
-    shrink: Count = 1
+    shrink: Annotated[int, Field(ge=1, le=256)] = 1
     """Make the HR pictures this many times smaller first, which sharpens soft photographs."""
 
     @model_validator(mode="after")
@@ -178,13 +189,13 @@ class Data(Section):
     """What is trained on, and how crops are taken from it."""
 
     train: list[Dataset] = Field(min_length=1)
-    patch: Count
+    patch: Side
     """Side of an HR crop in pixels, a multiple of the network's scale."""
     flips: bool = True
     rotations: bool = True
-    textured_of: Count = 1
+    textured_of: Annotated[int, Field(ge=1, le=1024)] = 1
     """Draw this many crops and keep the one with most detail."""
-    workers: Count = 1
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
     """Threads that make crops; 1 is enough unless there is a degradation."""
     cache: Path | None = None
     """Folder for decoded pictures; none: the user's cache folder."""
@@ -200,9 +211,9 @@ class Validation(Section):
     metrics: list[Literal["psnr", "ssim", "niqe"]] = ["psnr", "ssim"]
     best: Literal["psnr", "niqe", "last"] = "last"
     """The metric by which `best.safetensors` is chosen; last: it is not written. PSNR is refused for a GAN."""
-    tile: int = Field(default=192, ge=64)
+    tile: int = Field(default=192, ge=64, le=65536)
     """Side of a tile in LR pixels; larger pictures are cut into tiles, which limits the memory."""
-    samples: int = Field(default=4, ge=0)
+    samples: int = Field(default=4, ge=0, le=65536)
     """How many SR pictures are saved at each validation."""
     alphas: list[Annotated[float, Field(ge=0, le=1)]] = []
     """Also measure the interpolation with the PSNR network that training started from, at these alphas."""

@@ -9,9 +9,12 @@ from typing import Any
 import yaml
 
 from esrgan_deploy.errors import OptionError
+from esrgan_train.recipe.errors import shown
 
 _CHARACTERS = 256 * 1024
 """The most that a recipe may have; the longest of this package has 4 thousand."""
+_SHOWN = 200
+"""Characters of a setting in a message."""
 _LEVELS, _THINGS = 16, 20_000
 """The most levels of a recipe, and the most keys and values when what an alias (*x) stands for is written out."""
 
@@ -100,26 +103,29 @@ def apply_setting(setting: str, content: dict[str, Any]) -> None:
         OptionError: `setting` is not of this form, or there is no such place.
     """
     path, equals, text = setting.partition("=")
+    label = f"--set {setting if len(setting) <= _SHOWN else setting[:_SHOWN] + ' ...'}"
     if not equals or not path:
-        raise OptionError(f"--set {setting}: is not KEY=VALUE, for instance --set data.patch=128")
-    value = read_yaml(text, f"--set {setting}")
+        raise OptionError(f"{label}: is not KEY=VALUE, for instance --set data.patch=128")
+    value = read_yaml(text, label)
     *parents, last = path.split(".")
+    if len(parents) >= _LEVELS:
+        raise OptionError(f"{label}: the key has more than {_LEVELS} levels, and no recipe has such a place")
     place: Any = content
     for key in parents:
-        inner = _get(place, key, setting)
+        inner = _get(place, key, label)
         if inner is None and isinstance(place, dict):
             inner = place[key] = {}
         place = inner
-    _get(place, last, setting)
+    _get(place, last, label)
     place[int(last) if isinstance(place, list) else last] = value
 
 
-def _get(place: Any, key: str, setting: str) -> Any:  # noqa: ANN401 - whatever the YAML holds there
+def _get(place: Any, key: str, label: str) -> Any:  # noqa: ANN401 - whatever the YAML holds there
     """Entry `key` of `place`; None if a section has no such key."""
     if isinstance(place, list):
-        if not (key.isascii() and key.isdigit()) or int(key) >= len(place):
-            raise OptionError(f"--set {setting}: '{key}' is no item of a list of {len(place)}; they count from 0")
+        if not re.fullmatch("[0-9]{1,9}", key) or int(key) >= len(place):
+            raise OptionError(f"{label}: '{key}' is no item of a list of {len(place)}; they count from 0")
         return place[int(key)]
     if not isinstance(place, dict):
-        raise OptionError(f"--set {setting}: there is no '{key}' in {place!r}, which is a single value")
+        raise OptionError(f"{label}: there is no '{key}' in {shown(place)}, which is a single value")
     return place.get(key)
