@@ -53,7 +53,7 @@ DATA = {
         write_small,
         "{folder}/small.png: is 20x20, smaller than data.patch 32; remove it or make the patch smaller",
     ),
-    "damaged": (write_damaged, "{folder}/half.png: is no picture that can be read (3000 bytes); known formats"),
+    "damaged": (write_damaged, "{folder}/half.png: is damaged or truncated"),
     "empty": (write_nothing, "{folder}: holds no pictures; put some there, as one of .png"),
     "missing": (Path.rmdir, "{folder}: is no folder; name the folder that holds the pictures"),
 }

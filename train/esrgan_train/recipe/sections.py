@@ -29,7 +29,7 @@ def _name_and_arguments(value: object) -> object:
     return value
 
 
-# The limits are far above what anybody trains with. Products of two whole numbers stay within 64 bits, floats within fp32.
+# The limits are far above what anybody trains with: products of two whole numbers fit into 64 bits, floats into fp32.
 Positive = Annotated[float, Field(gt=0, le=1e38)]
 NotNegative = Annotated[float, Field(ge=0, le=1e38)]
 Count = Annotated[int, Field(ge=1, le=10**12)]
