@@ -16,7 +16,6 @@ import hashlib
 import io
 import json
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +27,13 @@ import torch
 from torch import Tensor
 
 from esrgan_deploy.arguments import StrPath, as_path
+from esrgan_deploy.budget import TEXT_BYTES, check_memory, read_bytes
 from esrgan_deploy.errors import EsrganError, ModelError, OutputError
 from esrgan_deploy.system.files import replacing
 from esrgan_export.ncnn import read_ncnn
 from esrgan_export.networks import NETWORKS, Config, Network, build
 from esrgan_export.networks.dialects import to_current
+from esrgan_export.torch_file import load_torch_file
 
 Kind = Literal["params_ema", "params", "bare", "ncnn"]
 KINDS: tuple[Kind, ...] = ("params_ema", "params", "bare", "ncnn")
@@ -41,7 +42,10 @@ WRAPPERS: dict[str, Kind] = {"params_ema": "params_ema", "params": "params", "st
 
 NCNN = (".param", ".bin")
 PICKLES = (".pth", ".pt")
-DAMAGED = "it was truncated or altered; download or copy it again"
+AGAIN = "download or copy it again"
+DAMAGED = f"it was truncated or altered; {AGAIN}"
+MOST_TENSORS, LONGEST_KEY = 20_000, 500
+"""Real networks have some 2,000 tensors, with names of up to 100 characters."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class _Stored:
 def load_checkpoint(path: StrPath) -> Checkpoint:
     """Read a checkpoint of any network in `esrgan_export.networks`, in any of the formats above.
 
-    Pickles are read by PyTorch's restricted unpickler, so nothing in the file is executed.
+    Nothing in a file is executed, see `torch_file`, and no size that it claims is believed.
 
     Raises:
         ModelError: the file is missing, damaged or of an unknown format; the network is unknown; tensors do not fit it
@@ -133,19 +137,16 @@ def _with_sorted_header(blob: bytes) -> bytes:
 
 
 def _read(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    data = read_bytes(path, ModelError)
     if not data:
-        raise ModelError(f"{path}: is empty; download or copy it again")
+        raise ModelError(f"{path}: is empty; {AGAIN}")
     return data
 
 
 def _load_ncnn(path: Path) -> Checkpoint:
     param, weights = (path if path.suffix.lower() == suffix else path.with_suffix(suffix) for suffix in NCNN)
     for file in (param, weights):
-        if not file.is_file():
+        if not file.exists():
             raise ModelError(f"{path}: {file.name} is missing beside it; ncnn models are a .param and a .bin file")
     return _finish(read_ncnn(param, weights), path, _read(weights), "ncnn", None)
 
@@ -163,16 +164,18 @@ def _finish(network: Network, path: Path, data: bytes, kind: Kind, parent_sha256
 
 
 def _parse_safetensors(data: bytes, path: Path) -> _Stored:
+    size = int.from_bytes(data[:8], "little")
+    if size > min(TEXT_BYTES, len(data) - 8):
+        raise ModelError(f"{path}: is no complete safetensors file (its header claims {size} bytes); {DAMAGED}")
     try:
         state = safetensors.torch.load(data)
-        size = int.from_bytes(data[:8], "little")
         metadata: dict[str, str] = json.loads(data[8 : 8 + size]).get("__metadata__") or {}
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+    except Exception as error:  # damaged files raise SafetensorError, KeyError, RuntimeError, MemoryError ...
         raise ModelError(f"{path}: is no complete safetensors file ({error}); {DAMAGED}") from error
     kind = metadata.get("esrgan.kind", "bare")
     try:
         config = json.loads(metadata.get("esrgan.arch", "null"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: damaged esrgan.arch ({error}); {DAMAGED}") from error
     if kind not in KINDS or not isinstance(config, dict | None):
         raise ModelError(f"{path}: impossible esrgan metadata {metadata}; {DAMAGED}")
@@ -180,22 +183,12 @@ def _parse_safetensors(data: bytes, path: Path) -> _Stored:
 
 
 def _parse_pickle(data: bytes, path: Path) -> _Stored:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols; a file that cannot be read raises an error below
-            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged files raised seven types of exception in 400 tries
-        if found := re.search(r"GLOBAL (\S+)", str(error)):
-            raise ModelError(
-                f"{path}: holds more than weights ({found[1]}) and was not run; where the file can be trusted, store "
-                "its weights alone: torch.save(network.state_dict(), ...)"
-            ) from error
-        raise ModelError(f"{path}: is no complete PyTorch checkpoint; {DAMAGED}") from error
-    if not isinstance(content, Mapping):
+    content = load_torch_file(io.BytesIO(data), path, AGAIN)
+    if not isinstance(content, dict):
         raise ModelError(f"{path}: holds a {type(content).__name__} instead of named weights; give a state dict")
     parent = _parent(content.get("parent_sha256"), path)
     for wrapper, kind in WRAPPERS.items():
-        if isinstance(content.get(wrapper), Mapping):
+        if isinstance(content.get(wrapper), dict):
             return _Stored(_tensors(content[wrapper], path), kind, None, parent)
     named = {key: value for key, value in content.items() if key != "parent_sha256"}
     return _Stored(_tensors(named, path), "bare", None, parent)
@@ -208,9 +201,9 @@ def _parent(value: object, path: Path) -> str | None:
 
 
 def _tensors(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
-    """`content` as it is, if it maps names to tensors with data."""
+    """`content` as it is, if it maps names to tensors."""
     for key, value in content.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor) or value.is_meta or value.is_sparse:
+        if not isinstance(key, str) or not isinstance(value, Tensor):
             raise ModelError(
                 f"{path}: entry {key!r} is a {type(value).__name__}, not weights; known wrappers are "
                 f"{', '.join(WRAPPERS)}"
@@ -220,6 +213,12 @@ def _tensors(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
 
 def _make_network(stored: _Stored, path: Path) -> Network:
     """Build the network that the tensors describe, and load them."""
+    longest = max(map(len, stored.state), default=0)
+    if len(stored.state) > MOST_TENSORS or longest > LONGEST_KEY:
+        raise ModelError(
+            f"{path}: holds {len(stored.state)} tensors, with names of up to {longest} characters; no network has more "
+            f"than {MOST_TENSORS}, or {LONGEST_KEY}"
+        )
     state = _without_prefix(stored.state)
     extended = next((key for key in state if "conv1x1" in key), None)
     if extended:
@@ -232,6 +231,7 @@ def _make_network(stored: _Stored, path: Path) -> Network:
     except EsrganError as error:
         raise ModelError(f"{path}: {error}") from error
     _check_fit(network, state, path)
+    check_memory(path, "its weights in fp32", sum(4 * tensor.numel() for tensor in state.values()))
     network.load_state_dict({key: _as_fp32(tensor) for key, tensor in state.items()}, assign=True)
     return network
 

@@ -8,17 +8,23 @@ slopes, the residual scaling and the upsampling at once.
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from esrgan_deploy.arguments import StrPath, as_path
-from esrgan_deploy.errors import EsrganError, ModelError
+from esrgan_deploy.budget import check_regular
+from esrgan_deploy.errors import EsrganError, MachineError, ModelError
 from esrgan_export.ncnn_file import Layer, UnfitError, read_layers
 from esrgan_export.networks import Config, Network, build
 
 LARGEST_FACTOR = 8
 """The largest factor of Interp and PixelShuffle."""
+MOST_PADDING = 15
+MOST_VALUES = 1 << 25
+"""All blobs of a graph together, for an image of 6x5 pixels; those of RRDBNet with 23 blocks hold 2 million values."""
 
 
 def read_ncnn(param: StrPath, weights: StrPath) -> Network:
@@ -30,16 +36,18 @@ def read_ncnn(param: StrPath, weights: StrPath) -> Network:
         ModelError: a file cannot be read, is damaged, or holds another network; the message names what differs.
     """
     param, weights = as_path(param), as_path(weights)
+    for file in (param, weights):
+        check_regular(file, ModelError)
     try:
         layers = read_layers(param, weights)
         network, places = _fill(layers)
         _check_same_function(network, layers, places)
-    except OSError as error:
-        raise ModelError(f"{error.filename}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ModelError(
             f"{param}: is not text; ncnn's binary .param.bin is not supported, give the text form"
         ) from error
+    except MachineError:
+        raise
     except (UnfitError, EsrganError) as reason:
         raise ModelError(
             f"{param}: {reason}; readable are complete RRDBNet x4/x8 and SRVGGNetCompact files, .param and .bin of the "
@@ -147,12 +155,16 @@ def _output(layers: list[Layer]) -> str:
 def _run(layers: list[Layer], image: Tensor) -> dict[str, Tensor]:
     """Every blob of the graph for an `image` (1, 3, H, W)."""
     blobs: dict[str, Tensor] = {}
+    values = 0
     for layer in layers:
         try:
             inputs = [blobs[blob] for blob in layer.inputs]
+            if values + _most_values(layer, inputs) > MOST_VALUES:
+                raise ValueError("an image of 6x5 pixels grows beyond all measure")
             result = image if layer.type == "Input" else _compute(layer, inputs)
         except (KeyError, IndexError, RuntimeError, ValueError) as error:
             raise UnfitError(f"{layer.type} {layer.name} cannot be computed ({str(error).splitlines()[0]})") from error
+        values += result.numel()
         blobs.update(dict.fromkeys(layer.outputs, result))
     return blobs
 
@@ -184,6 +196,16 @@ def _compute(layer: Layer, inputs: list[Tensor]) -> Tensor:
     return x  # Split, Noop
 
 
+def _most_values(layer: Layer, inputs: list[Tensor]) -> int:
+    """The most values that the result can have, before it is computed."""
+    if layer.type == "Convolution":
+        height, width = inputs[0].shape[-2:]
+        return layer.whole(0) * (height + 2 * MOST_PADDING) * (width + 2 * MOST_PADDING)
+    if layer.type == "BinaryOp" and len(inputs) == 2:  # each grows to the other's size
+        return prod(map(max, inputs[0].shape, inputs[1].shape))
+    return sum(blob.numel() for blob in inputs) * (LARGEST_FACTOR**2 if layer.type == "Interp" else 1)
+
+
 def _factor(value: float) -> int:
     if value not in range(1, LARGEST_FACTOR + 1):
         raise ValueError(f"factor {value:g} is no whole number from 1 to {LARGEST_FACTOR}")
@@ -194,8 +216,8 @@ def _convolve(layer: Layer, x: Tensor) -> Tensor:
     left = layer.whole(4)
     right, top = layer.whole(15, left), layer.whole(14, left)
     bottom = layer.whole(16, top)
-    if not all(0 <= pad < 16 for pad in (left, right, top, bottom)):
-        raise ValueError("padding outside of 0..15")
+    if not all(0 <= pad <= MOST_PADDING for pad in (left, right, top, bottom)):
+        raise ValueError(f"padding outside of 0..{MOST_PADDING}")
     y = F.conv2d(F.pad(x, (left, right, top, bottom)), layer.weight, layer.bias)
     activation = layer.whole(9)
     if activation == 0:

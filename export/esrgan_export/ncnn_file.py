@@ -12,9 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from esrgan_deploy.budget import TEXT_BYTES, read_bytes
+from esrgan_deploy.errors import ModelError
+
 MAGIC = "7767517"
 TAG_FP16 = 0x01306B47
 TAG_FP32 = (0x0002C056, 0)
+MOST_LAYERS = 20_000
 ARRAY_ID = -23300  # a parameter id of -23300 - k holds an array, for parameter k
 
 # Parameter ids by layer type. Those in READ are used when the layer is computed. Those in FIXED must have this value,
@@ -70,10 +74,11 @@ def read_layers(param: Path, weights: Path) -> list[Layer]:
 
     Raises:
         UnfitError: a file is damaged, or holds a layer or a parameter that no supported network has.
-        OSError, UnicodeDecodeError: a file cannot be read, or `param` is not text.
+        ModelError: a file cannot be read.
+        UnicodeDecodeError: `param` is not text.
     """
-    layers = _parse(param.read_text(encoding="utf-8"))
-    _attach_weights(layers, weights.read_bytes())
+    layers = _parse(read_bytes(param, ModelError, TEXT_BYTES).decode())
+    _attach_weights(layers, read_bytes(weights, ModelError))
     return layers
 
 
@@ -87,6 +92,8 @@ def _parse(text: str) -> list[Layer]:
         announced = int(lines[1][0])
     except (ValueError, IndexError) as error:
         raise UnfitError(f"is damaged ({error})") from error
+    if len(layers) > MOST_LAYERS:
+        raise UnfitError(f"holds {len(layers)} layers; no network has more than {MOST_LAYERS}")
     if len(layers) != announced:
         raise UnfitError(f"announces {announced} layers and holds {len(layers)}: it was truncated or edited")
     for layer in layers:

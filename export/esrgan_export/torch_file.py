@@ -61,8 +61,12 @@ def load_torch_file(file: BinaryIO, source: object, remedy: str, *, old: bool = 
         raise ModelError(f"{source}: {error}; {remedy}") from error
     except Exception as error:  # damaged streams make it raise nearly anything, MemoryError among it
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"holds {code[1]}, which is code" if code else "is truncated, altered, or no file of PyTorch"
-        raise ModelError(f"{source}: {what}; {remedy}") from error
+        if code:
+            raise ModelError(
+                f"{source}: holds {code[1]}, which is code, and was not run; where the file can be trusted, store its "
+                "weights alone: torch.save(network.state_dict(), ...)"
+            ) from error
+        raise ModelError(f"{source}: is truncated, altered, or no file of PyTorch; {remedy}") from error
 
 
 def _check_zip(file: BinaryIO, size: int) -> None:

@@ -233,7 +233,7 @@ def refused(path, *says):
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors"])
 @pytest.mark.parametrize(
     ("data", "says"),
-    [(b"", "is empty"), (b"just some text\n", "is no complete"), (b"PK\x03\x04" + bytes(99), "is no complete")],
+    [(b"", "is empty"), (b"just some text\n", "altered"), (b"PK\x03\x04" + bytes(99), "altered")],
     ids=["empty", "text", "zip"],
 )
 def test_files_of_another_kind(tmp_path, suffix, data, says):
@@ -245,7 +245,7 @@ def test_files_of_another_kind(tmp_path, suffix, data, says):
 def test_paths_that_cannot_be_read(tmp_path):
     (tmp_path / "folder.pth").mkdir()
     refused(tmp_path / "missing.pth", "No such file")
-    refused(tmp_path / "folder.pth", "Is a directory")
+    refused(tmp_path / "folder.pth", "is a folder")
     refused(tmp_path / "model.txt", "give a .safetensors, .pth or .pt file")
     refused(tmp_path / "model.onnx", "give the checkpoint that it was made from")
 
@@ -262,7 +262,7 @@ class Bomb:
 def test_pickle_bomb_does_not_run(tmp_path, new_format):
     marker = tmp_path / "the bomb ran"
     torch.save({"params": Bomb(marker)}, tmp_path / "bomb.pth", _use_new_zipfile_serialization=new_format)
-    refused(tmp_path / "bomb.pth", "holds more than weights", "open", "was not run")
+    refused(tmp_path / "bomb.pth", "holds io.open, which is code", "was not run")
     assert not marker.exists()
     torch.load(tmp_path / "bomb.pth", weights_only=False)["params"].close()
     assert marker.exists(), "the bomb is a dud, so the test proves nothing"
@@ -288,7 +288,7 @@ def save_changed(path, network, **changes):
         ({"conv_hr__weight": torch.zeros(8, 8, 3, 3, dtype=torch.int8)}, ["conv_hr.weight holds torch.int8"]),
         ({"conv_first__weight": torch.zeros(8)}, ["conv_first.weight has shape (8,), so it is no convolution"]),
         ({"conv_up2__weight": None}, ["3 input channels and 1 x2 steps"]),
-        ({"body__99999999__rdb1__conv1__weight": torch.zeros(1)}, ["go from 1 to 4096"]),
+        ({"body__99999999__rdb1__conv1__weight": torch.zeros(1)}, ["blocks=100000000", "from 1 to 128"]),
         ({"body__0__rdb1__conv1x1__weight": torch.zeros(4, 8, 1, 1)}, ["ESRGAN+", "conv1x1"]),
         ({"conv_hr__bias": torch.tensor([float("nan"), float("inf"), *[0.0] * 6])}, ["'conv_hr.bias' has 2", "NaN"]),
         ({"conv_hr__bias": torch.full((8,), 1e300, dtype=torch.float64)}, ["'conv_hr.bias' has 8", "infinite"]),
@@ -307,7 +307,7 @@ def test_what_does_not_fit_is_named(tmp_path, rrdbnet, changes, says):
         ({}, "is none of RRDBNet"),
         ({"net.0.weight": torch.zeros(2)}, "begin with net.0.weight"),
         ({"params": {1: torch.zeros(2)}}, "entry 1 is a Tensor"),
-        ({"params": {"a": torch.zeros(2, device="meta")}}, "entry 'a'"),
+        ({"params": {"a": torch.zeros(2, device="meta")}}, "no plain array of numbers"),
     ],
 )
 def test_pickles_without_a_network(tmp_path, content, says):

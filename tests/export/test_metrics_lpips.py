@@ -62,8 +62,8 @@ def test_small_pictures_are_refused(files):
 
 BAD_FILES = {
     "absent": (None, "cannot be read"),
-    "damaged": (b"PK\x03\x04", "no complete PyTorch file"),
-    "empty": (b"", "no complete PyTorch file"),
+    "damaged": (b"PK\x03\x04", "altered, or no file of PyTorch"),
+    "empty": (b"", "altered, or no file of PyTorch"),
     "no tensors": ({"epoch": 3}, "no named tensors"),
     "another network": ({"features.0.weight": torch.zeros(1)}, "another network|no LPIPS heads"),
 }

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from torch import nn
 
 from esrgan_deploy.arguments import StrPath, as_path
+from esrgan_deploy.budget import read_bytes
 from esrgan_deploy.errors import ModelError
 from esrgan_export.metrics.perceptual_distance import PerceptualDistance, Trunk, fill, read_heads, read_weights
 
@@ -51,7 +52,7 @@ def load_lpips(heads: StrPath, trunk: StrPath, device: str = "cpu") -> Perceptua
 
 def is_published_trunk(trunk: StrPath) -> bool:
     """Whether the file is torchvision's. Only then distances can be compared with published ones."""
-    digest = hashlib.sha256(as_path(trunk).read_bytes()).hexdigest()
+    digest = hashlib.sha256(read_bytes(as_path(trunk), ModelError)).hexdigest()
     return digest.startswith((*_alexnet().sha256, *_vgg16().sha256))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -10,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from esrgan_deploy.budget import opened
 from esrgan_deploy.errors import MediaError, ModelError
 from esrgan_export.image_types import Uint8Image
 from esrgan_export.metrics.luma import check_pair, shaved
+from esrgan_export.torch_file import load_torch_file
 
 SMALLEST = 32
 """Least width and height in pixels, since the trunks halve a picture four times."""
@@ -97,14 +98,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         ModelError: the file is missing or damaged, or does not hold named tensors.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols; a file that cannot be read raises an error below
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
-    except Exception as error:  # damaged files raise many types of exception
-        raise ModelError(f"{path}: is no complete PyTorch file of weights; download or copy it again") from error
+    with opened(path, ModelError) as file:
+        content = load_torch_file(file, path, "download or copy it again")
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ModelError(f"{path}: holds no named tensors; give a state dict")
     return dict(content)

@@ -21,6 +21,8 @@ NETWORKS: dict[str, type[Network]] = {
 LARGEST = 4096
 """The largest value of any hyper-parameter, so that a damaged file does not build a network for hours. Real values are
 below 300."""
+LARGEST_OF: Mapping[str, int] = {"blocks": 128, "convs": 256, "scale": 64}
+"""The largest depth takes a minute to be traced for export; published networks have up to 32 blocks or convolutions."""
 
 
 def build(config: Mapping[str, int | str]) -> Network:
@@ -34,8 +36,10 @@ def build(config: Mapping[str, int | str]) -> Network:
     name = str(arguments.pop("name", None))
     if name not in NETWORKS:
         raise ModelError(f"network {name!r} is unknown; known are {', '.join(NETWORKS)}")
-    if not all(isinstance(v, str) or (isinstance(v, int) and 1 <= v <= LARGEST) for v in arguments.values()):
-        raise ModelError(f"{name} cannot be built from {arguments}: numbers are whole and go from 1 to {LARGEST}")
+    for key, value in arguments.items():
+        most = LARGEST_OF.get(key, LARGEST)
+        if not isinstance(value, str) and not (isinstance(value, int) and 1 <= value <= most):
+            raise ModelError(f"{name} cannot be built with {key}={value}: that is a whole number from 1 to {most}")
     try:
         return NETWORKS[name](**arguments)
     except TypeError as error:
