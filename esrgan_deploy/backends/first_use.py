@@ -12,6 +12,8 @@ that enter each of them at once: see tests/runtime/test_first_use.py.
 
 from __future__ import annotations
 
+import importlib
+import sys
 import threading
 from typing import Any
 
@@ -32,9 +34,8 @@ def openvino_core() -> Any:  # noqa: ANN401  # openvino has no types
         ImportError: openvino is not installed.
     """
     global _core
-    import openvino
-
     with _LOCK:
+        openvino = _without_telemetry()
         if _core is not None:
             return _core
         for element, dtype in ((openvino.Type.u8, np.uint8), (openvino.Type.u16, np.uint16)):
@@ -42,3 +43,15 @@ def openvino_core() -> Any:  # noqa: ANN401  # openvino has no types
             openvino.Tensor(np.zeros(1, dtype), shared_memory=True).data.copy()
         _core = openvino.Core()
         return _core
+
+
+def _without_telemetry() -> Any:  # noqa: ANN401
+    """The openvino package, which tells Google Analytics of each import where openvino_telemetry is installed."""
+    reporter = "openvino_telemetry"
+    if "openvino" in sys.modules or reporter in sys.modules:
+        return importlib.import_module("openvino")
+    sys.modules[reporter] = None  # type: ignore[assignment]  # openvino takes its own stub instead, then and later
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        del sys.modules[reporter]

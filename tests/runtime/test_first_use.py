@@ -1,5 +1,6 @@
 """Several threads enter a native package for the first time at the same moment, each time in a fresh process."""
 
+import os
 import subprocess
 import sys
 
@@ -167,3 +168,26 @@ def test_ctrl_c_arrives_after_another_thread_has_freed_the_session():
     """OpenVINO then unmaps the stack that signal handlers of the first thread run on; see `openvino_core`."""
     pytest.importorskip("openvino")
     assert fresh(FREED_ELSEWHERE) == "interrupted\n"
+
+
+CONNECTIONS = f"""
+import sys
+sys.addaudithook(lambda event, arguments: event == "socket.getaddrinfo" and print("asked for", arguments[0]))
+from esrgan_deploy import open_session
+with open_session({str(BUNDLED)!r}, "openvino", threads=1):
+    import threading
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(10)
+print("opened")
+"""
+
+
+def test_openvino_tells_nobody_that_it_is_used(tmp_path):
+    pytest.importorskip("openvino")
+    environment = {**os.environ, "HOME": str(tmp_path)}  # without the answer of this user to OpenVINO's question
+    environment.pop("CI", None)
+    done = subprocess.run(
+        [sys.executable, "-c", CONNECTIONS], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split("\n")[:-1] == ["opened"]

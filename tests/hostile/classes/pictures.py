@@ -189,11 +189,13 @@ def folder(shop):
 
 
 def same_stems(shop):
-    """Pictures whose outputs have names that differ by case only, and outputs that are the inputs."""
+    """Pictures whose names differ by case only, into the folder that they lie in, or one in it: no input is lost."""
     shop.seed("rgb.png", "in/a.png")
     shop.seed("rgb.png", "in/A.png")
-    return Case("", [Command(["esrgan-upscale", "in", "-o", shop.pick(["in", "in/out", "."]), "-b", "reference"])],
-                [Output("in", "folder"), Output("a.png", "picture"), Output("A.png", "picture")])  # fmt: skip
+    target = shop.pick(["in", "in/out", "."])
+    words = ["esrgan-upscale", "in", "-o", target, "-b", "reference"]
+    made = {"in/out": [Output("in/out", "folder")], ".": [Output("a.png", "picture"), Output("A.png", "picture")]}
+    return Case("", [Command(words)], made.get(target, []))
 
 
 def evaluated(shop):
