@@ -11,8 +11,8 @@ from PIL import Image
 from esrgan_export.checkpoint import save_checkpoint
 from esrgan_export.networks import RRDBNet
 from esrgan_train.cli import main
-from esrgan_train.loop import LAST, RECIPE, STATE
 from esrgan_train.recipe import recipe_names, recipe_text
+from esrgan_train.run import LAST, RECIPE, STATE
 from tiny import command
 
 

@@ -117,7 +117,7 @@ def test_given_lr_pictures_are_taken(copies, tmp_path):
 
 def test_a_picture_that_cannot_be_read_leaves_no_cache(copies, tmp_path):
     (copies / "broken.png").write_bytes((copies / "dogs.png").read_bytes()[:3000])
-    with pytest.raises(MediaError, match=r"broken.png: is no picture that can be read \(3000 bytes\)"):
+    with pytest.raises(MediaError, match=r"broken\.png: is damaged or truncated"):
         open_pairs(copies, 4, cache=tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
 

@@ -136,7 +136,7 @@ def test_the_seed_decides(make_recipe, tmp_path):
 def test_the_effective_recipe_is_saved(make_recipe, tmp_path):
     recipe = make_recipe("gan", "steps=2", "data.patch=32", "clip_gradient=3")
     train(recipe, tmp_path)
-    assert load_recipe(str(tmp_path / loop.RECIPE)) == recipe
+    assert load_recipe(str(tmp_path / "recipe.yaml")) == recipe
 
 
 def test_the_learning_rate_follows_the_schedule(make_recipe, tmp_path):

@@ -1,6 +1,7 @@
 """VGG features and the perceptual loss against VGG written out as a plain loop, and weights that do not fit."""
 
 import hashlib
+import re
 
 import pytest
 
@@ -242,7 +243,9 @@ def test_damaged_files_are_one_clear_line(tmp_path, damage, suffix):
         path.mkdir()
     elif damage != "missing":
         path.write_bytes({"empty": b"", "truncated": data[: len(data) // 2], "text": b"<html>404</html>"}[damage])
-    assert ("no such file" if damage in ("missing", "folder") else "no complete file") in refused(path)
+    says = {"missing": "there is no such file", "folder": "is a folder"}
+    otherwise = "is truncated, altered" if suffix == ".pth" else "is no complete file"
+    assert says.get(damage, otherwise) in refused(path)
 
 
 def test_weights_that_do_not_fit_are_named(tmp_path):
@@ -278,11 +281,10 @@ def test_other_suffixes_are_refused(tmp_path):
 
 @pytest.fixture
 def published(tmp_path, monkeypatch):
-    """VGG19's address points into a folder, under a name with the right hash; torch's cache is another folder."""
+    """VGG19's address points into a folder, with the right hash; torch's cache is another folder."""
     data = tmp_path / "vgg19.pth"
     torch.save(random_state("vgg19", blocks=1), data)
-    digest = hashlib.sha256(data.read_bytes()).hexdigest()[:8]
-    data = data.rename(tmp_path / f"vgg19-{digest}.pth")
+    monkeypatch.setitem(vgg.SHA256, "vgg19", hashlib.sha256(data.read_bytes()).hexdigest())
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
     monkeypatch.setitem(vgg.URLS, "vgg19", data.as_uri())
     return data
@@ -292,6 +294,27 @@ def test_published_weights_are_fetched_once(published, image):
     first = VGGFeatures(["conv1_2"])(image)["conv1_2"]
     published.unlink()
     assert torch.equal(VGGFeatures(["conv1_2"])(image)["conv1_2"], first)
+
+
+def test_fetched_weights_are_compared_at_each_load(published, tmp_path):
+    VGGFeatures(["conv1_2"])
+    (cached,) = (tmp_path / "cache").rglob("*.pth")
+    state = torch.load(cached, weights_only=True)
+    torch.save({name: tensor + 1 for name, tensor in state.items()}, cached)
+    with pytest.raises(
+        ModelError, match=r"is not torchvision's file, whose SHA-256 is [0-9a-f]{64}; remove it"
+    ) as caught:
+        VGGFeatures(["conv1_2"])
+    assert str(caught.value).startswith(f"{cached}: ")
+    cached.unlink()
+    VGGFeatures(["conv1_2"])
+
+
+@pytest.mark.parametrize("architecture", ["vgg16", "vgg19"])
+def test_the_whole_hash_is_known(architecture):
+    """torchvision puts its first eight digits into the name."""
+    assert re.fullmatch(r"[0-9a-f]{64}", vgg.SHA256[architecture])
+    assert vgg.URLS[architecture].endswith(f"-{vgg.SHA256[architecture][:8]}.pth")
 
 
 @pytest.mark.parametrize("fault", ["gone", "altered"])

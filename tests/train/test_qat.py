@@ -263,7 +263,7 @@ def test_a_run_in_two_halves_is_the_run(prepared, crops, tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt, match=r"3 of 6 steps are in .*halves\.pt; go on with --resume"):
             fine_tune(prepared, crops, SHORT, tmp_path / "halves.pt")
     assert torch.load(tmp_path / "halves.pt", weights_only=True)["step"] == 3
-    (tmp_path / ".halves.0123.part.pt").touch()  # as if it had been killed while it saved, later on
+    (tmp_path / ".halves.01234567.part.pt").touch()  # as if it had been killed while it saved, later on
     halves = fine_tune(prepared, crops, SHORT, tmp_path / "halves.pt", resume=True)
     assert halves.model == whole.model
     assert halves.scales == whole.scales

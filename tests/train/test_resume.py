@@ -192,7 +192,7 @@ def test_how_often_it_is_logged_may_change(make_recipe, tmp_path, monkeypatch):
     train_until(monkeypatch, make_recipe("psnr"), tmp_path, 3)
     train(make_recipe("psnr", "log_every=6", "description=renamed"), tmp_path, resume=True)
     assert [line["step"] for line in read_log(tmp_path)] == [1, 2, 3, 6]
-    assert "description: renamed" in (tmp_path / loop.RECIPE).read_text()
+    assert "description: renamed" in (tmp_path / "recipe.yaml").read_text()
 
 
 def test_a_state_of_another_number_of_processes(make_recipe, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from children import popen
-from esrgan_train import loop, run_log
+from esrgan_train import loop, run_folder
 from esrgan_train.recipe import load_recipe
 
 BASE = {
@@ -72,7 +72,7 @@ RECIPES = {
 
 def read_log(folder, what="train"):
     """The lines of one kind, without what depends on the clock."""
-    lines = [json.loads(line) for line in (folder / run_log.LOG).read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / run_folder.LOG).read_text().splitlines()]
     clock = ("steps_per_second", "data_share")
     return [{k: v for k, v in line.items() if k not in clock} for line in lines if line["what"] == what]
 

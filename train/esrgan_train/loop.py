@@ -12,8 +12,7 @@ import torch
 from lightning_fabric import Fabric
 
 from esrgan_deploy.arguments import StrPath, as_path
-from esrgan_deploy.errors import MachineError, OptionError, OutputError
-from esrgan_deploy.system.files import replacing
+from esrgan_deploy.errors import MachineError
 from esrgan_export.checkpoint import Kind, save_checkpoint
 from esrgan_export.interpolate import blend_weights
 from esrgan_train.data.loader import batches
@@ -21,7 +20,8 @@ from esrgan_train.divergence import check_losses, check_weights
 from esrgan_train.ema import update_average
 from esrgan_train.processes import agree, only_first_raises, stop_on_signals, together
 from esrgan_train.recipe import Recipe
-from esrgan_train.run import BEST, LAST, RECIPE, STATE, Run, prepare, set_up
+from esrgan_train.run import BEST, LAST, STATE, Run, prepare, set_up
+from esrgan_train.run_folder import SAMPLES, begin_folder, check_folder, is_there
 from esrgan_train.run_log import RunLog, TimedBatches
 from esrgan_train.schedule import learning_rate
 from esrgan_train.state import collect, collect_own, restore, save_state
@@ -44,7 +44,8 @@ def train(recipe: Recipe, folder: StrPath, *, resume: bool = False, devices: int
         nodes: number of machines.
 
     Raises:
-        OptionError: the recipe does not fit its data, its parent or the state; or there is a state and no `resume`.
+        OptionError: the recipe does not fit its data, its parent or the state; or there is a state and no `resume`;
+            or the folder holds what no run made and this one would overwrite.
         ModelError, MediaError: a file that is missing or damaged.
         OutputError: the disk is full; the state that was saved last stays.
         DivergedError: a loss or a weight is not finite; the state that was saved last stays.
@@ -53,8 +54,7 @@ def train(recipe: Recipe, folder: StrPath, *, resume: bool = False, devices: int
         SystemExit: in the other processes, when the first one raises any of these.
     """
     folder = as_path(folder)
-    if (folder / STATE).exists() and not resume:
-        raise OptionError(f"{folder}: holds a run already; go on with it by --resume, or name another folder with -o")
+    check_folder(folder, resume)
     fabric = Fabric(
         accelerator="auto",
         devices=devices,
@@ -67,10 +67,11 @@ def train(recipe: Recipe, folder: StrPath, *, resume: bool = False, devices: int
     fabric.launch()
     with together(fabric):
         run = set_up(recipe, folder, fabric)
-        resumed = resume and (folder / STATE).exists()
+        resumed = resume and is_there(folder / STATE)
         if resumed:
             restore(run)
-        write_recipe(run)
+        if fabric.is_global_zero:
+            begin_folder(folder, recipe.to_yaml())
         log = RunLog(run)
     with log, only_first_raises(fabric):
         if not resumed:
@@ -79,20 +80,6 @@ def train(recipe: Recipe, folder: StrPath, *, resume: bool = False, devices: int
             fit(run, log, stop)
         if run.step < recipe.steps:
             raise KeyboardInterrupt
-
-
-def write_recipe(run: Run) -> None:
-    """Make the folder and write the effective recipe into it."""
-    if not run.fabric.is_global_zero:
-        return
-    try:
-        run.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{run.folder}: cannot be made: {error.strerror}; name another with -o") from error
-    for abandoned in run.folder.glob(".*.part*"):  # left by a save that was killed
-        abandoned.unlink()
-    with replacing(run.folder / RECIPE) as partial:
-        partial.write_text(run.recipe.to_yaml(), encoding="utf-8")
 
 
 def log_baseline(run: Run, log: RunLog) -> None:
@@ -187,7 +174,7 @@ def validate_average(run: Run, log: RunLog) -> None:
     section = run.recipe.validation
     scores, outputs = validate(run.average, run.validation, section.metrics, section.tile, section.samples)
     log.validation(scores, "validation")
-    save_samples(outputs, run.folder / "samples" / f"{run.step:07d}")
+    save_samples(outputs, run.folder / SAMPLES / f"{run.step:07d}")
     for alpha in section.alphas:
         assert run.parent is not None, "a recipe with alphas has start_from"
         blend = blend_weights(run.parent.network, run.average, alpha)

@@ -26,7 +26,7 @@ from esrgan_train.recipe import Dataset, Optimiser, PerceptualLoss, Recipe
 from esrgan_train.step import SRModel, TrainedNetwork
 
 STATE, RECIPE, LAST, BEST = "state.pt", "recipe.yaml", "last.safetensors", "best.safetensors"
-"""Names of the files in the folder of a run, beside `run_log.LOG`."""
+"""Names of the files in the folder of a run, beside `run_folder.LOG`."""
 
 
 @dataclass

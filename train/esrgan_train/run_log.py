@@ -12,20 +12,22 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from torch.utils.tensorboard import SummaryWriter
 
+from esrgan_deploy.budget import read_bytes
 from esrgan_deploy.cli.progress import Progress
 from esrgan_deploy.errors import OutputError
 from esrgan_deploy.system.files import replacing
 from esrgan_train.cost_estimate import peak_memory
 from esrgan_train.data.loader import Batch
 from esrgan_train.run import Run
+from esrgan_train.run_folder import LOG, is_there
 from esrgan_train.step import Terms
 from esrgan_train.validate import Scores, means
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-LOG = "log.jsonl"
-"""Name of the JSON lines in the folder of a run."""
+_MOST_BYTES = 1 << 30
+"""A run of a million steps that logs every one of them has a quarter of it."""
 
 
 class TimedBatches(Iterator[Batch]):
@@ -64,8 +66,11 @@ class RunLog:
         if run.fabric.is_global_zero:
             path = run.folder / LOG
             _cut_after(path, run.step)
-            self._file = path.open("a", encoding="utf-8")
-            self._writer = SummaryWriter(run.folder, purge_step=run.step + 1)
+            try:
+                self._file = path.open("a", encoding="utf-8")
+                self._writer = SummaryWriter(run.folder, purge_step=run.step + 1)
+            except OSError as error:
+                raise self._unwritable(error) from error
             self._progress = Progress("step", run.recipe.steps, run.step)
 
     def step(self, terms: Terms) -> None:
@@ -130,19 +135,26 @@ class RunLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log, without a last line that a kill cut short."""
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            break
-    return lines
+    """The lines of a run's log, without those that are damaged: a kill cuts the last one short.
+
+    Raises:
+        OutputError: it is no regular file, or cannot be read.
+    """
+    remedy = "remove it; the run goes on without its earlier lines"
+    text = read_bytes(path, OutputError, _MOST_BYTES, remedy).decode(errors="replace")
+    return [line for line in map(_parsed, text.splitlines()) if line is not None]
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return line if isinstance(line, dict) and type(line.get("step")) is int else None
 
 
 def _cut_after(path: Path, step: int) -> None:
-    """Remove the lines from after `step`; all of them if `step` is 0."""
-    if path.exists():
-        kept = [line for line in read_log(path) if line["step"] <= step] if step else []
-        with replacing(path) as partial:
-            partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+    """Remove the lines from after `step`; all of them if `step` is 0. What a link names is left as it is."""
+    kept = [line for line in read_log(path) if line["step"] <= step] if step and is_there(path) else []
+    with replacing(path) as partial:
+        partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")

@@ -7,17 +7,21 @@ Layers are called `conv5_4` (before the ReLU), `relu5_4` (after it) and `pool5`.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
+import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import BinaryIO, Literal, get_args
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from esrgan_deploy.arguments import StrPath, as_path
+from esrgan_deploy.budget import check_memory, opened
 from esrgan_deploy.errors import MachineError, ModelError, OptionError
+from esrgan_export.torch_file import load_torch_file
 from esrgan_train.losses.vgg_layers import Architecture
 from esrgan_train.losses.vgg_layers import layer_names as layer_names
 
@@ -30,7 +34,16 @@ URLS: dict[str, str] = {
     "vgg16": "https://download.pytorch.org/models/vgg16-397923af.pth",
     "vgg19": "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",
 }
-"""torchvision's weights. The eight digits before .pth are the beginning of the file's SHA-256."""
+"""torchvision's weights."""
+
+SHA256: dict[str, str] = {
+    "vgg16": "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+    "vgg19": "dcbb9e9dad569fff7a846263a77324fc34978fea2bfb039c012d710e1776ae44",
+}
+"""Of these files; compared at each load, before anything of a file is believed."""
+_PIECE = 1 << 20
+_PATIENCE = 60
+"""Seconds to wait for a server that says nothing."""
 
 MEAN_AND_STD: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "torchvision": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -54,12 +67,14 @@ class VGGFeatures(nn.Module):
             convolution in RGB order. A file does not say which it needs, and the wrong one gives a poor loss and no
             error.
         weights: .pth (read without running code) or .safetensors with torchvision's names, `features.K.weight` and
-            `features.K.bias`. None: torchvision's published file, downloaded once into `torch.hub.get_dir()`.
+            `features.K.bias`. None: torchvision's published file, downloaded once into `torch.hub.get_dir()`, and
+            compared with its SHA-256 whenever it is loaded.
 
     Raises:
         OptionError: no layers, or an unknown layer, architecture or normalisation; the nearest name is given.
-        ModelError: the file is missing, damaged, of another architecture, or ends before the last layer.
-        MachineError: the published file could not be downloaded.
+        ModelError: the file is missing, damaged, of another architecture, or ends before the last layer; or the one
+            in torch's cache is not the published one.
+        MachineError: the published file could not be downloaded, or does not fit into memory.
     """
 
     mean: Tensor
@@ -84,8 +99,9 @@ class VGGFeatures(nn.Module):
         self.names = names[: 1 + max(map(names.index, self.layers))]
         with torch.device("meta"):  # without random weights, which would be replaced at once
             self.features = nn.Sequential(*map(_make_layer, self.names))
-        path = as_path(weights) if weights else _download(URLS[architecture])
-        state = _select(_read_tensors(path), architecture, self.features.state_dict(), path)
+        path = as_path(weights) if weights else _download(URLS[architecture], SHA256[architecture])
+        tensors = _read_tensors(path, None if weights else SHA256[architecture])
+        state = _select(tensors, architecture, self.features.state_dict(), path)
         self.features.load_state_dict(state, assign=True)
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in MEAN_AND_STD[normalisation])
         self.register_buffer("mean", mean, persistent=False)
@@ -132,41 +148,58 @@ def _make_layer(name: str) -> nn.Module:
     return nn.Conv2d(inputs, outputs, 3, padding=1)
 
 
-def _download(url: str) -> Path:
+def _download(url: str, sha256: str) -> Path:
     """The file at `url`: from torch's cache, or downloaded and checked against its hash."""
-    name = url.rsplit("/", 1)[1]
-    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
     if path.exists():
         return path
+    waited_before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_PATIENCE)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), hash_prefix=Path(name).stem.split("-")[1])
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256)
     except (OSError, RuntimeError) as error:  # OSError: no connection or no space; RuntimeError: the hash differs
         raise MachineError(
             f"{url}: cannot be downloaded ({error}); fetch it elsewhere and name it as the weights, or put it at {path}"
         ) from error
+    finally:
+        socket.setdefaulttimeout(waited_before)
     return path
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def _read_tensors(path: Path, sha256: str | None) -> dict[str, Tensor]:
+    """The tensors of a file; with a `sha256`, of that file only."""
     suffix = path.suffix.lower()
     if suffix not in (".pth", ".safetensors"):
         raise ModelError(f"{path}: VGG weights are a .pth or .safetensors file")
-    if not path.is_file():
+    if not path.exists():
         raise ModelError(f"{path}: there is no such file; name one with VGG weights")
-    try:
-        if suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # damaged files make torch raise nearly anything
-        raise ModelError(f"{path}: is no complete file of weights; remove it and download or copy it again") from error
+    remedy = "remove it and download or copy it again"
+    with opened(path, ModelError) as file:
+        if sha256 is not None and _digest(file) != sha256:
+            raise ModelError(f"{path}: is not torchvision's file, whose SHA-256 is {sha256}; {remedy}")
+        if suffix == ".pth":
+            content = load_torch_file(file, path, remedy)
+        else:
+            check_memory(path, "its content", 2 * path.stat().st_size)
+            try:
+                content = safetensors.torch.load(file.read())
+            except Exception as error:  # damaged files make it raise several kinds
+                raise ModelError(f"{path}: is no complete file of weights; {remedy}") from error
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ModelError(
             f"{path}: is no state dict; VGG weights are named features.0.weight and so on, as torchvision's"
         )
-    return dict(content)
+    return {str(name): tensor for name, tensor in content.items()}
+
+
+def _digest(file: BinaryIO) -> str:
+    """The SHA-256 of what is in `file`, which is read from its start again afterwards."""
+    digest = hashlib.sha256()
+    while piece := file.read(_PIECE):
+        digest.update(piece)
+    file.seek(0)
+    return digest.hexdigest()
 
 
 def _select(

@@ -13,6 +13,7 @@ from esrgan_deploy.errors import OptionError
 from esrgan_export.quantise import Prepared
 from esrgan_train.qat.crops import Crops
 from esrgan_train.recipe.errors import shown
+from esrgan_train.run_folder import is_there
 from esrgan_train.saved_state import AdamEntries, Comparison, Entries, Score, Steps, Tensors, parse, read_entries
 
 About = Mapping[str, int | float | str]
@@ -49,7 +50,7 @@ def describe(prepared: Prepared, crops: Crops, settings: Mapping[str, int | floa
 
 def check_no_state(path: Path, resume: bool) -> None:
     """Raise OptionError if there is a state at `path`, which a run without `resume` would overwrite."""
-    if path.exists() and not resume:
+    if is_there(path) and not resume:
         raise OptionError(f"{path}: holds a run already; go on with it by --resume, or remove it")
 
 

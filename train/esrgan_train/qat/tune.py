@@ -24,6 +24,7 @@ from esrgan_train.qat.crops import Crops
 from esrgan_train.qat.state import About, check_no_state, describe, load
 from esrgan_train.qat.student import copy_weights, least_scales, make_student, parameter_groups, with_student
 from esrgan_train.recipe import Cosine
+from esrgan_train.run_folder import is_there, remove_abandoned
 from esrgan_train.schedule import learning_rate
 from esrgan_train.state import load_adam, save_state
 
@@ -101,10 +102,9 @@ def fine_tune(
     """
     about = describe(prepared, crops, dataclasses.asdict(settings))
     check_no_state(state, resume)
-    for abandoned in state.parent.glob(f".{state.stem}.*.part{state.suffix}"):  # left by a save that was killed
-        abandoned.unlink()
+    remove_abandoned(state)
     run = _set_up(prepared, crops, settings)
-    if state.exists():
+    if is_there(state):
         _restore(run, state, about)
     else:
         _validate(run, progress)
