@@ -103,6 +103,7 @@ def _parser() -> cli.Parser:
     add("--preview", type=int, metavar="N", help="write every Nth frame, before and after, to OUTPUT.preview")
     add("--segment", type=int, metavar="N", default=120, help="frames that a crash costs at most (default: 120)")
     add("--protocols", type=_names, metavar="P,P", default=(), help="what a playlist may reach beside local files")
+    add("--format", metavar="NAME", help="what the clip is read as, in FFmpeg's words (default: what its content says)")
     add("--ray", nargs="?", const="local", metavar="ADDRESS", help="share the work: a Ray cluster's HOST:PORT, or auto")
     return parser
 
@@ -200,7 +201,13 @@ def _settings(
     if args.input != PIPE:
         from esrgan_deploy.video import probe
 
-        info = probe(args.input, stream=args.stream, deinterlace=args.deinterlace, protocols=args.protocols)
+        info = probe(
+            args.input,
+            stream=args.stream,
+            deinterlace=args.deinterlace,
+            protocols=args.protocols,
+            media_format=args.format,
+        )
     choice, when = recall(model, args.precision), "tuned before"
     if choice is None and info and is_long(model, info.height, info.width, _most_frames(info, args)):
         choice = tune(model, args.precision, building)
@@ -391,6 +398,7 @@ def _options(args: argparse.Namespace) -> VideoOptions:
         duration_s=args.duration,
         segment_frames=args.segment,
         protocols=args.protocols,
+        media_format=args.format,
         preview=args.preview,
     )
 

@@ -165,6 +165,8 @@ class VideoInfo:
     """True: make one progressive frame of the two fields of each interlaced frame."""
     protocols: tuple[str, ...] = ()
     """What a playlist may open beside local files, for instance "https", "tls", "tcp"."""
+    media_format: str | None = None
+    """What the file is read as: FFmpeg's name; None: its content tells."""
 
     @cached_property
     def samples(self) -> Samples:

@@ -24,7 +24,8 @@ from esrgan_deploy.video.info import VideoInfo
 from esrgan_deploy.video.output.encode import EncoderSettings, add_stream
 from esrgan_deploy.video.output.segment_file import SegmentFile, read_packets
 from esrgan_deploy.video.output.timestamps import closing_duration, decoding_times
-from esrgan_deploy.video.source.open import KEEP_TAG_BYTES, cover_art, ffmpeg, fraction, is_cover, open_clip
+from esrgan_deploy.video.source.container import KEEP_TAG_BYTES, open_again
+from esrgan_deploy.video.source.open import cover_art, ffmpeg, fraction, is_cover
 from esrgan_deploy.watchdog import moved
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def _opened(
     name = FORMATS[path.suffix.lower()]
     _refuse_pixel_shape(name, info, settings)
     covers = cover_art(info) if name == "matroska" else {}
-    with open_clip(info.path, info.protocols) as source:
+    with open_again(info) as source:
         container = av.open(into or file_url(str(path)), "w", format=name, **KEEP_TAG_BYTES)
         try:
             stream = add_stream(container, settings, info)

@@ -17,7 +17,7 @@ from esrgan_deploy.video.info import VideoInfo
 from esrgan_deploy.video.output.encode import EncoderSettings, encoder_settings
 from esrgan_deploy.video.output.mux import FORMATS, Span, check_header
 from esrgan_deploy.video.run.options import VideoOptions, check_options
-from esrgan_deploy.video.source.open import probe_file
+from esrgan_deploy.video.source.open import probe
 from esrgan_deploy.video.source.scan import Scan, scan_packets
 from esrgan_deploy.video.source.segments import Segment, cut, times_within, wanted_part
 
@@ -57,7 +57,13 @@ def prepare_job(
     """
     check_options(options)
     check_target(source, target)
-    info = probe_file(source, options.stream, deinterlace=options.deinterlace, protocols=options.protocols)
+    info = probe(
+        source,
+        stream=options.stream,
+        deinterlace=options.deinterlace,
+        protocols=options.protocols,
+        media_format=options.media_format,
+    )
     settings = encoder_settings(info, output_size(info.height, info.width), options.codec, options.quality)
     check_header(target, info, settings)
     scan = scan_packets(info)  # reads the whole clip, so it comes after everything that is refused at once

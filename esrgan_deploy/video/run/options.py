@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from esrgan_deploy.arguments import described
 from esrgan_deploy.errors import OptionError
 from esrgan_deploy.video.output.encode import CODECS
+from esrgan_deploy.video.source.container import check_format
 
 SEGMENT_FRAMES = 120
 """How many frames at most an interrupted run loses: minutes of work. Each segment begins with a key frame, and encoders
@@ -35,6 +36,8 @@ class VideoOptions:
     """Frames of a segment: what an interrupted run keeps when it is finished, and what is one task of a cluster."""
     protocols: tuple[str, ...] = ()
     """What a playlist may open beside local files: protocols of FFmpeg."""
+    media_format: str | None = None
+    """What the clip is read as, in FFmpeg's words; None: its content tells, and only formats of clips are opened."""
     preview: int | None = None
     """N: write every Nth frame, before and after, as a PNG into `TARGET.preview`; None: none."""
 
@@ -54,6 +57,8 @@ def check_options(options: VideoOptions) -> None:
         raise OptionError(f"duration {options.duration_s:g} is too short; give seconds above 0")
     if options.duration_s is not None and not options.duration_s <= MOST_SECONDS:
         raise OptionError(f"duration {options.duration_s:g} is longer than any clip; leave it out for all")
+    if options.media_format is not None:
+        check_format(options.media_format)
     first, stop = options.frames
     for number in (first, stop):
         if number is not None and number > MOST_FRAMES:

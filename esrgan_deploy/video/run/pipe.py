@@ -41,7 +41,7 @@ from esrgan_deploy.video.run.job import check_target
 from esrgan_deploy.video.run.options import VideoOptions, check_options
 from esrgan_deploy.video.run.preview import Preview
 from esrgan_deploy.video.source.decode import DecodedFrame, decoded_frames, deinterlaced
-from esrgan_deploy.video.source.open import describe, probe_file
+from esrgan_deploy.video.source.open import describe, probe
 from esrgan_deploy.video.source.scan import scan_packets
 from esrgan_deploy.video.source.segments import Segment, times_within, wanted_part
 from esrgan_deploy.video.source.y4m import Y4M_FORMAT, Y4mPipe, refused
@@ -82,8 +82,10 @@ def upscale_pipe(
     source, target = (as_path(value) if isinstance(value, (str, PathLike)) else value for value in (source, target))
     if not isinstance(target, Path):
         _refuse_options_of_files(options)
-    if not isinstance(source, Path) and options.stream:
-        raise OptionError(f"--stream {options.stream}: a pipe carries stream 0 alone; leave it out, or name a file")
+    if not isinstance(source, Path):
+        for name, value in (("stream", options.stream), ("format", options.media_format)):
+            if value:
+                raise OptionError(f"--{name} {value}: a pipe carries YUV4MPEG2, one stream of it; leave it out")
     with contextlib.ExitStack() as stack:
         frames = _from_file(source, options) if isinstance(source, Path) else _from_pipe(stack, source, options)
         info = frames.info
@@ -147,7 +149,13 @@ class _Frames:
 
 
 def _from_file(path: Path, options: VideoOptions) -> _Frames:
-    info = probe_file(path, options.stream, deinterlace=options.deinterlace, protocols=options.protocols)
+    info = probe(
+        path,
+        stream=options.stream,
+        deinterlace=options.deinterlace,
+        protocols=options.protocols,
+        media_format=options.media_format,
+    )
     scan = scan_packets(info)
     begin, end = wanted_part(info, scan, options.frames, options.duration_s)
     times = times_within(scan.times, begin, end)

@@ -18,7 +18,8 @@ from av.video.stream import VideoStream
 
 from esrgan_deploy.errors import MediaError
 from esrgan_deploy.video.info import VideoInfo
-from esrgan_deploy.video.source.open import check_unchanged, cut_off, ffmpeg, fraction, open_clip
+from esrgan_deploy.video.source.container import open_again
+from esrgan_deploy.video.source.open import check_unchanged, cut_off, ffmpeg, fraction
 from esrgan_deploy.video.source.scan import Scan
 from esrgan_deploy.video.source.segments import Segment
 from esrgan_deploy.watchdog import moved
@@ -165,7 +166,7 @@ def _decode(info: VideoInfo, start: _Start | None, *, one_thread: bool) -> Itera
     Raises:
         FFmpegError: damage.
     """
-    with open_clip(info.path, info.protocols) as clip:
+    with open_again(info) as clip:
         stream = clip.streams[info.stream]
         assert isinstance(stream, VideoStream)
         if one_thread:

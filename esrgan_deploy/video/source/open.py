@@ -1,11 +1,10 @@
-"""Open a clip, describe it, and refuse one that would come out damaged."""
+"""Describe a clip, and refuse one that would come out damaged."""
 
 from __future__ import annotations
 
-import contextlib
-import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from av.video.stream import VideoStream
 
 from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.errors import MediaError
-from esrgan_deploy.system.paths import file_url
 from esrgan_deploy.video.info import (
     BT2020_PRIMARIES,
     DEPTHS,
@@ -35,13 +33,10 @@ from esrgan_deploy.video.info import (
     VideoInfo,
     samples_of,
 )
+from esrgan_deploy.video.source.container import open_again, open_clip
 from esrgan_deploy.video.source.hdr import parse_static_hdr
 from esrgan_deploy.video.source.matroska import elements, video_header
 
-KEEP_TAG_BYTES: dict[str, Any] = (
-    {"metadata_errors": "surrogateescape"} if int(av.__version__.split(".")[0]) < 19 else {}
-)
-"""For `av.open`: tags in another encoding than UTF-8 are copied byte for byte, as PyAV 19 does by itself."""
 _SIDE_DATA_LOST = {
     "A53_CC": "closed captions inside the frames",
     "SPHERICAL": "a 360 degree projection",
@@ -60,7 +55,12 @@ _SITING = {(b"\1", b"\1"): "topleft", (b"\1", b"\2"): "left", (b"\2", b"\1"): "t
 
 
 def probe(
-    path: StrPath, *, stream: int | None = None, deinterlace: bool = False, protocols: tuple[str, ...] = ()
+    path: StrPath,
+    *,
+    stream: int | None = None,
+    deinterlace: bool = False,
+    protocols: tuple[str, ...] = (),
+    media_format: str | None = None,
 ) -> VideoInfo:
     """Open `path`, decode its first frame and describe the clip.
 
@@ -69,21 +69,20 @@ def probe(
         stream: index of the video stream to upscale, as ffprobe counts; None: the clip has only one.
         deinterlace: accept interlaced frames; they will be deinterlaced.
         protocols: what a playlist may open beside local files.
+        media_format: FFmpeg's name of the file's format; None: the content tells, and only formats of clips are opened.
 
     Raises:
+        OptionError: FFmpeg reads no such format.
         MediaError: no such file, not a video, or a kind that would come out damaged: more than 12 bits per sample,
             Dolby Vision, interlaced, an alpha channel, an unknown matrix, several video streams. The message says what
             to do.
     """
-    return probe_file(as_path(path), stream, deinterlace=deinterlace, protocols=protocols)
-
-
-def probe_file(path: Path, stream: int | None, *, deinterlace: bool, protocols: tuple[str, ...]) -> VideoInfo:
-    """See `probe`."""
-    with open_clip(path, protocols) as clip:
+    path = as_path(path)
+    with open_clip(path, protocols, media_format=media_format) as clip:
         chosen = _video_stream(clip, path, stream)
         first = _first_frame(clip, chosen, path)
-        return describe(clip, chosen, first, path, deinterlace=deinterlace, protocols=protocols)
+        info = describe(clip, chosen, first, path, deinterlace=deinterlace)
+    return replace(info, protocols=protocols, media_format=media_format)
 
 
 def describe(
@@ -93,7 +92,6 @@ def describe(
     path: Path,
     *,
     deinterlace: bool = False,
-    protocols: tuple[str, ...] = (),
 ) -> VideoInfo:
     """Describe an open clip by its video stream and the first frame of that.
 
@@ -129,58 +127,14 @@ def describe(
         chroma_location=_chroma_location(header),
         hdr=parse_static_hdr(_side_data(first, "MASTERING_DISPLAY_METADATA"), _side_data(first, "CONTENT_LIGHT_LEVEL")),
         deinterlace=deinterlace,
-        protocols=protocols,
     )
-
-
-@contextlib.contextmanager
-def open_clip(
-    path: Path, protocols: Sequence[str] = (), options: Mapping[str, str] | None = None
-) -> Iterator[InputContainer]:
-    """Open a local file for reading.
-
-    Args:
-        path: the file.
-        protocols: what a playlist may open beside local files.
-        options: for FFmpeg's demuxer.
-
-    Raises:
-        MediaError: no such file, unreadable, empty, or nothing that FFmpeg knows; a playlist that leads elsewhere.
-    """
-    _check_playlist(path, protocols)
-    try:
-        # "file:" keeps names with a colon from being taken for a protocol, the whitelist keeps playlists local.
-        allowed = {"protocol_whitelist": ",".join(("file", "crypto", *protocols)), **(options or {})}
-        clip = av.open(file_url(str(path)), container_options=allowed, **KEEP_TAG_BYTES)
-    except FFmpegError as error:
-        raise MediaError(f"{path}: {_why_not_opened(path, error)}") from error
-    with clip:
-        yield clip
-
-
-@contextlib.contextmanager
-def logged(level: int) -> Iterator[list[tuple[int, str, str]]]:
-    """What FFmpeg logs in this thread: (level, name of the part, message).
-
-    Args:
-        level: of the least important messages that are wanted: a constant of `av.logging`.
-    """
-    usual_level, skip_repeated = av.logging.get_level(), av.logging.get_skip_repeated()
-    av.logging.set_level(level)
-    av.logging.set_skip_repeated(False)  # else a second clip with the same damage would log nothing
-    try:
-        with av.logging.Capture() as log:
-            yield log
-    finally:
-        av.logging.set_skip_repeated(skip_repeated)
-        av.logging.set_level(usual_level)
 
 
 def cover_art(info: VideoInfo) -> dict[int, bytes]:
     """Index of each stream of cover art -> the PNG or JPEG file that it holds."""
     if "video" not in info.others:
         return {}
-    with open_clip(info.path, info.protocols) as clip:
+    with open_again(info) as clip:
         return {stream.index: bytes(next(clip.demux(stream))) for stream in clip.streams.video if is_cover(stream)}
 
 
@@ -343,46 +297,3 @@ def _chroma_location(header: Mapping[int, bytes]) -> str:
     """
     colour = dict(elements(header.get(_COLOUR, b"")))
     return _SITING.get((colour.get(_SITING_HORZ, b""), colour.get(_SITING_VERT, b"")), "left")
-
-
-def _check_playlist(path: Path, protocols: Sequence[str]) -> None:
-    """Refuse a playlist (HLS) with a part that cannot be opened, which FFmpeg would leave out without an error."""
-    named = list(_parts(path))
-    deeper = [pair for _, name in named for pair in _parts(path.parent / name)]  # a list of variants names playlists
-    for playlist, part in named + deeper:
-        scheme, remote, _ = part.partition("://")
-        if remote and scheme not in ("file", *protocols):
-            needed = {"http": "http,tcp", "https": "https,tls,tcp"}.get(scheme, scheme)
-            raise MediaError(
-                f"{playlist}: leads to {part}, and only local files are opened; add --protocols {needed} to allow it"
-            )
-        if not remote and not part.startswith("data:") and not (playlist.parent / part).exists():
-            raise MediaError(f"{playlist}: leads to {part}, which is not there; put it beside the playlist")
-
-
-def _parts(path: Path) -> Iterator[tuple[Path, str]]:
-    """(playlist, name of a part) for each file that a playlist leads to; nothing for any other file."""
-    if not path.is_file():  # a pipe can be read only once; a missing file is an error of `open_clip`
-        return
-    try:
-        with path.open("rb") as file:
-            if file.read(7) != b"#EXTM3U":
-                return
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:  # an error of `open_clip` as well
-        return
-    for line in lines:
-        names = re.findall(r'URI="([^"]+)"', line) if line.startswith("#") else [line.strip()]
-        yield from ((path, name) for name in names if name)
-
-
-def _why_not_opened(path: Path, error: FFmpegError) -> str:
-    if path.is_dir():
-        return "is a folder; name a video file"
-    if isinstance(error, FileNotFoundError):
-        return "no such file"
-    if isinstance(error, OSError):
-        return f"cannot be read: {error.strerror}"
-    if path.stat().st_size == 0:
-        return "is empty; copy or download it again"
-    return "is no video that FFmpeg can read, or the end that holds its index is missing; copy or download it again"

@@ -16,14 +16,18 @@ from av.packet import Packet
 
 from esrgan_deploy.errors import MediaError
 from esrgan_deploy.video.info import VideoInfo
+from esrgan_deploy.video.source import playlist
+from esrgan_deploy.video.source.container import logged, open_again
 from esrgan_deploy.video.source.matroska import number
-from esrgan_deploy.video.source.open import cut_off, encrypted, fraction, logged, open_clip
+from esrgan_deploy.video.source.open import cut_off, encrypted, fraction
 from esrgan_deploy.video.source.y4m import Y4M_SIGNATURE, Y4mHeader, frame_length
 from esrgan_deploy.watchdog import moved
 
 _INDEXED = "mov,mp4,m4a,3gp,3g2,mj2"
 _STATE_DURATION = (_INDEXED, "matroska,webm", "flv")
 """Formats whose header states the duration: a clip that ends long before that was cut off."""
+_OF_PARTS = ("mpegts", _INDEXED)
+"""What the parts of a playlist are."""
 _TOLERANCE_S = 1
 _SEEKABLE = (_INDEXED, "matroska,webm", "mpegts")
 """Formats in which a key frame can be sought by its time."""
@@ -63,14 +67,14 @@ def scan_packets(info: VideoInfo) -> Scan:
     """
     packets = _Packets(info)
     # After damage a demuxer goes on and only logs it; packets that a broadcast lost, at a low level.
-    level = av.logging.DEBUG if info.container == "mpegts" else av.logging.ERROR
-    with logged(level) as log, open_clip(info.path, info.protocols) as clip:
+    level = av.logging.DEBUG if info.container in ("mpegts", playlist.FORMAT) else av.logging.ERROR
+    with logged(level) as log, open_again(info) as clip:
         complaint = _complaint(log, clip, info.stream)
         damage = _read(clip, packets, log)
     if complaint and damage is None:
         # Opening reads ahead, so it may be in the header or in the first seconds; open again without reading ahead.
         second = _Packets(info)
-        with logged(level) as log, open_clip(info.path, info.protocols, {"probesize": "32"}) as clip:
+        with logged(level) as log, open_again(info, {"probesize": "32"}) as clip:
             log.clear()
             if info.stream < len(clip.streams) and (damage := _read(clip, second, log)):
                 packets = second
@@ -110,11 +114,14 @@ def _read(clip: InputContainer, packets: _Packets, log: list[tuple[int, str, str
 
 
 def _complaint(log: list[tuple[int, str, str]], clip: InputContainer, stream: int) -> str | None:
-    """The first message about damage to the file or, in a broadcast, about lost packets of the video stream."""
-    lost = f"Continuity check failed for pid {clip.streams[stream].id} "
+    """The first message about damage to the file, lost packets of a broadcast's video, or a part that was left out."""
+    lost: tuple[str, ...] = (f"Continuity check failed for pid {clip.streams[stream].id} ",)
+    # Parsers and decoders of other streams log as well; only the demuxers' messages are about the file.
+    demuxers: tuple[str, ...] = (clip.format.name,)
+    if clip.format.name == playlist.FORMAT:  # which gives its streams other numbers
+        lost, demuxers = ("Continuity check failed for pid ", "Failed to open segment "), (*demuxers, *_OF_PARTS)
     for level, name, message in log:
-        # Parsers and decoders of other streams log as well; only the demuxer's messages are about the file.
-        if name == clip.format.name and (level <= av.logging.ERROR or message.startswith(lost)):
+        if name in demuxers and (level <= av.logging.ERROR or message.startswith(lost)):
             return message.strip()
     return None
 

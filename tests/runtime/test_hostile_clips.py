@@ -1,0 +1,173 @@
+"""Files that pretend to be clips, and playlists that lead somewhere else or never end: refused at once, in one line."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import av
+import pytest
+
+from clips import nearest, times, write_clip
+from esrgan_deploy.errors import MediaError, OptionError
+from esrgan_deploy.video import VideoOptions, probe, upscale_video
+
+HEAD = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:1\n#EXT-X-MEDIA-SEQUENCE:0\n"
+END = "#EXT-X-ENDLIST\n"
+
+
+def listed(*parts, end=END, tag=""):
+    return HEAD + tag + "".join(f"#EXTINF:0.48,\n{part}\n" for part in parts) + end
+
+
+@pytest.fixture
+def part(tmp_path):
+    return write_clip(tmp_path / "part.ts", range(0, 12 * 512, 512))
+
+
+def refused(path, says, **options):
+    with pytest.raises(MediaError, match=says) as caught:
+        upscale_video(path, path.parent / "target.mkv", nearest(1), VideoOptions(**options))
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+    assert not (path.parent / "target.mkv").exists()
+
+
+PLAYLISTS = {
+    "itself": (listed("list.m3u8"), "is a list of other lists"),
+    "itself, by another way": (listed("file:../{folder}/list.m3u8"), "is a list of other lists"),
+    "a list": (
+        listed("part.ts", "other.m3u8"),
+        "is a list of other lists, .*; name one of those, for instance .*other.m3u8",
+    ),
+    "a list as a key": (
+        listed("part.ts", tag='#EXT-X-KEY:METHOD=AES-128,URI="other.m3u8"\n'),
+        "is a list of other lists",
+    ),
+    "variants": (
+        "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1000\nother.m3u8\n",
+        "name one of those, for instance .*other.m3u8",
+    ),
+    "sound beside": (listed("part.ts", tag="#EXT-X-MEDIA:TYPE=AUDIO,URI=part.ts\n"), "is a list of other lists"),
+    "no end": (listed("part.ts", end=""), "has no #EXT-X-ENDLIST, .*; add that line"),
+    "an end in a comment": (listed("part.ts", end="# #EXT-X-ENDLIST\n"), "has no #EXT-X-ENDLIST"),
+    "long parts": (listed("x" * 5000), "has a line of 5000 bytes, and FFmpeg reads 4000"),
+    "long names": (listed("x" * 300), "leads to x+, which cannot be read: File name too long"),
+    "many parts": (listed(*["part.ts"] * 50_001), "names more than 50000 parts"),
+    "a device": (listed("/dev/zero"), "leads to /dev/zero, which is a device"),
+    "a device, as a URL": (listed("file:/dev/zero"), "leads to file:/dev/zero, which is a device"),
+    "a device, bare": (listed("part.ts", tag="#EXT-X-MAP:URI=/dev/zero\n"), "leads to /dev/zero, which is a device"),
+    "a pipe": (listed("fifo"), "leads to fifo, which is a pipe"),
+    "a folder": (listed("folder"), "leads to folder, which is a folder"),
+    "data": (listed("data:text/plain,x"), "leads to data:text/plain,x, and only local files are opened"),
+    "nothing there": (listed("gone.ts"), "leads to gone.ts, which is not there"),
+    "another protocol": (listed("concat:part.ts|part.ts"), "leads to concat:part.ts|part.ts, and only local files"),
+    "text": (listed("secret.txt"), "no video that FFmpeg can read"),
+}
+
+
+@pytest.mark.unix("makes a pipe")
+@pytest.mark.parametrize("name", PLAYLISTS)
+def test_a_playlist_that_is_refused(tmp_path, part, name):
+    content, says = PLAYLISTS[name]
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "secret.txt").write_text("a secret line\n" * 50)
+    (tmp_path / "other.m3u8").write_text(listed("part.ts"))
+    path = tmp_path / "list.m3u8"
+    path.write_text(content.replace("{folder}", tmp_path.name))
+    refused(path, says)
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_a_playlist_of_local_parts(tmp_path, part, ends):
+    data, middle = part.read_bytes(), part.stat().st_size // 376 * 188
+    (tmp_path / "sub folder").mkdir()
+    (tmp_path / "sub folder" / "b.ts").write_bytes(data[middle:])
+    part.write_bytes(data[:middle])
+    path = tmp_path / "list.m3u8"
+    path.write_bytes(listed("part.ts", "sub folder/b.ts").replace("\n", ends).encode())
+    upscale_video(path, tmp_path / "target.mkv", nearest(1))
+    assert len(times(tmp_path / "target.mkv")) == 12
+
+
+def test_damage_inside_a_part_is_noticed(tmp_path):
+    """The messages of the format inside count, too."""
+    part = write_clip(tmp_path / "part.ts", range(0, 40 * 512, 512), options={"g": "10", "qp": "5"})
+    data = part.read_bytes()
+    packets = [data[place : place + 188] for place in range(0, len(data), 188)]
+    del packets[len(packets) // 2]
+    part.write_bytes(b"".join(packets))
+    path = tmp_path / "list.m3u8"
+    path.write_text(listed("part.ts"))
+    with pytest.raises(MediaError, match=r"is cut off or damaged after frame .*Continuity check failed"):
+        upscale_video(path, tmp_path / "target.mkv", nearest(1))
+
+
+TEXTS = {
+    "secret.txt": "a secret line\n" * 50,
+    "titles.ass": "[Script Info]\nTitle: x\n[Events]\n",
+    "titles.srt": "1\n00:00:00,100 --> 00:00:00,500\nFirst line\n\n",
+    "list.ffconcat": "ffconcat version 1.0\nfile one.mp4\nfile two.mp4\n",
+    "text.ffconcat": "ffconcat version 1.0\nfile secret.txt\n",
+    "itself.ffconcat": "ffconcat version 1.0\nfile itself.ffconcat\n",
+    "session.sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n",
+    "a.mpd": '<?xml version="1.0"?>\n<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
+    'mediaPresentationDuration="PT1S" profiles="urn:mpeg:dash:profile:isoff-on-demand:2011"></MPD>\n',
+    "chapters.ffmeta": ";FFMETADATA1\ntitle=x\n",
+    "a.svg": '<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"></svg>\n',
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_text_is_no_clip(tmp_path, name):
+    for written, content in TEXTS.items():
+        (tmp_path / written).write_text(content)
+    for clip in ("one.mp4", "two.mp4"):
+        write_clip(tmp_path / clip)
+    refused(tmp_path / name, "is of FFmpeg's format|is a list of other files|no video that FFmpeg can read")
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="the ffmpeg program is the remedy")
+def test_the_remedy_for_a_list_of_clips(tmp_path):
+    for clip in ("one.mp4", "two.mp4"):
+        write_clip(tmp_path / clip)
+    path = tmp_path / "list.ffconcat"
+    path.write_text(TEXTS["list.ffconcat"])
+    with pytest.raises(MediaError) as caught:
+        probe(path)
+    command = str(caught.value).partition("make one clip of them: ")[2]
+    subprocess.run(f"{command} -v error", shell=True, check=True, cwd=tmp_path, stdin=subprocess.DEVNULL)
+    assert len(times(tmp_path / "new.mkv")) == 24
+
+
+def test_another_format_by_its_name(tmp_path):
+    path = tmp_path / "picture.qoi"
+    with av.open(str(path), "w", format="image2", container_options={"update": "1"}) as out:
+        stream = out.add_stream("qoi", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 32, 16, "rgb24"
+        out.mux(stream.encode(av.VideoFrame(32, 16, "rgb24")))
+        out.mux(stream.encode(None))
+    refused(path, r"is of FFmpeg's format qoi_pipe, .*; add --format qoi_pipe")
+    options = VideoOptions(media_format="qoi_pipe")
+    upscale_video(path, tmp_path / "target.mkv", nearest(1), options)
+    assert len(times(tmp_path / "target.mkv")) == 1
+
+
+@pytest.mark.parametrize("name", ["nosuch", "concat", "dash", "lavfi", "image2", "mp4,concat", "\x1b[2J", ""])
+def test_formats_that_are_none(tmp_path, name):
+    source = write_clip(tmp_path / "in.mp4")
+    with pytest.raises(OptionError, match=r"^format '"):
+        upscale_video(source, tmp_path / "target.mkv", nearest(1), VideoOptions(media_format=name))
+    with pytest.raises(OptionError, match=r"^format '"):
+        probe(source, media_format=name)
+
+
+@pytest.mark.unix("makes a pipe")
+def test_only_regular_files(tmp_path):
+    os.mkfifo(tmp_path / "fifo.mp4")
+    (tmp_path / "zero.mp4").symlink_to("/dev/zero")
+    refused(tmp_path / "fifo.mp4", "is a pipe; name a file")
+    refused(tmp_path / "zero.mp4", "is a device; name a file")
+    (tmp_path / "link.mp4").symlink_to(write_clip(tmp_path / "in.mp4"))
+    assert probe(tmp_path / "link.mp4").path == Path(tmp_path / "link.mp4")
