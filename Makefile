@@ -6,24 +6,27 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 # Files are compared with the hashes in requirements/. Where one of them has no wheel for a system: make ... UNLOCKED=1
 LOCKED := --no-deps --require-hashes -r requirements
 
-.PHONY: demo test test-rest test-engines test-train test-fast test-all test-runtime-3.10 hostile lint format bench gpu-check lock audit release clean
+.PHONY: demo test test-rest test-engines test-train test-hostile test-fast test-all test-runtime-3.10 hostile lint format bench gpu-check lock audit release clean
 
 demo: .venv/demo.done           ## upscale a real clip with the network that comes with the package; needs no torch
 	$(BIN)/python demo.py
 
-test: lint test-rest test-engines test-train  ## everything that CI runs
+test: lint test-rest test-engines test-train test-hostile  ## everything that CI runs
 
 # Each apart from the others: among the native threads of every library the interpreter crashed, once in a training and
 # once when a build of TensorRT-RTX was stopped.
 ENGINES := tests/runtime/engines tests/tensorrt_api tests/export/test_engine_networks.py
 test-rest: .venv/dev.done
-	$(BIN)/python -m pytest --ignore=tests/train $(addprefix --ignore=,$(ENGINES))
+	$(BIN)/python -m pytest --ignore=tests/train --ignore=tests/hostile $(addprefix --ignore=,$(ENGINES))
 
 test-engines: .venv/dev.done
 	$(BIN)/python -m pytest $(ENGINES)
 
 test-train: .venv/dev.done
 	$(BIN)/python -m pytest tests/train
+
+test-hostile: .venv/dev.done    ## 300 hostile cases, and the oracles that judge them
+	$(BIN)/python -m pytest tests/hostile
 
 test-fast: .venv/dev.done       ## without the tests that take more than ten seconds
 	$(BIN)/python -m pytest -m "not slow"

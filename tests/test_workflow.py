@@ -30,7 +30,7 @@ def made(*targets):
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_windows_runs_the_lines_of_the_makefile(job):
     (step,) = (step for step in job["steps"] if step.get("name") == "Lint and test (Windows)")
-    lines = made("-o", ".venv/dev.done", "lint", "test-rest", "test-engines", "test-train")
+    lines = made("-o", ".venv/dev.done", "lint", "test-rest", "test-engines", "test-train", "test-hostile")
     assert step["run"].splitlines() == lines.replace(".venv/bin/", "").splitlines()
 
 

@@ -91,6 +91,8 @@ class Case:
     needs_torch: bool = False
     edits: int = 0
     """How many edits of a seed there were, for the search of the smallest failing input."""
+    sizes: dict = field(default_factory=dict)
+    """See `Shop.sizes`."""
 
 
 class Shop:
@@ -105,12 +107,15 @@ class Shop:
         self.cuts = cuts or {}
         """Name of a file to byte ranges that are cut out of it at the end."""
         self.edits = 0
+        self.sizes = {}
+        """Name of a file that was written to its size, before anything was cut out."""
 
     def write(self, name, data):
         """A file in the case's folder; returns its name."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         data = data.encode("utf-8", "surrogateescape") if isinstance(data, str) else bytes(data)
+        self.sizes[name] = len(data)
         for first, end in sorted(self.cuts.get(name, ()), reverse=True):
             data = data[:first] + data[end:]
         path.write_bytes(data)

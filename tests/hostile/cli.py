@@ -1,6 +1,7 @@
 """python -m tests.hostile: run many hostile cases, in worker processes that fork each of them."""
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -32,7 +33,7 @@ def _parser():
     add("--seed", type=int, nargs="+", default=[1], metavar="S", help="seeds (default: 1)")
     add("--case", nargs="+", metavar="K", help="only these cases, for instance onnx_files-12, and keep their files")
     add("--class", dest="kinds", nargs="+", choices=classes.NAMES, default=list(classes.NAMES), help="only these")
-    add("--ideas", action="store_true", help="every named idea once, and no random ones")
+    add("--ideas", action="store_true", help="every named idea first, then random ones; --n 0: no random ones")
     add("--jobs", type=int, default=1, metavar="N", help="processes at a time (default: 1)")
     add("--keep", type=Path, metavar="DIR", help="where failing inputs are kept (default: hostile-failures)")
     add("--seconds", type=float, metavar="S", help="after which a command hangs (default: 60)")
@@ -47,7 +48,7 @@ def main(argv=None):
     if args.case:
         names = args.case
     elif args.ideas:
-        names = classes.every_idea(args.kinds)
+        names = classes.ideas_first(args.n, args.kinds)
     else:
         names = classes.names(args.n, args.kinds)
     wanted = [(seed, name) for seed in args.seed for name in names]
@@ -125,10 +126,10 @@ def _work(work, names_out, results_in, keep, deadline_s, keep_all):
         spec = classes.spec(seed, name.rstrip(b"\0").decode())
         verdict = worker.verdict(spec)
         if keep and (verdict.faults or keep_all):
-            kept = None
+            kept = cuts = None
             if verdict.faults and verdict.edits:
-                kept, verdict = minimise(lambda kept, cuts, spec=spec: worker.verdict(spec, kept, cuts), verdict)
-            _keep(keep, worker, spec, verdict, kept)
+                kept, cuts, verdict = minimise(functools.partial(worker.verdict, spec), verdict)
+            _keep(keep, worker, spec, verdict, kept, cuts)
         os.write(results_in, _line(verdict))
 
 
@@ -138,22 +139,27 @@ def _line(verdict):
         verdict.faults = [(kind, text[:most]) for kind, text in verdict.faults[:8]]
         verdict.commands = [command[:most] for command in verdict.commands[:3]]
         verdict.last = verdict.last[:most]
+        verdict.sizes = {}
         line = json.dumps(verdict.to_json()).encode() + b"\n"
         if len(line) < PIPE_BYTES:
             break
     return line
 
 
-def _keep(keep, worker, spec, verdict, kept):
+def _keep(keep, worker, spec, verdict, kept, cuts):
     """The files of a case as they were before it ran, and how to run it again."""
     room = Room(keep.resolve() / f"{spec.name}-{spec.seed}-{spec.idea}")
-    call(build, room, worker.seeds, spec, kept, None)
+    call(build, room, worker.seeds, spec, kept, cuts)
     for mounted in room.path.rglob("mounted"):
         subprocess.run(["umount", "-l", str(mounted)], capture_output=True)
     for name in ("case", "before"):
         (room.path / name).unlink(missing_ok=True)
     again = f"python -m tests.hostile --seed {spec.seed} --case {spec.name}"
-    lines = [*report.lines_of(verdict), f"edits kept: {sorted(kept)}" if kept else "", f"again: {again}"]
+    lines = [
+        *report.lines_of(verdict),
+        f"edits kept: {sorted(kept)}, cut out: {cuts}" if kept else "",
+        f"again: {again}",
+    ]
     (room.path / "README.txt").write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
 
 

@@ -39,6 +39,8 @@ class Verdict:
     """(kind, what was seen)."""
     commands: list = field(default_factory=list)
     edits: int = 0
+    sizes: dict = field(default_factory=dict)
+    """Of the damaged files."""
     last: str = ""
     """The last line on stderr."""
 
@@ -128,6 +130,7 @@ class Worker:
             faults,
             [command.shell() for command in case.commands],
             case.edits,
+            case.sizes,
             last,
         )
 
@@ -179,6 +182,7 @@ def build(room, seeds, spec, kept, cuts):
     shop = Shop(spec.random(), room.files, seeds, kept, cuts)
     case = spec.make(shop)
     case.idea, case.edits = spec.idea, shop.edits
+    case.sizes = shop.sizes if shop.edits else {}
     for command in case.commands:
         if command.run is not None:
             command.run = True  # functions are not pickled; `spec.run` has it

@@ -75,9 +75,12 @@ def names(count, kinds=NAMES):
     return [f"{kinds[number % len(kinds)]}-{number // len(kinds)}" for number in range(count)]
 
 
-def every_idea(kinds=NAMES):
-    """The names of all cases that are an idea in its plain form."""
-    return [f"{kind}-{turn}" for kind in kinds for turn in range(len(_module(kind).IDEAS))]
+def ideas_first(count, kinds=NAMES):
+    """The names of all cases that are an idea in its plain form, and of random ones until there are `count`."""
+    ideas = {kind: len(_module(kind).IDEAS) for kind in kinds}
+    found = [f"{kind}-{turn}" for kind, most in ideas.items() for turn in range(most)]
+    more = count - len(found)
+    return found + [f"{kinds[n % len(kinds)]}-{ideas[kinds[n % len(kinds)]] + n // len(kinds)}" for n in range(more)]
 
 
 def _module(kind):
