@@ -42,7 +42,7 @@ def tiny_disk(tmp_path, request):
     folder = tmp_path / "tiny"
     folder.mkdir()
     size = getattr(request, "param", "64k")
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "tmpfs", folder]
     if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
         pytest.skip("only root may mount a small file system")
     yield folder

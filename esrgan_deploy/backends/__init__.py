@@ -11,6 +11,7 @@ from esrgan_deploy.backends.names import BACKENDS, ENGINE_SUFFIXES, CpuPrecision
 from esrgan_deploy.backends.session import Session
 from esrgan_deploy.errors import MachineError, OptionError
 from esrgan_deploy.frame_io import Frames
+from esrgan_deploy.system.ownership import check_only_owner_writes
 
 if TYPE_CHECKING:
     from esrgan_deploy.engine.build.progress import BuildProgress
@@ -46,7 +47,8 @@ def open_session(
             leave.
         streams: frames that openvino computes at the same time, for clips; the other backends compute one batch at a
             time. Only `TensorRTSession` itself takes several, for frames that are too small to fill a GPU.
-        cache: folder where openvino keeps compiled models, and tensorrt and ort-tensorrt their engines.
+        cache: folder where openvino keeps compiled models, and tensorrt and ort-tensorrt their engines; only its owner
+            may write to it.
         refit: let tensorrt build engines that `Session.set_alpha` can change; the other backends always can.
         progress: called while tensorrt builds engines, which takes minutes.
         allow_cpu_fallback: where there is no usable GPU, give an "ort" session instead of "ort-cuda" or "ort-tensorrt".
@@ -56,11 +58,14 @@ def open_session(
         BackendMissingError: the backend's package is not installed; the message names the extra.
         ModelError: the file is damaged or holds something else.
         MachineError: the device cannot be used.
+        OutputError: others than its owner can write to `cache`.
     """
     if backend not in BACKENDS:
         raise OptionError(f"backend '{backend}' is unknown; choose one of {', '.join(BACKENDS)}")
     check_at_least(1, threads=threads, streams=streams)
     folder = None if cache is None else as_path(cache)
+    if folder is not None:
+        check_only_owner_writes(folder)
     if model is None:
         if backend == "reference":
             return _open_reference(None)

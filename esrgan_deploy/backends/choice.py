@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from esrgan_deploy.backends.names import CpuPrecision
+from esrgan_deploy.backends.names import BACKENDS, CpuPrecision
+
+_MOST = 4096
+"""Threads or streams: more than any machine has cores."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,11 @@ class Choice:
             KeyError, TypeError, ValueError: it is something else.
         """
         timings = tuple(Timing(**{**t, "candidate": Candidate(**t["candidate"])}) for t in values["timings"])
-        if not timings or not isinstance(timings[0].candidate.threads + timings[0].candidate.streams, int):
+        if not timings:
             raise ValueError("no candidate was timed")
+        for candidate in (timing.candidate for timing in timings):
+            counts = (candidate.threads, candidate.streams)
+            if candidate.backend not in BACKENDS or not all(type(n) is int and 1 <= n <= _MOST for n in counts):
+                raise ValueError("no such candidate is ever timed")
         tiles = tuple((int(side), float(ns)) for side, ns in values["tiles"])
         return cls(timings, tiles, tuple(map(str, values["remarks"])), float(values["seconds"]))

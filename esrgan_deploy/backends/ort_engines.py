@@ -23,6 +23,7 @@ from esrgan_deploy.cuda.gpu import DeviceFacts
 from esrgan_deploy.errors import OutputError
 from esrgan_deploy.system.libraries import library_name, load
 from esrgan_deploy.system.locks import locked
+from esrgan_deploy.system.ownership import check_only_owner_writes
 
 SUMS = "sums.json"
 ENGINE, TIMING = "*.engine", "*.timing"
@@ -55,9 +56,12 @@ class EngineFolder:
             OutputError: it cannot be written.
         """
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            for place in (self.root, self.path.parent):
+                place.mkdir(mode=0o755, parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"{self.path.parent}: cannot be made: {error.strerror}; choose another cache") from error
+        for place in (self.root, self.path.parent):
+            check_only_owner_writes(place)
         with locked(self.path.with_suffix(".lock"), waiting):
             if is_whole(self.path):
                 yield self.path
@@ -106,7 +110,7 @@ def is_whole(folder: Path) -> bool:
     try:
         sums = json.loads((folder / SUMS).read_text(encoding="utf-8"))
         return any(folder.glob(ENGINE)) and sums == _sums(folder)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
 
 

@@ -1,7 +1,8 @@
 """Choices of earlier tunings: one small JSON file for each machine, model and quality.
 
 The file's name is a hash over everything that the choice depends on. The file repeats that in full and is used only if
-it agrees, so that a wrong name cannot mislead. A damaged file counts as missing.
+it agrees, so that a wrong name cannot mislead. A damaged file counts as missing, and so does one in a folder that
+others can write to.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from esrgan_deploy.backends.choice import Choice
 from esrgan_deploy.backends.int8 import int8_path
 from esrgan_deploy.backends.names import CpuPrecision
+from esrgan_deploy.budget import TEXT_BYTES, read_bytes
 from esrgan_deploy.errors import OutputError
 from esrgan_deploy.system.files import write_json
 from esrgan_deploy.system.machine import speed_facts
@@ -26,12 +28,13 @@ _KEY_DIGITS = 16
 
 def recall(model: Path, quality: CpuPrecision) -> Choice | None:
     """The choice that was saved for this model on this machine; None if there is none."""
-    with contextlib.suppress(OSError, OutputError, KeyError, TypeError, ValueError, AttributeError):
+    faults = (OSError, OutputError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError)
+    with contextlib.suppress(*faults):
         folder = user_cache("tuning")
         if not folder.is_dir():  # the usual case, in which the model need not be read for its hash
             return None
         question = _question(model, quality)
-        content = json.loads(_path(folder, question).read_text(encoding="utf-8"))
+        content = json.loads(read_bytes(_path(folder, question), OutputError, TEXT_BYTES))
         if content["question"] == question:
             return Choice.from_json(content["choice"])
     return None

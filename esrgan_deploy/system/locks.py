@@ -62,6 +62,8 @@ def locked_if_free(path: Path) -> Iterator[bool]:
 def _lock(path: Path) -> BaseFileLock:
     from filelock import FileLock
 
+    if path.is_symlink():  # filelock follows none either, but says so in other words
+        raise OutputError(f"{path}: is a link, where a lock belongs; remove it, or choose another folder")
     # Soft locks, which filelock would fall back to, outlive whoever dies.
     return FileLock(path, fallback_to_soft=False)
 

@@ -7,6 +7,7 @@ folders of users are private there; so on Windows nothing is found here.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -15,6 +16,8 @@ import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from esrgan_deploy.errors import OutputError
 
 _LOG = logging.getLogger(__name__)
 _ROOT = 0
@@ -38,6 +41,28 @@ def strangers(path: Path, *, any_owner: bool = False, handle: int | None = None)
         _say_once(path.resolve().parent)
         return None
     return fault
+
+
+def check_only_owner_writes(folder: Path) -> None:
+    """Refuse a folder for engines and compiled models that others than its owner can write to: they are programs.
+
+    The owner, whoever it is, is trusted, since the user names the folder, as one names a program to run.
+
+    Raises:
+        OutputError: others can write to it.
+    """
+    with contextlib.suppress(OSError):  # it does not exist, or nobody can use it
+        if fault := strangers(folder, any_owner=True):
+            raise OutputError(
+                f"{folder}: {fault}, who could put any program there; name another folder, or if you know what is in "
+                f"it: chmod -R go-w {folder}"
+            )
+
+
+def close_to_others(path: Path) -> None:
+    """Let nobody but its owner write to a file, whatever the umask is; where that cannot be said, nothing is done."""
+    with contextlib.suppress(OSError):
+        path.chmod(stat.S_IMODE(path.stat().st_mode) & ~(stat.S_IWGRP | stat.S_IWOTH))
 
 
 def _fault(statuses: Sequence[os.stat_result], *, any_owner: bool) -> str | None:

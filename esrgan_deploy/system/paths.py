@@ -5,6 +5,7 @@ What a rule depends on is an argument, `system`, a value of `sys.platform`: so e
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -13,6 +14,7 @@ import sys
 from pathlib import Path, PurePath, PureWindowsPath
 
 from esrgan_deploy.errors import EsrganError, OutputError
+from esrgan_deploy.system.ownership import strangers
 
 _LOG = logging.getLogger(__name__)
 _RESERVED = re.compile(r"(?is)(CON|PRN|AUX|NUL|COM[0-9¹²³]|LPT[0-9¹²³]|CONIN\$|CONOUT\$) *(\..*)?")
@@ -113,10 +115,11 @@ def file_url(path: str, system: str = sys.platform) -> str:
 def user_cache(name: str = "") -> Path:
     """The user's folder for what can be made again, on Linux `esrgan-deploy/NAME` in $XDG_CACHE_HOME or ~/.cache.
 
-    It need not exist yet. By the XDG Base Directory Specification, relative paths in that variable are ignored.
+    It need not exist yet. By the XDG Base Directory Specification, relative paths in that variable are ignored. What is
+    in it is used without a question, so it must be this user's, and nobody else may write to it.
 
     Raises:
-        OutputError: there is no home folder.
+        OutputError: there is no home folder, or others can write to the cache.
     """
     try:
         import platformdirs
@@ -129,11 +132,22 @@ def user_cache(name: str = "") -> Path:
     nearest = next((parent for parent in folder.parents if os.access(parent, os.F_OK)), folder)
     if not folder.is_absolute() or not nearest.is_dir():  # the home of a service may be /dev/null
         raise OutputError("there is no home folder for a cache; set XDG_CACHE_HOME to a folder")
+    for place in (folder, folder / name):
+        _check_own(place)
     return folder / name
 
 
+def _check_own(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # it does not exist, or nobody can use it
+        if fault := strangers(folder):
+            raise OutputError(
+                f"{folder}: {fault}, so what is in it cannot be trusted; set XDG_CACHE_HOME to a folder of yours, or "
+                f"if this one is, and you know what is in it: chmod -R go-w {folder}"
+            )
+
+
 def user_cache_or_temporary(name: str) -> Path:
-    """As `user_cache`, or without a home folder, a folder for this process alone, with a warning."""
+    """As `user_cache`; where that is not possible, a folder for this process alone, with a warning."""
     try:
         return user_cache(name)
     except OutputError as error:
@@ -141,19 +155,20 @@ def user_cache_or_temporary(name: str) -> Path:
 
 
 def make_user_cache(name: str = "") -> Path:
-    """As `user_cache`, and made where it is missing.
+    """As `user_cache`, and made where it is missing, closed to other users.
 
     Raises:
-        OutputError: there is no home folder, or it cannot be written.
+        OutputError: there is no home folder, it cannot be written, or others can write to it.
     """
     folder = user_cache(name)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        for place in (user_cache(), folder):
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made: {error.strerror}; set XDG_CACHE_HOME to a folder") from error
     if not os.access(folder, os.W_OK):
         raise OutputError(f"{folder}: cannot be written; set XDG_CACHE_HOME to a folder")
-    return folder
+    return user_cache(name)  # is still our own, if somebody was faster
 
 
 def writable_cache(name: str = "") -> Path:

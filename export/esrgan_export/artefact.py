@@ -13,7 +13,7 @@ from torch import Tensor
 from esrgan_deploy.alpha import Endpoints, endpoints_path
 from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.model import ModelInfo
-from esrgan_deploy.system.files import replacing
+from esrgan_deploy.system.files import check_writable, replacing
 from esrgan_export.checkpoint import Checkpoint
 from esrgan_export.endpoints import check_refittable, make_endpoints, measure_endpoints
 from esrgan_export.networks import Network
@@ -55,6 +55,8 @@ def export_artefact(
         OutputError: `path` cannot be written.
     """
     path = as_path(path)
+    for target in (path, report_path(path), *([endpoints_path(path)] if pair else [])):
+        check_writable(target)
     if pair:
         check_refittable(network, info.precision)
     progress("tracing the network")

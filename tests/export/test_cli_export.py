@@ -158,6 +158,14 @@ def test_damaged_checkpoints(export, tmp_path, content, expected):
 
 @pytest.mark.unix("makes a folder that only root may write")
 @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write everywhere")
+def test_a_name_without_room_for_the_report_is_refused_before_the_export(export, tmp_path):
+    code, _, err = export("--gan", "gan.safetensors", "--name", "x" * 240)
+    assert code == 2
+    assert ".report.json: a name of 260 bytes in it is too long" in err
+    assert "tracing" not in err
+    assert not list(tmp_path.rglob("*.onnx"))
+
+
 def test_unwritable_folder(export, tmp_path):
     folder = tmp_path / "locked"
     folder.mkdir(mode=0o500)

@@ -56,6 +56,25 @@ def test_the_longest_name_can_be_replaced(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_a_long_suffix_leaves_room_for_the_temporary_name(tmp_path):
+    target = tmp_path / f"a.{'x' * 250}"
+    with replacing(target) as partial:
+        partial.write_text("new")
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.unix("makes a pipe and a device")
+@pytest.mark.parametrize("call", [check_writable, lambda path: replacing(path).__enter__()])
+def test_no_file_takes_the_place_of_a_pipe_or_a_device(tmp_path, call):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to("/dev/null")
+    for name in ("pipe", "null"):
+        with pytest.raises(OutputError, match=f"{name}: is a device or a pipe; name a file"):
+            call(tmp_path / name)
+    assert (tmp_path / "pipe").is_fifo()
+    assert Path("/dev/null").is_char_device()
+
+
 @pytest.mark.parametrize("call", [check_writable, lambda path: replacing(path).__enter__()])
 def test_a_name_of_300_characters_is_refused_in_one_line(tmp_path, call):
     with pytest.raises(OutputError, match=r"a name of 304 bytes in it is too long; 255 is the most") as caught:

@@ -119,3 +119,17 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 
 def test_soft_locks_are_never_used_where_there_are_better_ones(lock):
     assert not isinstance(locks._lock(lock), filelock.SoftFileLock)
+
+
+@pytest.mark.unix("makes links")
+def test_a_link_is_no_lock(lock, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    lock.symlink_to(victim)
+    with pytest.raises(OutputError, match=r"\.lock: is a link, where a lock belongs; remove it"):
+        locked_if_free(lock).__enter__()
+    assert victim.read_text() == "precious"
+    assert lock.is_symlink()
+    lock.unlink()
+    with locked_if_free(lock) as free:
+        assert free

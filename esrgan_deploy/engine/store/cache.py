@@ -29,6 +29,7 @@ from esrgan_deploy.errors import ModelError, OptionError, OutputError
 from esrgan_deploy.model import ModelInfo, load_onnx
 from esrgan_deploy.system.files import replacing
 from esrgan_deploy.system.locks import locked
+from esrgan_deploy.system.ownership import close_to_others
 from esrgan_deploy.system.paths import user_cache_or_temporary, writable_cache
 from esrgan_deploy.version import __version__
 
@@ -228,6 +229,7 @@ class EngineCache:
                 partial.write_bytes(endpoints)
         with replacing(path) as partial:
             partial.write_bytes(plan.data)
+            close_to_others(partial)
         write_sidecar(path, sidecar)
         return EngineFile(path, sidecar)
 

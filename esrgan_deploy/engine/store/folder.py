@@ -24,6 +24,7 @@ from esrgan_deploy.engine.machine import Machine
 from esrgan_deploy.engine.options import EngineOptions
 from esrgan_deploy.engine.store.sidecar import EngineFile, open_engine
 from esrgan_deploy.errors import ModelError, OutputError
+from esrgan_deploy.system.ownership import check_only_owner_writes
 
 _KEY_DIGITS = 12
 _STEM_BYTES = 100
@@ -59,9 +60,10 @@ class EngineFolder:
             OutputError: it cannot be made.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o755, parents=True, exist_ok=True)  # nobody else writes, whatever the umask is
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be made: {error.strerror}; choose another folder") from error
+        check_only_owner_writes(self.path)
 
     def check_room(self, model: Path) -> None:
         """Make sure, before the long build, that the disk has room for the plan, which is about as large as the model.
@@ -140,6 +142,7 @@ class EngineFolder:
         return [path for path in self._files() if _TIMING.fullmatch(path.name)]
 
     def _files(self) -> list[Path]:
+        check_only_owner_writes(self.path)
         try:
             return sorted(Path(file.path) for file in os.scandir(self.path) if file.is_file(follow_symlinks=False))
         except FileNotFoundError:

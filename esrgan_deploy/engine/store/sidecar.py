@@ -7,6 +7,7 @@ only if it agrees with its sidecar.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import hashlib
@@ -18,12 +19,14 @@ from typing import Any
 
 from esrgan_deploy.alpha import endpoints_path
 from esrgan_deploy.arguments import StrPath, as_path
+from esrgan_deploy.budget import TEXT_BYTES, opened, read_bytes
 from esrgan_deploy.engine.machine import Machine
 from esrgan_deploy.engine.options import EngineOptions
 from esrgan_deploy.errors import ModelError, OptionError
 from esrgan_deploy.frame_io import LARGEST
 from esrgan_deploy.model import ModelInfo
 from esrgan_deploy.system.files import replacing
+from esrgan_deploy.system.ownership import close_to_others, strangers
 
 SIDECAR_FORMAT = 1
 """Part of every engine's key. Raise it when the sidecar changes, or the graph that `frame_graph` makes."""
@@ -185,22 +188,23 @@ def write_sidecar(engine: Path, sidecar: Sidecar) -> None:
     """
     with replacing(sidecar_beside(engine)) as partial:
         partial.write_text(json.dumps(sidecar.to_json(), indent=1) + "\n", encoding="utf-8", newline="\n")
+        close_to_others(partial)
 
 
 def open_engine(path: StrPath) -> EngineFile:
     """Open an engine by reading its sidecar.
 
     Raises:
-        ModelError: no such file, no engine, or its sidecar is missing or damaged.
+        ModelError: no such file, no engine, or its sidecar is missing or damaged; or others than their owner can write
+            to one of them, or to their folder.
     """
     path = as_path(path)
+    _check_trusted(path)
     try:
-        with path.open("rb") as file:
+        with opened(path, ModelError) as file:
             start = file.read(len(_MAGIC[0]))
-    except OSError as error:
-        raise ModelError(
-            f"{path}: cannot be read: {error.strerror}; build it with: esrgan-engine MODEL.onnx"
-        ) from error
+    except ModelError as error:
+        raise ModelError(f"{error}; build it with: esrgan-engine MODEL.onnx") from error
     beside = sidecar_beside(path)
     if not beside.exists():
         if start not in _MAGIC:
@@ -210,10 +214,25 @@ def open_engine(path: StrPath) -> EngineFile:
             "well, or build the engine here with: esrgan-engine MODEL.onnx"
         )
     try:
-        content = json.loads(_read(beside))
-    except ValueError as error:
+        content = json.loads(read_bytes(beside, ModelError, TEXT_BYTES))
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{beside}: is damaged ({error}); build the engine again with esrgan-engine") from error
     return EngineFile(path, Sidecar.from_json(content, beside))
+
+
+def _check_trusted(engine: Path) -> None:
+    """The owner of an engine that somebody names is trusted, as that of any program is, and nobody else.
+
+    Raises:
+        ModelError: others can write to it.
+    """
+    for path in (engine, sidecar_beside(engine), engine.absolute().parent):
+        with contextlib.suppress(OSError):  # it does not exist, which is said elsewhere
+            if fault := strangers(path, any_owner=True):
+                raise ModelError(
+                    f"{path}: {fault}, and an engine is a program; build it with: esrgan-engine MODEL.onnx, or copy "
+                    "both files into a folder of yours, if you know that they are right"
+                )
 
 
 def check_machine(engine: EngineFile, machine: Machine) -> None:
@@ -232,6 +251,6 @@ def check_machine(engine: EngineFile, machine: Machine) -> None:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}; build the engine again") from error
+        return read_bytes(path, ModelError)
+    except ModelError as error:
+        raise ModelError(f"{error}; build the engine again") from error

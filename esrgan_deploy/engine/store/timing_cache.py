@@ -12,6 +12,8 @@ import hashlib
 import struct
 from pathlib import Path
 
+from esrgan_deploy.budget import read_bytes
+from esrgan_deploy.errors import EsrganError, ModelError
 from esrgan_deploy.system.files import replacing
 
 _MAGIC = b"ESRTIME1"
@@ -21,8 +23,8 @@ _HEADER = struct.Struct("<8sQ32s")
 def read(path: Path) -> bytes:
     """The content of a file that `write` wrote; empty if it is missing, unreadable or damaged."""
     try:
-        data = path.read_bytes()
-    except OSError:
+        data = read_bytes(path, ModelError)
+    except EsrganError:
         return b""
     content = data[_HEADER.size :]
     return content if data[: _HEADER.size] == _header(content) else b""

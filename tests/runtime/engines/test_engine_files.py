@@ -58,7 +58,7 @@ def test_what_is_no_engine_of_ours_is_not_opened(tmp_path, content, words):
 
 
 def test_a_folder_is_no_engine(tmp_path):
-    with pytest.raises(ModelError, match="cannot be read: Is a directory"):
+    with pytest.raises(ModelError, match="is a folder; name a file; build it with: esrgan-engine"):
         open_engine(tmp_path)
 
 
