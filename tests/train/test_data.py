@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import json
 import mmap
 import os
 import shutil
@@ -141,12 +142,47 @@ def test_a_full_disk_while_the_cache_is_built(pictures, tiny_disk):
     assert [path.name for path in tiny_disk.iterdir()] == ["filler"]
 
 
-@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:1000], lambda data: data[:-40]])
+def with_entries(change):
+    """A damage that writes another header: `change(entries)`."""
+
+    def damage(data):
+        start = int.from_bytes(data[:8], "little")
+        entries = json.loads(data[start:])
+        return data[:start] + json.dumps(change(entries)).encode()
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(lambda data: b"", lambda data: data[:1000], lambda data: data[:-40], lambda data: b"\xff" * 8 + data[8:]),
+        with_entries(lambda entries: 3),
+        with_entries(lambda entries: [3]),
+        with_entries(lambda entries: [{"at": 8}]),
+        with_entries(lambda entries: [entries[0] | {"at": -5}]),
+        with_entries(lambda entries: [entries[0] | {"at": "8"}]),
+        with_entries(lambda entries: [entries[0] | {"hr": [-1, -64, 3]}]),
+        with_entries(lambda entries: [entries[0] | {"hr": [10**30, 64, 3]}]),
+        with_entries(lambda entries: [entries[0] | {"hr": [64, 64]}]),
+        lambda data: data[: int.from_bytes(data[:8], "little")] + b"[" * 100_000,
+    ],
+)
 def test_a_damaged_cache_is_named(pictures, tmp_path, damage):
     open_pairs(pictures, 4, cache=tmp_path)
     (file,) = tmp_path.iterdir()
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(MediaError, match=rf"{file.name}: is damaged; remove it, and the pictures are decoded again"):
+        open_pairs(pictures, 4, cache=tmp_path)
+
+
+@pytest.mark.unix("makes a pipe")
+def test_a_cache_that_is_a_pipe(pictures, tmp_path):
+    open_pairs(pictures, 4, cache=tmp_path)
+    (file,) = tmp_path.iterdir()
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(MediaError, match="is a pipe; remove it, and the pictures are decoded again"):
         open_pairs(pictures, 4, cache=tmp_path)
 
 

@@ -1,15 +1,20 @@
 """Real files of every kind in a folder, and what the check of a data set says about them."""
 
+import os
+import struct
 import warnings
+import zlib
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from esrgan_deploy import MediaError, OptionError
+from esrgan_deploy import EsrganError, MediaError, OptionError
 from esrgan_export.bicubic import downscale
 from esrgan_export.photos import load_photos
+from esrgan_train.cli import main
+from esrgan_train.data.cache import open_pairs
 from esrgan_train.data.dataset_check import check_dataset
 from esrgan_train.data.dataset_report import SHOWN
 from esrgan_train.data.image_check import detail_psnr, outline_of
@@ -397,3 +402,55 @@ def test_brackets_and_dots_in_names_are_only_characters(tmp_path):
         find_partner(tmp_path / "a.png", tmp_path, tmp_path / "lr", 4)
     (tmp_path / "lr" / "a[1].png").touch()
     assert find_partner(tmp_path / "a[1].png", tmp_path, tmp_path / "lr", 4).name == "a[1].png"
+
+
+def bomb():
+    """A PNG of 60000x60000 in 60 bytes."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.unix("makes pipes, and links to devices and to themselves")
+@pytest.mark.timeout(60)
+def test_what_is_no_picture_by_the_name_of_one(folder, capsys):
+    os.mkfifo(folder / "pipe.png")
+    (folder / "zeros.png").symlink_to("/dev/zero")
+    (folder / "folder.png").mkdir()
+    (folder / "folder.png" / "inside.png").symlink_to(folder / "folder.png")
+    (folder / "itself.png").symlink_to(folder / "itself.png")
+    (folder / "loop").symlink_to(folder)
+    (folder / "text.png").write_text("no picture")
+    (folder / "bomb.png").write_bytes(bomb())
+    (folder / "\udcff\x1b[31m.png").write_bytes(b"")
+    report = check_dataset([folder])
+    unreadable = {problem.path.name for problem in report.errors if problem.kind == "unreadable"}
+    assert unreadable == {"pipe.png", "zeros.png", "itself.png", "text.png", "bomb.png", "\udcff\x1b[31m.png"}
+    assert main(["doctor", str(folder)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.unix("makes pipes, and links to devices and to themselves")
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", ["pipe", "zeros", "itself", "bomb"])
+@pytest.mark.parametrize("side", ["hr", "lr"])
+def test_training_names_it(side, kind, folder, tmp_path):
+    other = tmp_path / "lr"
+    other.mkdir()
+    for name, photo in PHOTOS.items():
+        Image.fromarray(downscale(np.ascontiguousarray(photo), 4)).save(other / f"{name}.png")
+    path = (folder if side == "hr" else other) / "dogs.png"
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "bomb":
+        path.write_bytes(bomb())
+    else:
+        path.symlink_to("/dev/zero" if kind == "zeros" else path)
+    with pytest.raises(EsrganError) as caught:
+        open_pairs(folder, 4, lr_folder=other, cache=tmp_path / "cache")
+    assert "dogs.png" in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -22,6 +22,8 @@ Scores = dict[str, dict[str, float]]
 """metric -> picture -> value."""
 
 TILE_OVERLAP = 16  # LR pixels
+_STEM_BYTES = 200
+"""Of a picture's name, that the name of its sample keeps: so the longest one still fits when the number is added."""
 
 METRICS: Mapping[str, Callable[[Uint8Image, Uint8Image, int], float]] = {
     "psnr": psnr_y,
@@ -106,4 +108,5 @@ def save_samples(samples: Mapping[str, Uint8Image], folder: Path) -> None:
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made: {error.strerror}; make room, or name another with -o") from error
     for number, (name, picture) in enumerate(samples.items()):
-        write_image(folder / f"{number}-{Path(name).stem}.png", StillImage(picture))
+        stem = Path(name).stem.encode(errors="ignore")[:_STEM_BYTES].decode(errors="ignore")
+        write_image(folder / f"{number}-{stem}.png", StillImage(picture))

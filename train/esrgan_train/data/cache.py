@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from esrgan_deploy.arguments import StrPath, as_path
+from esrgan_deploy.budget import check_memory, opened
 from esrgan_deploy.cli.progress import Progress
 from esrgan_deploy.errors import MediaError, OutputError
 from esrgan_deploy.system.files import replacing
@@ -26,6 +27,8 @@ from esrgan_export.bicubic import downscale, mod_crop
 from esrgan_export.image_types import Uint8Image
 from esrgan_train.data.pictures import find_partner, list_pictures, read_rgb8
 
+BYTES_PER_SAMPLE = 6
+"""Memory at the peak, while MATLAB's bicubic is computed in float64."""
 CACHE_FORMAT = 1  # part of the key; raised when the layout of the file changes
 _LOG = logging.getLogger(__name__)
 
@@ -89,7 +92,13 @@ def _make_folder(cache: Path) -> None:
 
 
 def _key(folder: Path, files: Sequence[Path], scale: int, shrink: int) -> str:
-    about = [(os.path.relpath(file, folder), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    about = []
+    for file in files:
+        try:
+            status = file.stat()
+        except OSError as error:  # a link to nothing or to itself
+            raise MediaError(f"{file}: cannot be read: {error.strerror}; remove it") from error
+        about.append((os.path.relpath(file, folder), status.st_size, status.st_mtime_ns))
     described = json.dumps([CACHE_FORMAT, str(folder.resolve()), scale, shrink, about])
     return hashlib.sha256(described.encode()).hexdigest()[:20]
 
@@ -137,6 +146,7 @@ def in_threads(
 
 def _load_pair(file: Path, lr_file: Path | None, *, scale: int, shrink: int) -> tuple[Uint8Image, Uint8Image]:
     hr = read_rgb8(file)
+    check_memory(file, f"to make LR of a picture of {hr.shape[1]}x{hr.shape[0]}", hr.size * BYTES_PER_SAMPLE)
     if shrink > 1:
         hr = downscale(mod_crop(hr, shrink), shrink)
     hr = np.ascontiguousarray(mod_crop(hr, scale))
@@ -154,15 +164,23 @@ def _load_pair(file: Path, lr_file: Path | None, *, scale: int, shrink: int) -> 
 
 
 def _map(target: Path) -> list[Pair]:
+    remedy = "remove it, and the pictures are decoded again"
     try:
-        pixels = np.asarray(np.memmap(target, np.uint8, mode="r"))  # an array is cheaper to slice than a memmap
-        entries = json.loads(pixels[int.from_bytes(pixels[:8].tobytes(), "little") :].tobytes())
-        return [_pair(pixels, entry["at"], entry["hr"], entry["lr"], entry["name"]) for entry in entries]
-    except ValueError as error:  # the file was written atomically, so something else has changed it
-        raise MediaError(f"{target}: is damaged; remove it, and the pictures are decoded again") from error
+        with opened(target, MediaError, remedy) as file:
+            pixels = np.asarray(np.memmap(file, np.uint8, mode="r"))  # an array is cheaper to slice than a memmap
+        header = int.from_bytes(pixels[:8].tobytes(), "little")
+        entries = json.loads(pixels[header:].tobytes())
+        return [_pair(pixels[:header], entry["at"], entry["hr"], entry["lr"], entry["name"]) for entry in entries]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:  # it was written whole: something has changed it
+        raise MediaError(f"{target}: is damaged; {remedy}") from error
 
 
 def _pair(pixels: Uint8Image, at: int, hr: Sequence[int], lr: Sequence[int], name: str) -> Pair:
+    for height, width, channels in (hr, lr):
+        if min(height, width) < 1 or channels != 3:
+            raise ValueError("no picture")
     middle = at + math.prod(hr)
     end = middle + math.prod(lr)
-    return Pair(name, pixels[at:middle].reshape(hr), pixels[middle:end].reshape(lr))
+    if at < 8 or end > len(pixels):
+        raise ValueError("a picture outside the file")
+    return Pair(str(name), pixels[at:middle].reshape(hr), pixels[middle:end].reshape(lr))

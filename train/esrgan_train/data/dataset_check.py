@@ -16,6 +16,7 @@ from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.errors import MediaError, OptionError
 from esrgan_deploy.images import SUFFIXES
 from esrgan_train.data import lr_check
+from esrgan_train.data.cache import BYTES_PER_SAMPLE
 from esrgan_train.data.dataset_report import DatasetReport, FolderSummary, Problem, Role, counted
 from esrgan_train.data.image_check import SOFT_PSNR, CheckedImage, check_image, duplicates
 from esrgan_train.data.pictures import find_partner, list_files, list_pictures, read_header, read_rgb8
@@ -23,7 +24,6 @@ from esrgan_train.data.pictures import find_partner, list_files, list_pictures, 
 ProgressCount = Callable[[int, int], None]
 """Called with the number of pictures done and of all pictures."""
 
-_BYTES_PER_SAMPLE = 6  # at the peak, while MATLAB's bicubic is computed in float64
 _CONVERTIBLE = (
     *(".gif", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".ppm", ".pgm", ".tga", ".exr"),
     *(".dng", ".nef", ".cr2"),
@@ -194,7 +194,7 @@ def _bytes(pictures: Sequence[CheckedImage], scale: int) -> tuple[int, int]:
     hr = sum(picture.pixels * 3 for picture in pictures)
     threads = os.cpu_count() or 1
     largest = sorted((picture.pixels * 3 for picture in pictures), reverse=True)[:threads]
-    return hr + hr // scale**2, sum(largest) * _BYTES_PER_SAMPLE
+    return hr + hr // scale**2, sum(largest) * BYTES_PER_SAMPLE
 
 
 def _from_error(kind: str, path: Path, error: MediaError) -> Problem:
