@@ -18,6 +18,7 @@ from esrgan_deploy.frame_io import Frames, FrameType, frame_type_of
 
 StrPath: TypeAlias = "str | os.PathLike[str]"
 """What the public API takes wherever it wants a path."""
+LARGEST_NUMBER = 2**31 - 1
 
 
 def as_path(value: StrPath) -> Path:
@@ -39,7 +40,7 @@ def check_at_least(smallest: int, **values: int | None) -> None:
     """Check whole numbers, given by their names; None stands for "not given" and passes.
 
     Raises:
-        OptionError: a value that is less, or no whole number.
+        OptionError: a value that is less, or more than 2**31 - 1, which is where libraries end; or no whole number.
     """
     for name, value in values.items():
         if value is None:
@@ -47,7 +48,9 @@ def check_at_least(smallest: int, **values: int | None) -> None:
         if not isinstance(value, (int, np.integer)):
             raise OptionError(f"{name} is {described(value)}; give a whole number of at least {smallest}")
         if value < smallest:
-            raise OptionError(f"{name} {value} is too small; give at least {smallest}")
+            raise OptionError(f"{name} {described(value)} is too small; give at least {smallest}")
+        if value > LARGEST_NUMBER:
+            raise OptionError(f"{name} is too large; give at most {LARGEST_NUMBER}")
 
 
 def check_frame(frame: object) -> FrameType:
@@ -100,6 +103,8 @@ def described(value: object) -> str:
     """What `value` is, in a few words for a message. It is only looked at: no package is imported for it."""
     kind = type(value)
     package = kind.__module__.partition(".")[0]
+    if isinstance(value, int) and value.bit_length() > 1000:  # Python writes out no more than 4300 digits
+        return f"a number of {value.bit_length()} bits"
     if value is None or isinstance(value, (bool, int, float, np.generic, str, bytes, os.PathLike)):
         text = repr(value)
         return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"

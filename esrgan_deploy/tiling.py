@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 Pixels: TypeAlias = "npt.NDArray[Any]"
+MOST_TILES = 1_000_000
+"""Of one frame; each takes about a kilobyte beside its pixels."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,8 @@ def square_tiles(
             `tile` 384 become two tiles of 216 rows instead of two of 384.
 
     Raises:
-        OptionError: the tile is not larger than twice the overlap, so it would be context only.
+        OptionError: the tile is not larger than twice the overlap, so it would be context only; or it is so small that
+            there would be more than a million.
     """
     if overlap < 0:
         raise OptionError(f"overlap {overlap} is negative; give 0 or more pixels")
@@ -168,6 +171,9 @@ def square_tiles(
             f"tile {tile} is too small for an overlap of {overlap} on both sides; "
             f"choose a tile of at least {2 * overlap + 16} or a smaller overlap"
         )
+    number = _fewest(height, tile, overlap, multiple_of) * _fewest(width, tile, overlap, multiple_of)
+    if number > MOST_TILES:
+        raise OptionError(f"tile {tile} cuts {width}x{height} pixels into {number} tiles; choose a larger one")
     tall = wide = tile
     if even:
         tall, wide = (

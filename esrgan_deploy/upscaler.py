@@ -14,6 +14,7 @@ import numpy as np
 from esrgan_deploy import tiling
 from esrgan_deploy.arguments import check_at_least, check_frame, described
 from esrgan_deploy.backends.session import Session
+from esrgan_deploy.budget import check_memory
 from esrgan_deploy.errors import ClosedError, OptionError
 from esrgan_deploy.frame_io import Frames
 from esrgan_deploy.tile_reuse import Counts, FrameResult, TileResult
@@ -158,7 +159,7 @@ class Upscaler:
 
         Raises:
             OptionError: another type or shape, or a size that the model cannot take.
-            MachineError: the device failed or has too little memory.
+            MachineError: the device failed, or there is too little memory for the result or for batches of this size.
             ClosedError: the Upscaler is closed.
         """
         self._check_open()
@@ -278,6 +279,7 @@ class _Work:
             self._submit_waiting()  # a batch has one shape and type
             self._kind, self._last = kind, None
             height, width = cut[0].shape[:2]
+            self._check_memory(frame, cut[0], len(cut))
             self._upscaler.session.prepare((self._upscaler.batch, height, width), frame_type)
         known = self._last.tiles if self._last else [None] * len(cut)
         tiles = [
@@ -289,6 +291,18 @@ class _Work:
             self._last = FrameResult(tiles, join, keep=self._keep)
         self._upscaler.counts.add(len(tiles), reused)
         return self._last
+
+    def _check_memory(self, frame: Frames, tile: Frames, tiles: int) -> None:
+        """Refuse what could never be held: the result of a frame, or all the batches under way."""
+        upscaler = self._upscaler
+        height, width = upscaler.output_size(*frame.shape[:2])
+        needed = height * width * 3 * frame.itemsize
+        what = f"the result of {width}x{height}"
+        if upscaler.batch > 1:
+            under_way = 3 * upscaler.batch if self._keep else min(upscaler.batch, tiles)
+            needed += under_way * tile.nbytes * (1 + upscaler.scale**2)
+            what += f" and batches of {upscaler.batch} for {tile.shape[1]}x{tile.shape[0]} pixels"
+        check_memory(f"frames of {frame.shape[1]}x{frame.shape[0]}", what, needed)
 
     def finish(self, result: FrameResult) -> Frames:
         """Wait for a result. If the batch with its tiles is not full yet, it is submitted as it is."""

@@ -72,13 +72,13 @@ def _parser() -> cli.Parser:
 
 
 def _number(text: str) -> int:
-    if not re.fullmatch(r"[1-9]\d*", text):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number, 1 or more")
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number, 1 or more, of at most 9 digits")
     return int(text)
 
 
 def _seconds(text: str) -> float:
-    if not re.fullmatch(r"\d+(\.\d+)?", text):
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
         raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds, for instance 2.5")
     return float(text)
 

@@ -10,9 +10,13 @@ from typing import Any, NamedTuple
 
 from esrgan_bench.nvml import gpu_facts
 from esrgan_bench.report import REPORT_FORMAT
+from esrgan_deploy.arguments import described
+from esrgan_deploy.budget import TEXT_BYTES, read_bytes
 from esrgan_deploy.errors import OptionError
 from esrgan_deploy.system.machine import machine_facts
 
+MOST = 1e15
+"""Of anything that is measured: milliseconds, runs, GFLOPS."""
 KEYS = ("model", "backend", "precision", "width", "height", "batch", "streams", "threads")
 """What two results must have in common to be compared."""
 MACHINE = ("cpu", "cpu_features", "cores", "cores_usable")
@@ -66,22 +70,37 @@ def read_older(path: Path) -> dict[str, Any]:
         OptionError: no such file, something else, another format, or another machine.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        found, machine = content["format"], content["machine"]
+        content = json.loads(read_bytes(path, OptionError, TEXT_BYTES))
+        found = content["format"]
         if found == REPORT_FORMAT:
+            _check_numbers(content)
             compare(content, content)  # fails where a key is missing
-    except OSError as error:
-        raise OptionError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+            _check_machine(path, content["machine"])
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise OptionError(f"{path}: is no file of esrgan-bench --json, or is damaged; measure it again") from error
     if found != REPORT_FORMAT:
         raise OptionError(
-            f"{path}: has format {found!r}, this version compares {REPORT_FORMAT} (format 1 holds no spread, so the "
-            "noise is unknown); measure it again with --json"
+            f"{path}: has format {described(found)}, this version compares {REPORT_FORMAT} (format 1 holds no spread, "
+            "so the noise is unknown); measure it again with --json"
         )
-    _check_machine(path, machine)
     older: dict[str, Any] = content
     return older
+
+
+def _check_numbers(content: Mapping[str, Any]) -> None:
+    """Make sure that what is computed with can be: numbers, finite and above zero.
+
+    Raises:
+        ValueError: one is not; also LookupError and TypeError where something else is wrong.
+    """
+    results = content["results"]
+    numbers = [*(result["latency_ms"]["p50"] for result in results), *(result["runs"] for result in results)]
+    numbers += [peak["gflops"] for peak in content["peaks"]]
+    spreads = [result["spread_ms"] for result in results]
+    if not all(isinstance(number, (int, float)) for number in [*numbers, *spreads]):
+        raise ValueError("no number")
+    if not all(0 < number < MOST for number in numbers) or not all(0 <= spread < MOST for spread in spreads):
+        raise ValueError("a number that nobody has measured")
 
 
 def compare(older: Mapping[str, Any], newer: Mapping[str, Any]) -> Comparison:

@@ -13,11 +13,9 @@ from itertools import islice
 from math import prod
 from statistics import median
 
-import numpy as np
-
 from esrgan_bench.cases import Configuration, Sweep, list_configurations
 from esrgan_bench.peak import Peak, Peaks
-from esrgan_bench.rounds import rounds
+from esrgan_bench.rounds import noise, rounds
 from esrgan_bench.table import format_fps
 from esrgan_deploy.backends import Session
 from esrgan_deploy.errors import OptionError
@@ -167,7 +165,7 @@ def _probe(
 
 def _seconds_per_frame(session: Session, config: Configuration, width: int, height: int) -> float:
     """The median over some rounds; the first one, which allocates memory and generates code, does not count."""
-    frames = np.random.default_rng(0).integers(0, 256, (config.batch, height, width, 3), np.uint8)
+    frames = noise(session, config.model, config.batch, height, width, config.streams)
     with closing(rounds(session, frames, config.streams)) as source:
         _, *timed = islice(source, 1 + ROUNDS)
     return median(one.seconds for one in timed) / (config.batch * config.streams)

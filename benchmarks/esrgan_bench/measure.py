@@ -6,13 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from esrgan_bench.bandwidth import copy_bandwidth_gb_s
 from esrgan_bench.cases import Case
 from esrgan_bench.energy import open_meter
 from esrgan_bench.peak import Peak, Peaks
-from esrgan_bench.rounds import WARM_UP_ROUNDS, Round, rounds
+from esrgan_bench.rounds import WARM_UP_ROUNDS, Round, noise, rounds
 from esrgan_deploy.backends import Session
 from esrgan_deploy.backends.names import GPU_BACKENDS
 from esrgan_deploy.system.cpu import disturbance
@@ -150,7 +148,7 @@ class Benchmark:
         these networks take the same time for every picture.
         """
         case, config = measurement.case, measurement.case.config
-        frames = np.random.default_rng(0).integers(0, 256, (config.batch, case.height, case.width, 3), np.uint8)
+        frames = noise(session, config.model, config.batch, case.height, case.width, config.streams)
         meter = open_meter(session.backend)
         self.about_energy = meter.about
         with closing(rounds(session, frames, config.streams)) as source:

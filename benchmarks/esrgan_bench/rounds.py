@@ -8,7 +8,10 @@ from queue import SimpleQueue
 from time import perf_counter
 from typing import NamedTuple
 
+import numpy as np
+
 from esrgan_deploy.backends import Frames, Session
+from esrgan_deploy.budget import check_memory
 
 WARM_UP_ROUNDS = 2
 """The first run of a shape allocates memory and generates code, on some backends a part of the second one too."""
@@ -21,6 +24,26 @@ class Round(NamedTuple):
     """From submitting a batch to its result, for each."""
     seconds: float
     """Since the round before."""
+
+
+def noise(session: Session, source: object, batch: int, height: int, width: int, streams: int) -> Frames:
+    """A batch of noise for `rounds`, if there is the memory for it and for the results of all streams.
+
+    Args:
+        session: to be run.
+        source: the model's file, as messages name it.
+        batch: frames.
+        height: of a frame, in pixels.
+        width: likewise.
+        streams: batches under way at a time.
+
+    Raises:
+        MachineError: there is too little memory.
+    """
+    pixels = batch * height * width
+    what = f"{batch} frames of {width}x{height} at once, with {streams} results under way,"
+    check_memory(source, what, 3 * pixels * (1 + streams * session.info.scale**2))
+    return np.random.default_rng(0).integers(0, 256, (batch, height, width, 3), np.uint8)
 
 
 def rounds(session: Session, batch: Frames, streams: int) -> Generator[Round, None, None]:

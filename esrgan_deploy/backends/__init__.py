@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from esrgan_deploy.engine.build.progress import BuildProgress
 
 __all__ = ["BACKENDS", "CpuPrecision", "Frames", "Session", "open_session"]
+
+_LEAST_MOST_THREADS = 64
 
 
 def open_session(
@@ -63,6 +66,7 @@ def open_session(
     if backend not in BACKENDS:
         raise OptionError(f"backend '{backend}' is unknown; choose one of {', '.join(BACKENDS)}")
     check_at_least(1, threads=threads, streams=streams)
+    _check_parallel(threads=threads, streams=streams)
     folder = None if cache is None else as_path(cache)
     if folder is not None:
         check_only_owner_writes(folder)
@@ -88,6 +92,14 @@ def gpu_comes_first(path: Path) -> bool:
     from esrgan_deploy.backends.ort import installed
 
     return _prefers_tensorrt(path) or (installed("onnxruntime-gpu") and _gpu_works())
+
+
+def _check_parallel(**values: int | None) -> None:
+    """Refuse what only makes a machine stand still: each thread takes its own stack, each stream its own memory."""
+    most = max(_LEAST_MOST_THREADS, 4 * (os.cpu_count() or 1))
+    for name, value in values.items():
+        if value is not None and value > most:
+            raise OptionError(f"{name} {value} are too many for {os.cpu_count()} cores; give at most {most}")
 
 
 def _prefers_tensorrt(path: Path) -> bool:

@@ -42,7 +42,7 @@ class Parser(argparse.ArgumentParser):
 
 def size(text: str) -> tuple[int, int]:
     """The argument '640x360' -> (640, 360): width and height, in the order that users write them."""
-    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    match = re.fullmatch(r"([1-9][0-9]{0,6})x([1-9][0-9]{0,6})", text)
     if not match:
         raise argparse.ArgumentTypeError(f"'{text}' is not WIDTHxHEIGHT in pixels, for instance 1280x720")
     return int(match[1]), int(match[2])
@@ -50,8 +50,8 @@ def size(text: str) -> tuple[int, int]:
 
 def count(text: str) -> int:
     """The argument '4' -> 4: frames in a batch."""
-    if not re.fullmatch(r"[1-9]\d*", text):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of frames, 1 or more")
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of frames, 1 or more, of at most 9 digits")
     return int(text)
 
 

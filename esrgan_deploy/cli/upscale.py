@@ -116,7 +116,7 @@ def _range(text: str) -> tuple[int | None, int | None]:
 
 
 def _seconds(text: str) -> float:
-    if not re.fullmatch(r"\d+(\.\d+)?", text):
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
         raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds, 0 or more")
     return float(text)
 

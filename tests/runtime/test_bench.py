@@ -248,3 +248,41 @@ def test_bad_input_is_answered_in_one_line_before_anything_runs(blur_x2, tmp_pat
 
 def test_the_help_states_the_least_that_is_run():
     assert f"at least {measure.LEAST_RUNS} and at least {measure.LEAST_SECONDS:.0f} seconds" in cli.EPILOG
+
+
+# --- what is too large ----------------------------------------------------------------------------------------------
+
+MANY = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--shapes", "99999999x1"],
+        ["--shapes", f"{MANY}x1"],
+        ["--batch", "9999999999"],
+        ["--streams", MANY],
+        ["--threads", MANY],
+        ["--seconds", MANY],
+        ["--expect", MANY],
+    ],
+)
+def test_numbers_that_nobody_means_are_no_options(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments)
+    assert end.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-b", "reference", "--shapes", "999999x999999"],
+        ["-b", "reference", "--batch", "999999999"],
+        ["-b", "reference", "--expect", "--batch", "999999999"],
+        ["--shapes", "999999x999999"],
+    ],
+)
+def test_frames_that_do_not_fit_into_memory_are_refused_before_they_are_made(arguments, capsys):
+    assert cli.main(arguments) == 3
+    assert "of memory" in capsys.readouterr().err.splitlines()[-1]

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 
 import pytest
 
@@ -139,3 +140,40 @@ def test_the_exit_code_tells_of_a_regression(run, tmp_path, capsys):
     assert run(0.005, "--compare", old) == 0
     assert run(0.010, "--compare", old, shape="9x9") == 2
     assert "holds nothing of what was measured now" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        "[" * 100_000,
+        '{"format": ' + "9" * 5000 + "}",
+        "\ud800".encode("utf-8", "surrogatepass"),
+        content(machine=[]),
+        content(machine={**machine_facts(), "gpu": "none"}),
+        content(models=[]),
+        content(result(p50=0)),
+        content(result(p50=float("nan"))),
+        content(result(p50=10**400)),
+        content(result(p50="100")),
+        content(result(runs=-1)),
+        content(result(spread=float("inf"))),
+        content(result(model=["a"])),
+        content(peaks=[{"backend": "ort", "precision": "fp32", "gflops": 0}]),
+    ],
+)
+def test_a_file_of_something_else_is_refused_by_name(tmp_path, damaged):
+    path = tmp_path / "old.json"
+    path.write_bytes(
+        damaged
+        if isinstance(damaged, bytes)
+        else (damaged if isinstance(damaged, str) else json.dumps(damaged)).encode()
+    )
+    with pytest.raises(OptionError, match=r"old\.json: is no file of esrgan-bench"):
+        read_older(path)
+
+
+@pytest.mark.unix("makes a pipe")
+def test_a_pipe_is_no_older_file(tmp_path):
+    os.mkfifo(tmp_path / "old.json")
+    with pytest.raises(OptionError, match="a pipe"):
+        read_older(tmp_path / "old.json")

@@ -1,6 +1,7 @@
 """Upscaler: order, laziness, tiles, sizes."""
 
 import hashlib
+import os
 import tracemalloc
 from concurrent.futures import Future
 from dataclasses import replace
@@ -8,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from esrgan_deploy import OptionError, Upscaler, open_session
+from esrgan_deploy import MachineError, OptionError, Upscaler, budget, open_session
 from esrgan_deploy.backends.reference import ReferenceSession
 from tiny_onnx import blur_x2_in_numpy
 
@@ -24,6 +25,43 @@ def test_tiled_equals_untiled_when_the_overlap_covers_the_network(blur_x2, rng, 
     assert difference.max() <= 1
     with Upscaler(open_session(blur_x2, "ort"), tile=0) as untiled:
         np.testing.assert_array_equal(result, untiled.upscale(frame))
+
+
+@pytest.fixture
+def little_memory():
+    budget.set_memory_limit(64 << 20)
+    yield
+    budget.set_memory_limit(None)
+
+
+def test_a_result_or_batches_that_do_not_fit_into_memory_are_refused_before_work(rng, little_memory):
+    frame = np.zeros((100, 100, 3), np.uint8)
+    with (
+        Upscaler(open_session(None, "reference"), outscale=64) as upscaler,
+        pytest.raises(MachineError, match="the result of 6400x6400 needs 118 MiB"),
+    ):
+        upscaler.upscale(frame)
+    with Upscaler(open_session(None, "reference"), batch=10**9) as upscaler:
+        assert upscaler.upscale(frame).shape == (400, 400, 3)  # one frame is no batch
+        with pytest.raises(MachineError, match="batches of 1000000000 for 100x100"):
+            next(upscaler.map([frame]))
+    with Upscaler(open_session(None, "reference"), batch=10**9, tile=10, overlap=0) as upscaler:
+        assert upscaler.upscale(frame).shape == (400, 400, 3)  # a hundred tiles are
+
+
+def test_more_tiles_than_a_million_are_refused():
+    with Upscaler(open_session(None, "reference"), tile=1, overlap=0) as upscaler:
+        with pytest.raises(OptionError, match="into 1002001 tiles; choose a larger one"):
+            upscaler.upscale(np.zeros((1001, 1001, 3), np.uint8))
+        assert upscaler.upscale(np.zeros((20, 20, 3), np.uint8)).shape == (80, 80, 3)
+
+
+@pytest.mark.parametrize("option", ["threads", "streams"])
+def test_threads_and_streams_that_no_machine_has_are_refused(option):
+    most = max(64, 4 * os.cpu_count())
+    open_session(None, "reference", **{option: most}).close()
+    with pytest.raises(OptionError, match=f"{option} {most + 1} are too many"):
+        open_session(None, "reference", **{option: most + 1})
 
 
 def test_too_little_overlap_shows(blur_x2, rng):
