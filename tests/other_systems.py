@@ -25,8 +25,8 @@ import filelock  # noqa: F401  (these ask what the system has when they are impo
 import platformdirs  # noqa: F401
 import psutil
 
-KEPT_FOR = frozenset({"psutil", "filelock"})
-"""Packages that know every system: on Linux they read /proc, elsewhere they ask the system in another way."""
+KEPT_FOR = frozenset({"psutil", "filelock", "tempfile"})
+"""Packages that know every system: on Linux they read /proc and remove open files, elsewhere they find another way."""
 UNIX_MODULES = ("fcntl", "grp", "pwd", "termios")
 UNIX_FUNCTIONS = (
     *("fork", "getuid", "geteuid", "getgid", "getegid", "getloadavg", "getpgid", "killpg", "setsid"),

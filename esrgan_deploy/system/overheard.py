@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import IO, TypeVar
 
 Result = TypeVar("Result")
 
@@ -28,7 +27,7 @@ def overheard(work: Callable[[], Result], theirs: re.Pattern[str]) -> tuple[Resu
     Returns:
         What `work` returned, and the lines that match.
     """
-    with _one_at_a_time, tempfile.TemporaryFile() as heard:
+    with _one_at_a_time, _scratch() as heard:
         try:
             stream = os.dup(_STDERR)
         except OSError:  # closed
@@ -46,3 +45,12 @@ def overheard(work: Callable[[], Result], theirs: re.Pattern[str]) -> tuple[Resu
         finally:
             os.close(stream)
     return result, [line.rstrip() for line in lines if theirs.match(line)]
+
+
+def _scratch() -> IO[bytes]:
+    """In memory where the system has such files (Linux), since no place for others may be left."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("overheard"), "w+b")
+    import tempfile  # slow to load
+
+    return tempfile.TemporaryFile()
