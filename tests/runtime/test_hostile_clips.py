@@ -3,15 +3,19 @@
 import os
 import shutil
 import subprocess
+from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
-from clips import nearest, times, write_clip
+from clips import nearest, times, write_clip, yuv_frame
 from esrgan_deploy.errors import MediaError, OptionError
 from esrgan_deploy.video import VideoOptions, probe, upscale_video
+from esrgan_deploy.video.source.ledger import Ledger
 
+TICK = Fraction(1, 25)
 HEAD = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:1\n#EXT-X-MEDIA-SEQUENCE:0\n"
 END = "#EXT-X-ENDLIST\n"
 
@@ -171,3 +175,80 @@ def test_only_regular_files(tmp_path):
     refused(tmp_path / "zero.mp4", "is a device; name a file")
     (tmp_path / "link.mp4").symlink_to(write_clip(tmp_path / "in.mp4"))
     assert probe(tmp_path / "link.mp4").path == Path(tmp_path / "link.mp4")
+
+
+@pytest.fixture(scope="module")
+def long_clips(tmp_path_factory):
+    """Forty frames, a key frame every ten, pictures that need bytes."""
+    folder = tmp_path_factory.mktemp("long")
+
+    def draw(index, size):
+        return yuv_frame(np.random.default_rng(index).integers(40, 200, size), 128, 128)
+
+    def make(name, **more):
+        options = {"bf": "2", "g": "10", **more.pop("options", {})}
+        path = folder / name
+        return (
+            path if path.exists() else write_clip(path, range(40), time_base=TICK, draw=draw, options=options, **more)
+        )
+
+    return make
+
+
+@pytest.mark.parametrize("share", [0.03, 0.1, 0.2, 0.3])
+@pytest.mark.parametrize("name", ["a.ts", "a.avi", "a.mp4", "a.mkv"])
+def test_a_zeroed_tail_loses_no_frame_without_a_word(long_clips, tmp_path, name, share):
+    whole = long_clips(name, **({"options": {"bf": "0"}} if name == "a.avi" else {}))
+    data = whole.read_bytes()
+    source, target = tmp_path / name, tmp_path / "target.mkv"
+    zeros = round(len(data) * share)
+    source.write_bytes(data[:-zeros] + bytes(zeros))
+    with pytest.raises(MediaError, match=r"is cut off or damaged after|FFmpeg can read|cannot be decoded"):
+        upscale_video(source, target, nearest(1), VideoOptions(segment_frames=7))
+    if target.exists():
+        kept = times(target)[:-2]  # some are decoded before those that are shown first
+        assert kept == [n * TICK for n in range(len(kept))]
+
+
+@pytest.mark.parametrize("by_number", [False, True])
+@pytest.mark.parametrize("left_out", [12, 13, 39])
+def test_frames_that_the_decoder_leaves_out_are_missed(long_clips, left_out, by_number):
+    """A decoder that gets one packet less than it should; what it gives before the gap is right."""
+    path = long_clips("b.mkv", codec="ffv1", options={"bf": "0"})
+    ledger, came = Ledger(probe(path), by_number=by_number, from_start=True), []
+    with pytest.raises(av.InvalidDataError, match="a frame is missing"), av.open(str(path)) as clip:
+        for number, packet in enumerate(clip.demux(video=0)):
+            ledger.sent(packet)
+            for frame in packet.decode() if number != left_out else ():
+                ledger.came(frame)
+                came.append(frame)
+        ledger.ended()
+    assert len(came) == (39 if by_number else left_out)
+
+
+def test_a_recording_that_begins_in_the_middle(long_clips, tmp_path, caplog):
+    """What nobody could decode is left out, and said."""
+    data = long_clips("a.ts").read_bytes()
+    source, target = tmp_path / "in.ts", tmp_path / "target.mkv"
+    with av.open(str(long_clips("a.ts"))) as clip:
+        start = [packet.pos for packet in clip.demux(video=0) if packet.size][3]
+    source.write_bytes(data[:564] + data[start:])
+    upscale_video(source, target, nearest(1))
+    assert 29 <= len(times(target)) <= 31
+    assert "FFmpeg leaves out its first" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        (
+            "vp8.mkv",
+            {"codec": "libvpx", "options": {"auto-alt-ref": "1", "lag-in-frames": "16", "arnr-maxframes": "7"}},
+        ),
+        ("vp9.mkv", {"codec": "libvpx-vp9", "options": {"auto-alt-ref": "1", "lag-in-frames": "16"}}),
+        ("still.avi", {"codec": "mpeg4", "options": {"bf": "0"}}),
+    ],
+)
+def test_packets_without_a_frame_of_their_own_are_no_loss(long_clips, tmp_path, name, more):
+    upscale_video(long_clips(name, **more), tmp_path / "target.mkv", nearest(1), VideoOptions(segment_frames=7))
+    assert len(times(tmp_path / "target.mkv")) == 40

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clips import write_clip
+from esrgan_deploy.video.source.file_end import missing_bytes
 from esrgan_deploy.video.source.matroska import elements, number, video_header
-from esrgan_deploy.video.source.scan import missing_bytes
 
 
 @pytest.mark.parametrize(

@@ -247,14 +247,27 @@ class _StreamCopy:
     def copy_until(self, time_s: Fraction) -> None:
         """Write the packets that are due at `time_s` or before."""
         while self._next is not None and _due_s(self._next) <= time_s:
-            self._output.mux(self._next)
+            self._copy(self._next)
             self._next = next(self._packets, None)
 
     def copy_rest(self) -> None:
         """Write all packets that are left."""
         while self._next is not None:
-            self._output.mux(self._next)
+            self._copy(self._next)
             self._next = next(self._packets, None)
+
+    def _copy(self, packet: Packet[Stream]) -> None:
+        time_s = float(_due_s(packet))
+        try:
+            self._output.mux(packet)
+        except FFmpegError as error:
+            if isinstance(error, OSError):
+                raise
+            if not self._span.stop_quietly:  # damage is said anyway
+                raise MediaError(
+                    f"{self._info.path}: sound or subtitles at {time_s:.2f} s are damaged: {error.strerror}; get a "
+                    f"whole copy, or one that hides it: {ffmpeg(self._info.path, '-crf 10 -c:a flac')}"
+                ) from error
 
     def _add(self, stream: Stream, covers: Mapping[int, bytes]) -> None:
         name = self._output.format.name

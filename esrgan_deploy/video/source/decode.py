@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 from esrgan_deploy.errors import MediaError
 from esrgan_deploy.video.info import VideoInfo
 from esrgan_deploy.video.source.container import open_again
+from esrgan_deploy.video.source.ledger import Ledger, MissingFrameError
 from esrgan_deploy.video.source.open import check_unchanged, cut_off, ffmpeg, fraction
 from esrgan_deploy.video.source.scan import Scan
 from esrgan_deploy.video.source.segments import Segment
@@ -141,7 +142,7 @@ def _undamaged(info: VideoInfo, scan: Scan, start: _Start | None) -> Iterator[Vi
     for one_thread in (False, True):
         done = count
         try:
-            for frame in islice(_decode(info, start, one_thread=one_thread), done, None):
+            for frame in islice(_decode(info, start, by_number=scan.by_number, one_thread=one_thread), done, None):
                 if frame.is_corrupt:
                     raise av.InvalidDataError(0, "a frame cannot be decoded completely")
                 yield frame
@@ -154,17 +155,18 @@ def _undamaged(info: VideoInfo, scan: Scan, start: _Start | None) -> Iterator[Vi
                 raise cut_off(info.path, None if start else count, end, error.strerror) from error
 
 
-def _decode(info: VideoInfo, start: _Start | None, *, one_thread: bool) -> Iterator[VideoFrame]:
+def _decode(info: VideoInfo, start: _Start | None, *, by_number: bool, one_thread: bool) -> Iterator[VideoFrame]:
     """Frames of a clip from `start` on, or from the beginning.
 
     Args:
         info: of the clip.
         start: None: the beginning.
+        by_number: the clip's packets have no display times.
         one_thread: conceal small errors, and at a large one give all frames that are shown before it; False: decode in
             several threads, and fail at any error.
 
     Raises:
-        FFmpegError: damage.
+        FFmpegError: damage, or a packet that gave no frame.
     """
     with open_again(info) as clip:
         stream = clip.streams[info.stream]
@@ -176,7 +178,7 @@ def _decode(info: VideoInfo, start: _Start | None, *, one_thread: bool) -> Itera
             stream.codec_context.options = {"err_detect": "explode"}
         if start:
             start(clip, stream)
-        sent = received = 0
+        ledger = Ledger(info, by_number=by_number, from_start=start is None)
         damaged_pts: int | None = None
         try:
             for packet in clip.demux(stream):
@@ -184,12 +186,13 @@ def _decode(info: VideoInfo, start: _Start | None, *, one_thread: bool) -> Itera
                 damaged_pts = packet.pts
                 if not packet.size and packet.pts is not None:
                     continue  # Theora repeats a frame by an empty packet
-                frames = packet.decode()
-                sent += bool(packet.size) and not packet.is_discard
-                received += len(frames)
-                if not (packet.size or one_thread) and received < sent:
-                    raise av.InvalidDataError(0, "a frame is missing")  # threads do not report errors at the end
-                yield from frames
+                ledger.sent(packet)
+                for frame in packet.decode():
+                    ledger.came(frame)
+                    yield frame
+            ledger.ended()
+        except MissingFrameError:
+            raise
         except FFmpegError:
             if one_thread:
                 with contextlib.suppress(FFmpegError):
