@@ -156,8 +156,6 @@ def test_damaged_checkpoints(export, tmp_path, content, expected):
     assert f"{path}: {expected}" in err
 
 
-@pytest.mark.unix("makes a folder that only root may write")
-@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write everywhere")
 def test_a_name_without_room_for_the_report_is_refused_before_the_export(export, tmp_path):
     code, _, err = export("--gan", "gan.safetensors", "--name", "x" * 240)
     assert code == 2
@@ -166,6 +164,8 @@ def test_a_name_without_room_for_the_report_is_refused_before_the_export(export,
     assert not list(tmp_path.rglob("*.onnx"))
 
 
+@pytest.mark.unix("makes a folder that only root may write")
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write everywhere")
 def test_unwritable_folder(export, tmp_path):
     folder = tmp_path / "locked"
     folder.mkdir(mode=0o500)
