@@ -18,7 +18,7 @@ from esrgan_deploy.cli.guard import Guard
 from esrgan_deploy.cli.progress import BuildProgress, Progress
 from esrgan_deploy.errors import EsrganError, MachineError, MediaError, OptionError, OutputError
 from esrgan_deploy.models import BUNDLED
-from esrgan_deploy.system.files import same_file
+from esrgan_deploy.system.files import check_writable, same_file
 from esrgan_deploy.system.monitor import GRACE_S, advice
 from esrgan_deploy.upscaler import Upscaler
 
@@ -261,6 +261,7 @@ def _check_target(source: Path, target: Path) -> None:
         raise OutputError(f"{target}: is a folder, and the input is one file; name a file")
     if not target.parent.is_dir():
         raise OutputError(f"{target}: the folder {target.parent} does not exist; create it first")
+    check_writable(target)
     picture = source.suffix.lower() in PICTURES
     if picture != (target.suffix.lower() in PICTURES):
         kind = "a picture" if picture else "a clip"
@@ -281,12 +282,15 @@ def _upscale_folder(source: Path, target: Path, upscaler: Upscaler) -> None:
     pictures = _pictures_in(source, target)
     if not pictures:
         raise MediaError(f"{source}: holds no picture; known formats: {', '.join(PICTURES)}")
+    inputs = {path.resolve() for path in pictures}
     failures: list[EsrganError] = []
     with Progress("picture", len(pictures)) as progress:
         for done, path in enumerate(pictures, 1):
             mirrored = target / path.relative_to(source)
             try:
                 _make_folder(mirrored)
+                if mirrored.resolve() in inputs:  # by way of a link in the folder of the results
+                    raise OutputError(f"{mirrored}: is a picture of the input; name another output")
                 upscale_file(path, mirrored, upscaler)
             except (MediaError, OutputError, MachineError) as error:
                 if isinstance(error.__cause__, OSError) and error.__cause__.errno in DISK_FAILS:

@@ -1,5 +1,7 @@
 """esrgan-upscale as its user meets it: exit codes, one line per error, files that appear or do not."""
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,6 +106,27 @@ def test_bad_arguments_get_one_line_and_leave_nothing(picture, tmp_path, capsys,
     filled = [a.format(tmp=tmp_path, **{"in": picture}) for a in arguments]
     assert words in fails(capsys, filled, code)
     assert list(tmp_path.iterdir()) == [picture]
+
+
+@pytest.mark.unix("makes links")
+def test_a_link_among_the_results_leads_to_no_input(picture, tmp_path, capsys):
+    folder = tmp_path / "pictures"
+    (folder / "more").mkdir(parents=True)
+    for place in (folder, folder / "more"):
+        shutil.copy(picture, place / "a.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "more").symlink_to(folder)
+    assert main([str(folder), "-o", str(tmp_path / "out"), "-b", "reference"]) == 2
+    assert "out/more/a.png: is a picture of the input; name another output" in capsys.readouterr().err
+    assert (folder / "a.png").read_bytes() == picture.read_bytes()
+
+
+@pytest.mark.unix("makes a pipe")
+def test_a_pipe_is_refused_as_a_target_before_the_model_is_loaded(picture, tmp_path, capsys):
+    os.mkfifo(tmp_path / "out.png")
+    arguments = [picture, "-o", tmp_path / "out.png", "-m", tmp_path / "none.onnx"]
+    assert "is a device or a pipe; name a file" in fails(capsys, arguments, 2)
+    assert (tmp_path / "out.png").is_fifo()
 
 
 def test_empty_folder_is_said(tmp_path, capsys):
