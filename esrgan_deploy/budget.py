@@ -64,7 +64,9 @@ def check_memory(source: object, what: str, needed: int) -> None:
     if needed > limit:
         whose = "is free" if _limit is None else "is allowed"
         remedy = "raise --max-memory" if _limit is not None else "close other programs, or see --max-memory"
-        raise MachineError(f"{source}: {what} needs {_size(needed)} of memory, and {_size(limit)} {whose}; {remedy}")
+        raise MachineError(
+            f"{source}: {what} needs {_size(needed + MIB - 1)} of memory, and {_size(limit)} {whose}; {remedy}"
+        )
 
 
 def check_address_space() -> None:
@@ -149,7 +151,7 @@ def read_bytes(path: Path, error: type[EsrganError], at_most: int | None = None,
 
 
 def _size(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{-(-count // MIB)} MiB"
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count // MIB} MiB"
 
 
 def _checked_size(path: Path, status: os.stat_result, error: type[EsrganError], remedy: str | None = None) -> int:

@@ -43,7 +43,9 @@ def write_markdown(path: Path, content: Mapping[str, Any]) -> None:
     rows = [tuple(COLUMNS), tuple(rules), *([cell(r) for cell in COLUMNS.values()] for r in content["results"])]
     lines = [f"| {' | '.join(row)} |" for row in rows]
     with replacing(path) as partial:
-        partial.write_text("\n".join([*lines, "", *_legend(content)]) + "\n", encoding="utf-8")
+        partial.write_text(
+            "\n".join([*lines, "", *_legend(content)]) + "\n", encoding="utf-8", errors="backslashreplace"
+        )  # names may be no UTF-8
 
 
 def _legend(content: Mapping[str, Any]) -> list[str]:

@@ -92,7 +92,9 @@ def write_page(path: Path, content: Mapping[str, Any]) -> None:
         f"<h2>Machine</h2>\n<dl>{''.join(_fact(*item) for item in machine.items())}</dl>\n</html>\n",
     ]
     with replacing(path) as partial:
-        partial.write_text("\n".join(filter(None, parts)), encoding="utf-8")
+        partial.write_text(
+            "\n".join(filter(None, parts)), encoding="utf-8", errors="backslashreplace"
+        )  # names may be no UTF-8
 
 
 def _network(result: Result) -> str:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import shlex
 import shutil
@@ -278,6 +279,9 @@ BAD_INPUT = {
     "lpips without weights": ((*NET, "--metrics", "lpips"), "--lpips-heads"),
     "st-lpips without weights": ((*NET, "--metrics", "st-lpips"), "--st-lpips-weights"),
     "ma of no module": ((*NET, "--metrics", "pi", "--ma", "no_such:f"), "cannot be imported"),
+    "ma of a broken name": ((*NET, "--metrics", "pi", "--ma", "..:f"), "cannot be imported"),
+    "ma that fails": ((*NET, "--metrics", "pi", "--ma", "os:getcwd"), "os:getcwd failed: TypeError"),
+    "back-projection for ever": ((*NET, "--back-projection", "9" * 30), "more than 10000 steps"),
     "ma of no function": ((*NET, "--metrics", "pi", "--ma", "json:no_such"), "has no function 'no_such'"),
     "ma of neither": ((*NET, "--metrics", "pi", "--ma", "no_such"), "neither MODULE:FUNCTION nor"),
     "absent ma file": ((*NET, "--metrics", "pi", "--ma", "no.csv"), "no.csv: cannot be read"),
@@ -292,6 +296,22 @@ BAD_INPUT = {
     "json in no folder": ((*NET, "--json", "no/such.json"), "no/such.json"),
     "mos of one picture": (("--hr", "one", "-m", "net.safetensors", "--mos-page", "mos.html"), "two pictures or more"),
 }
+
+
+def test_a_picture_that_cannot_be_measured_in_this_memory_is_a_matter_of_the_machine(evaluate):
+    code, _, err, _ = evaluate("--hr", "hr", "--sr", "hr", "--metrics", "psnr", "--max-memory", "0.001")
+    assert code == 3
+    assert "measuring a picture of 203x111 needs 2 MiB of memory, and 1 MiB is allowed; raise --max-memory" in err
+
+
+@pytest.mark.linux("takes any bytes for a name")
+def test_names_that_are_no_utf_8_are_on_the_page(evaluate, folder):
+    name = os.fsdecode(b"\xff.png")
+    shutil.copytree(folder / "hr", folder / "bytes")
+    (folder / "bytes" / "cat.png").rename(folder / "bytes" / name)
+    code, _, err, _ = evaluate("--hr", "bytes", "-m", "net.safetensors", "--metrics", "psnr", "--html", "bytes.html")
+    assert (code, err) == (0, "")
+    assert "\\udcff" in (folder / "bytes.html").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -153,6 +154,9 @@ BAD_ANSWERS = {
     "no answers": (HEAD + "[]}", "holds no answers"),
     "score 6": (HEAD + '[{"method": "x", "score": 6}]}', "score of 6"),
     "no score": (HEAD + '[{"method": "x", "score": null}]}', "score of None"),
+    "a list as score": (HEAD + '[{"method": "x", "score": [1]}]}', "score of an object of type list"),
+    "deep": ("[" * 100_000, "no JSON file"),
+    "large": (" " * (17 << 20), "more than 16 MiB"),
     "true": (HEAD + '[{"method": "x", "score": true}]}', "score of True"),
 }
 
@@ -165,3 +169,10 @@ def test_bad_answers_give_one_line(tmp_path, case):
         tally([tmp_path / "answers.json"])
     assert str(caught.value).startswith(f"{tmp_path}/answers.json: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.unix("makes a pipe")
+def test_a_pipe_holds_no_answers(tmp_path):
+    os.mkfifo(tmp_path / "answers.json")
+    with pytest.raises(MediaError, match="a pipe"):
+        tally([tmp_path / "answers.json"])

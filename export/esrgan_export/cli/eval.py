@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 METRICS = ("psnr", "ssim", "psnr-rgb", "ssim-rgb", "rmse", "niqe", "ma", "pi", "lpips", "st-lpips")
 METRICS_HELP = f"{', '.join(METRICS)} (default: psnr ssim niqe)"
 DEFAULT_SCALE = 4
+MOST_STEPS = 10_000
 EPILOG = """\
 examples:
   esrgan-eval --hr Set14 -m psnr.onnx gan.onnx --html set14.html
@@ -95,6 +96,8 @@ def _check_options(args: argparse.Namespace) -> None:
         raise OptionError(f"--scale {args.scale} is too small; give at least 1")
     if args.back_projection < 0:
         raise OptionError(f"--back-projection {args.back_projection} is negative; give the number of steps, about 10")
+    if args.back_projection > MOST_STEPS:
+        raise OptionError(f"--back-projection: more than {MOST_STEPS} steps change nothing; give about 10")
     from esrgan_deploy.system.files import check_writable
 
     for path in (args.json, args.html, args.mos_page):

@@ -9,12 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from esrgan_deploy.arguments import StrPath, as_path
+from esrgan_deploy.budget import check_memory
 from esrgan_deploy.errors import MediaError
 from esrgan_deploy.images import SUFFIXES, read_image
 from esrgan_export.bicubic import downscale, mod_crop
 from esrgan_export.image_types import Uint8Image
 from esrgan_export.metrics.rmse import PIRM_SHAVE
 from esrgan_export.metrics.ssim import WINDOW
+
+BYTES_PER_PIXEL = 80
+"""What making LR and measuring luma take, in float64."""
 
 
 @dataclass(frozen=True)
@@ -86,12 +90,14 @@ def load_pair(hr_path: StrPath, lr_path: StrPath | None, scale: int) -> ImagePai
 
     Raises:
         MediaError: a picture cannot be read or is too small, or the sizes do not fit.
+        MachineError: too little memory to measure it.
     """
     hr_path = as_path(hr_path)
     whole = read_uint8_image(hr_path)
     smallest = WINDOW + 2 * max(scale, PIRM_SHAVE) + scale - 1
     if min(whole.shape[:2]) < smallest:
         raise MediaError(f"{hr_path}: is {size(whole)}; metrics at x{scale} need {smallest}x{smallest} pixels")
+    check_memory(hr_path, f"measuring a picture of {size(whole)}", whole.shape[0] * whole.shape[1] * BYTES_PER_PIXEL)
     hr = mod_crop(whole, scale)
     lr = read_uint8_image(as_path(lr_path)) if lr_path else downscale(hr, scale)
     if hr.shape != (lr.shape[0] * scale, lr.shape[1] * scale, 3):

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import csv
 import importlib
+import io
 import math
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
+from esrgan_deploy.budget import TEXT_BYTES, read_bytes
 from esrgan_deploy.errors import MediaError, OptionError
 from esrgan_export.image_types import Uint8Image
 
@@ -45,7 +47,10 @@ def open_ma_scorer(spec: str) -> MaScorer:
 
 def _from_function(function: Callable[[Uint8Image], float], spec: str) -> MaScorer:
     def scorer(method: str, picture: str, sr: Uint8Image) -> float:
-        value = float(function(sr))
+        try:
+            value = float(function(sr))
+        except Exception as error:  # it is the user's
+            raise MediaError(f"{spec} failed: {error!r}") from error
         if not math.isfinite(value):
             raise MediaError(f"{spec} returned {value} instead of a score")
         return value
@@ -69,8 +74,8 @@ def _import_function(spec: str) -> Callable[[Uint8Image], float]:
     sys.path.insert(0, str(Path.cwd()))  # Python looks for modules beside the command instead
     try:
         found = getattr(importlib.import_module(module), name, None)
-    except ImportError as error:
-        raise OptionError(f"--ma '{spec}': {module} cannot be imported: {error}") from error
+    except Exception as error:  # whatever the module does while it is loaded, and names that are none
+        raise OptionError(f"--ma '{spec}': {module} cannot be imported: {error!r}") from error
     finally:
         sys.path.pop(0)
     if not callable(found):
@@ -81,10 +86,8 @@ def _import_function(spec: str) -> Callable[[Uint8Image], float]:
 
 def _read_table(path: Path) -> dict[tuple[str, str], float]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, skipinitialspace=True))
-    except OSError as error:
-        raise MediaError(f"{path}: cannot be read: {error.strerror}") from error
+        text = read_bytes(path, MediaError, TEXT_BYTES).decode("utf-8-sig")
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise MediaError(f"{path}: is no CSV file ({error})") from error
     table = {}

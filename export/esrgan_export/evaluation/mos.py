@@ -18,7 +18,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from esrgan_deploy.arguments import StrPath, as_path
+from esrgan_deploy.arguments import StrPath, as_path, described
+from esrgan_deploy.budget import TEXT_BYTES, read_bytes
 from esrgan_deploy.errors import MediaError, OptionError
 from esrgan_deploy.system.files import replacing
 from esrgan_export.evaluation.evaluate import Scores
@@ -135,10 +136,8 @@ def _opinion(method: str, values: Sequence[int]) -> Opinion:
 def _read_answers(path: Path) -> tuple[str, list[tuple[str, int]]]:
     """The identifier of the session, and the method and score of each answer."""
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise MediaError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
+        content: Any = json.loads(read_bytes(path, MediaError, TEXT_BYTES))
+    except (ValueError, RecursionError) as error:
         raise MediaError(f"{path}: is no JSON file ({error}); save the answers again from the page") from error
     if not isinstance(content, dict) or content.get("format") != MOS_FORMAT:
         raise MediaError(
@@ -151,6 +150,6 @@ def _read_answers(path: Path) -> tuple[str, list[tuple[str, int]]]:
         raise MediaError(f"{path}: answers are incomplete ({error!r}); save them again from the page") from error
     wrong = [score for _, score in answers if isinstance(score, bool) or score not in SCORES]
     if wrong or not answers:
-        found = f"a score of {wrong[0]!r}, scores are 1 to 5" if wrong else "no answers"
+        found = f"a score of {described(wrong[0])}, scores are 1 to 5" if wrong else "no answers"
         raise MediaError(f"{path}: holds {found}; save them again from the page")
     return session, answers

@@ -80,7 +80,7 @@ class PageWriter:
             "</html>\n",
         ]
         with replacing(as_path(path)) as partial:
-            partial.write_text("\n".join(parts), encoding="utf-8")
+            partial.write_text("\n".join(parts), encoding="utf-8", errors="backslashreplace")  # names may be no UTF-8
 
 
 def _figure(uri: str, name: str, values: Sequence[str], kind: str = "crop") -> str:
