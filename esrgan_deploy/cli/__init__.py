@@ -17,6 +17,7 @@ from typing import NoReturn
 from esrgan_deploy import __version__
 from esrgan_deploy.budget import check_address_space, set_memory_limit
 from esrgan_deploy.errors import EsrganError, OptionError
+from esrgan_deploy.system.environment import check_environment
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -95,6 +96,7 @@ def run(
     try:
         set_memory_limit(args.max_memory)
         check_address_space()
+        check_environment()
         _check_paths(args)
         with guard(args) if guard and argv is None else nullcontext():
             command(args)
