@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Literal
 
 from esrgan_deploy.errors import OutputError
 from esrgan_deploy.system.ownership import strangers
@@ -80,15 +80,15 @@ class OwnFolder:
             raise OutputError(f"{self.path / name}: is {kind}, which this program did not make; {_REMEDY}")
         return status.st_size
 
-    def open(self, name: str, mode: str, *, buffering: int = -1) -> IO[bytes]:
-        """Open a file as the function `open` does, in a binary mode, without following a link.
+    def open(self, name: str, mode: Literal["rb", "wb", "ab"], *, buffering: int = -1) -> IO[bytes]:
+        """Open a file as the function `open` does, without following a link.
 
         Raises:
             OutputError: it is no file.
             OSError: it cannot be opened.
         """
         self.size(name)
-        return open(self._place(name), mode, buffering, opener=self._opener)
+        return open(self._place(name), mode, buffering, encoding=None, opener=self._opener)
 
     def rename(self, name: str, new: str) -> None:
         """Give a file another name, in the place of what has that name."""

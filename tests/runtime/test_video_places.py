@@ -199,13 +199,14 @@ def test_an_edited_line_is_computed_again_and_that_is_said(target, whole, caplog
     assert f"journal.jsonl: line {line + 1} is not what was written; the segments from there on are" in caplog.text
 
 
-def test_lines_in_another_order_are_computed_again(target, whole):
+def test_lines_in_another_order_are_computed_again(target, whole, caplog):
     interrupted(BUNNY, target, 34)
     path = parts_of(target) / "journal.jsonl"
     first, *records = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([first, *reversed(records)]))
     upscale_video(BUNNY, target, nearest(2), OPTIONS, resume=True)
     assert target.read_bytes() == whole
+    assert "line 2 is not what was written" in caplog.text
 
 
 def test_an_edited_first_line_is_refused_and_nothing_is_lost(target):
