@@ -46,6 +46,8 @@ class Command:
 
     def shell(self):
         """To be typed, for a report."""
+        if not self.words[0]:
+            return ""
         import shlex
 
         before = ["; ".join([shlex.join(self.before), ""])] if self.before else []

@@ -123,7 +123,7 @@ def _new(case, code, name, status, named, folder):
     if any(name == entry or name.startswith(f"{entry}/") for entry in case.ours):
         return
     if inside and named[inside].kind == "folder":
-        if not stat.S_ISDIR(status[0]) and (problem := readings.picture_fault(folder / name)):
+        if not stat.S_ISDIR(status[0]) and (problem := readings.fault_of(folder / name)):
             yield "half-written", f"{name}: {problem}"
     elif parts and code != 0:
         if not list((folder / f"{parts}.parts").glob("*.packets")):

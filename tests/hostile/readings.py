@@ -21,22 +21,28 @@ def check(output, folder):
         yield from _picture(output, path, folder)
     elif output.kind == "clip":
         yield from _clip(output, path, folder)
-    elif output.kind == "onnx":
-        import onnx
-
-        try:
-            onnx.checker.check_model(onnx.load(path), full_check=True)
-        except Exception as error:
-            yield "wrong", f"{output.path}: {error}"
+    elif output.kind == "onnx" and (problem := fault_of(path)):
+        yield "wrong", f"{output.path}: {problem}"
 
 
-def picture_fault(path):
-    """Why a picture cannot be read; None: it can."""
+def fault_of(path):
+    """Why a picture or an artefact of an export cannot be read; None: it can."""
     try:
-        read_picture(path)
+        if path.suffix == ".onnx":
+            _check_onnx(path)
+        elif path.suffix == ".json":
+            json.loads(path.read_bytes())
+        else:
+            read_picture(path)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return None
+
+
+def _check_onnx(path):
+    import onnx
+
+    onnx.checker.check_model(onnx.load(path), full_check=True)
 
 
 def read_picture(path):

@@ -287,7 +287,7 @@ def bench_options(shop):
     shop.seed("nearest.onnx", "net.onnx")
     choices = [["--shapes", "999999x999999"], ["--batch", "9" * 30], ["--batch", "9999999999"], ["--streams", "9" * 20]]
     choices += [["--threads", "9" * 30], ["--seconds", "1e999"], ["--seconds", "9" * 30], ["--shapes", f"{'9' * 30}x1"]]
-    words = ["esrgan-bench", "-m", "net.onnx", "-b", "onnxruntime", *shop.pick(choices)]
+    words = ["esrgan-bench", "-m", "net.onnx", "-b", "ort", *shop.pick(choices)]
     return Case("", [Command(words, REFUSED)])
 
 

@@ -11,7 +11,7 @@ NUMBERS = ("", "0", "-1", "x", "1" * 30, "1e9", "1,2,3", "\x1b[2J")
 LANGUAGE = {
     "LC_ALL": ["C", "POSIX", "tr_TR.UTF-8", "x" * 300, ""],
     "LANG": ["C", "ja_JP.SJIS", "\x1b[2J"],
-    "PYTHONIOENCODING": ["ascii", "latin-1:strict", "utf-16", "cp037"],
+    "PYTHONIOENCODING": ["ascii", "latin-1:strict", "cp1252"],
     "PYTHONUTF8": ["0", "1"],
     "PYTHONCOERCECLOCALE": ["0"],
     "COLUMNS": ["0", "-5", "1", "9" * 30, "x"],
@@ -55,7 +55,7 @@ def picture(shop, env, apart=True):
         "-m",
         "net.onnx",
         "-b",
-        shop.pick(["onnxruntime", "reference"]),
+        shop.pick(["ort", "reference"]),
     ]
     if words[-1] == "reference":
         del words[4:6]

@@ -35,7 +35,7 @@ def network_in_little_memory(shop):
     """`ulimit -v` and a network."""
     case = limited(shop, {"RLIMIT_AS": shop.pick([700, 1000, 1500, 3000]) * MIB}, 0)
     words = case.commands[0].words
-    words[-2:] = ["-m", "net.onnx", "-b", shop.pick(["onnxruntime", "openvino"])]
+    words[-2:] = ["-m", "net.onnx", "-b", shop.pick(["ort", "openvino"])]
     return case
 
 

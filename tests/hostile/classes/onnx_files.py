@@ -7,7 +7,7 @@ import numpy as np
 from hostile.case import BAD_INPUT, REFUSED, Case, Command, Output
 from hostile.seeds import SIZE, network
 
-BACKENDS = ("onnxruntime", "openvino")
+BACKENDS = ("ort", "openvino")
 
 
 def upscaled(shop, model, codes=None, backend=None, commands=None):
@@ -283,7 +283,7 @@ def other_commands(shop):
     shop.pick([claims, wrong_shape, broken_graph, tensors, external_data, unknown_operators])(shop)
     words = shop.pick(
         [
-            ["esrgan-bench", "-m", "net.onnx", "-b", "onnxruntime", "--shapes", "16x16", "--seconds", "0.1"],
+            ["esrgan-bench", "-m", "net.onnx", "-b", "ort", "--shapes", "16x16", "--seconds", "0.1"],
             ["esrgan-bench", "-m", "net.onnx", "--expect", "1"],
             ["esrgan-engine", "net.onnx", "--shape", "16x16"],
         ]

@@ -11,7 +11,8 @@ SOURCES = {"picture": "rgb.png", "clip": "ffv1.mkv"}
 
 def made(shop, kind, target, codes=None, source=None, **more):
     """The command for a picture or a clip to `target`."""
-    source = source or shop.seed(SOURCES[kind], f"in{SUFFIXES[kind]}")
+    if source is None:
+        source = shop.seed(SOURCES[kind], f"in{SUFFIXES[kind]}")
     command = Command(["esrgan-upscale", source, "-o", target, "-b", "reference"])
     command.codes = codes or command.codes
     return Case("", [command], [Output(target, kind, frames=12 if kind == "clip" else None)], **more)

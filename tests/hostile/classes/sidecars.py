@@ -25,7 +25,7 @@ def older_benchmark(shop, content):
     """esrgan-bench --compare."""
     shop.seed("nearest.onnx", "net.onnx")
     shop.write("old.json", content)
-    words = ["esrgan-bench", "-m", "net.onnx", "-b", "onnxruntime", "--shapes", "16x16", "--seconds", "0.05"]
+    words = ["esrgan-bench", "-m", "net.onnx", "-b", "ort", "--shapes", "16x16", "--seconds", "0.05"]
     return Case("", [Command([*words, "--compare", "old.json"], frozenset({0, 2, 3, 4}))])
 
 
@@ -48,7 +48,7 @@ def report(shop, content):
     shop.seed("rgb.png", "in.png")
     shop.write("net.report.json", content)
     shop.write("net_int8.report.json", content)
-    words = ["esrgan-upscale", "in.png", "-o", "out.png", "-m", "net.onnx", "-b", "onnxruntime"]
+    words = ["esrgan-upscale", "in.png", "-o", "out.png", "-m", "net.onnx", "-b", "ort"]
     return Case("", [Command(words)], [Output("out.png", "picture", like="in.png")])
 
 

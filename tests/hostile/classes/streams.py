@@ -27,7 +27,7 @@ def commands(shop):
         (["esrgan-upscale", "--version"], []),
         (["esrgan-upscale", "--nothing"], []),
         (["esrgan-engine", "--list", "--cache", "engines"], []),
-        (["esrgan-bench", "-m", "net.onnx", "-b", "onnxruntime", "--shapes", "8x8", "--seconds", "0.05"], []),
+        (["esrgan-bench", "-m", "net.onnx", "-b", "ort", "--shapes", "8x8", "--seconds", "0.05"], []),
     ]
 
 
