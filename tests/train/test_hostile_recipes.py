@@ -1,10 +1,12 @@
 """Recipes and settings that were made to hang, to fill memory or to confuse: one line each, at once."""
 
+import contextlib
 import os
 
 import pytest
 
 from esrgan_deploy.errors import EsrganError, MachineError, OptionError
+from esrgan_train.cli import main
 from esrgan_train.cost_estimate import estimate_cost
 from esrgan_train.loop import train
 from esrgan_train.recipe import read_recipe
@@ -158,3 +160,23 @@ def test_a_setting_deep_below_nothing():
     content = {}
     with pytest.raises(OptionError, match="more than 16 levels"):
         apply_setting(f"{'a.' * 5000}b=1", content)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["debug/psnr", "--devices", "100000"], 3, "--devices 100000: this machine has room for"),
+        (["debug/psnr", "--devices", "9" * 5000], 2, "is not a whole number from 1"),
+        (["debug/psnr", "--nodes", "\u0663"], 2, "is not a whole number from 1"),
+        (["debug/psnr", "--set", "seed=" + "9" * 30], 2, "seed: input should be less than 9223372036854775808"),
+        (["qat", "--alpha", "0.5", "--calibrate", ".", "--batch", "999999999"], 3, "--batch 999999999"),
+    ],
+)
+def test_arguments_of_the_command(words, code, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with contextlib.suppress(SystemExit):
+        assert main(words) == code
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("esrgan-train"))
+    assert says in line
+    assert list(tmp_path.iterdir()) == []

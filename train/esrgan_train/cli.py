@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from importlib import util
@@ -13,6 +14,8 @@ from esrgan_deploy.errors import BackendMissingError, MediaError, OptionError, O
 from esrgan_export.cli import export
 
 PACKAGES = ("torch", "lightning_fabric", "pydantic", "yaml", "tensorboard", "safetensors")
+_SHOWN = 100
+"""Characters of an argument in a message."""
 DEFAULT_SCALE = 4
 """HR pixels per LR pixel, for a check without a recipe."""
 EPILOG = """\
@@ -67,8 +70,8 @@ def _parser() -> cli.Parser:
 
 
 def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
+    if not re.fullmatch("[0-9]{1,10}", text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text[:_SHOWN]}' is not a whole number from 1 to 9999999999")
     return int(text)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,12 +50,13 @@ def train(recipe: Recipe, folder: StrPath, *, resume: bool = False, devices: int
         ModelError, MediaError: a file that is missing or damaged.
         OutputError: the disk is full; the state that was saved last stays.
         DivergedError: a loss or a weight is not finite; the state that was saved last stays.
-        MachineError: not enough memory, or no compiler for `compile`.
+        MachineError: not enough memory, fewer GPUs than `devices`, or no compiler for `compile`.
         KeyboardInterrupt: it was interrupted; the state was saved.
         SystemExit: in the other processes, when the first one raises any of these.
     """
     folder = as_path(folder)
     check_folder(folder, resume)
+    _check_devices(devices)
     fabric = Fabric(
         accelerator="auto",
         devices=devices,
@@ -80,6 +82,14 @@ def train(recipe: Recipe, folder: StrPath, *, resume: bool = False, devices: int
             fit(run, log, stop)
         if run.step < recipe.steps:
             raise KeyboardInterrupt
+
+
+def _check_devices(devices: int) -> None:
+    """Refuse to start more processes than this machine can hold."""
+    most = torch.cuda.device_count() if torch.cuda.is_available() else max(8, 4 * (os.cpu_count() or 1))
+    if devices > most:
+        what = "GPUs" if torch.cuda.is_available() else "processes at a time"
+        raise MachineError(f"--devices {devices}: this machine has room for {most} {what}; ask for no more")
 
 
 def log_baseline(run: Run, log: RunLog) -> None:

@@ -15,7 +15,7 @@ from esrgan_export.verification_report import VerificationReport
 from esrgan_export.verify import ProgressMessage, measure, passed, verify
 from esrgan_train.qat.crops import cut_crops
 from esrgan_train.qat.state import check_no_state
-from esrgan_train.qat.tune import QatSettings, fine_tune
+from esrgan_train.qat.tune import QatSettings, check_batch, fine_tune
 
 
 def tune_artefact(
@@ -49,6 +49,7 @@ def tune_artefact(
     path, pictures = as_path(path), as_path(pictures)
     state = state_path(path)
     check_no_state(state, resume)
+    check_batch(settings)
     crops = cut_crops(pictures, settings.side, settings.seed)
     calibration = load_crops(pictures, network.multiple_of)
     progress("tracing the network")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
+from esrgan_deploy.budget import check_memory
 from esrgan_deploy.cli.progress import Progress
 from esrgan_deploy.errors import MachineError
 from esrgan_export.quantise import Prepared
@@ -30,6 +31,8 @@ from esrgan_train.state import load_adam, save_state
 
 WARM_UP = 0.1
 """Share of the steps in which the rate rises, since Adam's first steps move every value by the full rate."""
+_BYTES_PER_PIXEL = 512
+"""The least that a step needs for each pixel of its crops: 32 channels of four layers, in fp32."""
 PERFECT = 1e-12
 """The mean square error, 120 dB, that counts for a student whose output equals its teacher's."""
 
@@ -48,6 +51,12 @@ class QatSettings:
     seed: int = 0
     judge_every: int = 50
     """Steps between two validations on the held-out crops, each followed by a save."""
+
+
+def check_batch(settings: QatSettings) -> None:
+    """Raise MachineError if a step cannot fit into memory."""
+    needed = settings.batch * settings.side**2 * _BYTES_PER_PIXEL
+    check_memory(f"--batch {settings.batch} (a smaller one needs less)", "a training step", needed)
 
 
 @dataclass
