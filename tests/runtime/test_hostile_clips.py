@@ -1,5 +1,6 @@
 """Files that pretend to be clips, and playlists that lead somewhere else or never end: refused at once, in one line."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 
 from clips import nearest, times, write_clip, yuv_frame
-from esrgan_deploy.errors import MediaError, OptionError
+from esrgan_deploy import budget
+from esrgan_deploy.errors import EsrganError, MachineError, MediaError, OptionError
 from esrgan_deploy.video import VideoOptions, probe, upscale_video
 from esrgan_deploy.video.source.ledger import Ledger
 
@@ -252,3 +254,66 @@ def test_a_recording_that_begins_in_the_middle(long_clips, tmp_path, caplog):
 def test_packets_without_a_frame_of_their_own_are_no_loss(long_clips, tmp_path, name, more):
     upscale_video(long_clips(name, **more), tmp_path / "target.mkv", nearest(1), VideoOptions(segment_frames=7))
     assert len(times(tmp_path / "target.mkv")) == 40
+
+
+@pytest.fixture
+def one_gigabyte():
+    budget.set_memory_limit(1 << 30)
+    yield
+    budget.set_memory_limit(None)
+
+
+@pytest.mark.usefixtures("one_gigabyte")
+def test_sizes_that_fit_into_no_memory(tmp_path):
+    """By the header, before a frame is decoded; and by what the network makes of it."""
+    gif = b"GIF89a\xff\xff\xff\xff\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\xff\xff\xff\xff\0\2\2\x44\1\0;"
+    (tmp_path / "in.gif").write_bytes(gif)
+    with pytest.raises(
+        (MachineError, MediaError), match=r"decoding frames of 65535x65535 needs 24\.0 GiB|cannot be decoded"
+    ):
+        probe(tmp_path / "in.gif")
+    (tmp_path / "in.y4m").write_bytes(b"YUV4MPEG2 W60000 H60000 F25:1\nFRAME\n" + bytes(1000))
+    with pytest.raises((MachineError, MediaError), match=r"needs 20\.1 GiB|cannot be read|FFmpeg can read"):
+        probe(tmp_path / "in.y4m")
+    source = write_clip(
+        tmp_path / "in.mp4", size=(1024, 1024), draw=lambda _, size: yuv_frame(np.zeros(size), 128, 128)
+    )
+    with pytest.raises(MachineError, match=r"upscaling frames of 1024x1024 to 16384x16384 needs 4\.0 GiB of memory"):
+        upscale_video(source, tmp_path / "target.mkv", nearest(16), VideoOptions(codec="h265"))
+
+
+def test_a_frame_that_grows_beyond_all_bounds(tmp_path):
+    """The second frame has 400 times the pixels of the first: it is refused by the decoder, not decoded first."""
+    small, large = (write_clip(tmp_path / f"{side}.mkv", [0], codec="mjpeg", pixel_format="yuvj420p", size=(side, side),
+                               draw=lambda _, size: yuv_frame(np.zeros(size), 128, 128).reformat(format="yuvj420p"))
+                    for side in (256, 5120))  # fmt: skip
+    with av.open(str(tmp_path / "in.mkv"), "w") as out:
+        for number, path in enumerate((small, large)):
+            with av.open(str(path)) as clip:
+                if not number:
+                    stream = out.add_stream_from_template(clip.streams.video[0])
+                packet = next(clip.demux(video=0))
+                packet.stream, packet.pts, packet.dts = stream, number * 40, number * 40
+                out.mux(packet)
+    with pytest.raises(MediaError, match=r"is cut off or damaged after frame 1 .*holds the 1 frames before that"):
+        upscale_video(tmp_path / "in.mkv", tmp_path / "target.mkv", nearest(1))
+
+
+def test_sound_of_a_codec_that_nobody_knows(tmp_path):
+    source = write_clip(tmp_path / "in.mkv", sounds=[(0, 0.4)])
+    source.write_bytes(source.read_bytes().replace(b"A_AAC", b"A_XYZ"))
+    with pytest.raises(EsrganError, match=r"its stream 1 \(audio, of an unknown codec\) does not fit into mov"):
+        upscale_video(source, tmp_path / "target.mov", nearest(1))
+
+
+def test_sound_that_no_muxer_takes(tmp_path):
+    """Every packet of AAC in a transport stream has a header of its own; one of them is damaged."""
+    source = write_clip(tmp_path / "in.ts", sounds=[(0, 0.4)])
+    data = bytearray(source.read_bytes())
+    with av.open(str(source)) as clip:
+        sound = [bytes(packet)[:12] for packet in clip.demux(audio=0) if packet.size]
+    place = data.index(sound[8])
+    data[place + 1] ^= 0x02  # the layer is always 0
+    source.write_bytes(data)
+    with contextlib.suppress(MediaError):
+        upscale_video(source, tmp_path / "target.mkv", nearest(1))

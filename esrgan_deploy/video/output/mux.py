@@ -115,6 +115,8 @@ def _opened(
             if isinstance(error, FFmpegError):  # of a write: errors of reading are mapped to MediaError
                 raise OSError(error.errno, error.strerror) from error
             raise
+        except FFmpegError as error:  # of a packet that waited for its turn
+            raise _uncopied(info, f"cannot be copied into {name}", error) from error
         finally:
             # After an error the file is removed, so it does not matter that its end cannot be written either.
             with contextlib.suppress(FFmpegError):
@@ -264,10 +266,7 @@ class _StreamCopy:
             if isinstance(error, OSError):
                 raise
             if not self._span.stop_quietly:  # damage is said anyway
-                raise MediaError(
-                    f"{self._info.path}: sound or subtitles at {time_s:.2f} s are damaged: {error.strerror}; get a "
-                    f"whole copy, or one that hides it: {ffmpeg(self._info.path, '-crf 10 -c:a flac')}"
-                ) from error
+                raise _uncopied(self._info, f"at {time_s:.2f} s are damaged", error) from error
 
     def _add(self, stream: Stream, covers: Mapping[int, bytes]) -> None:
         name = self._output.format.name
@@ -279,7 +278,8 @@ class _StreamCopy:
                 other = f"-map 0 -c copy -c:{stream.index} flac"
             remedy = f"write {' or '.join(able)}" if able else f"make a copy with what fits: {ffmpeg(path, other)}"
             raise OutputError(
-                f"{path}: its stream {stream.index} ({stream.type}, {stream.name}) does not fit into {name}; {remedy}"
+                f"{path}: its stream {stream.index} ({stream.type}, {_codec_of(stream)}) does not fit into {name}; "
+                f"{remedy}"
             )
         if name == "matroska" and is_cover(stream):
             # Matroska keeps cover art as an attached file, other formats as a video stream of one packet.
@@ -324,6 +324,13 @@ class _StreamCopy:
         return (not span.start_s or time_s >= span.start_s) and (span.end_s is None or time_s < span.end_s)
 
 
+def _uncopied(info: VideoInfo, what: str, error: FFmpegError) -> MediaError:
+    return MediaError(
+        f"{info.path}: sound or subtitles {what}: {error.strerror}; get a whole copy, or one that hides it: "
+        f"{ffmpeg(info.path, '-crf 10 -c:a flac')}"
+    )
+
+
 def _chapters_within(chapters: Sequence[Chapter], span: Span) -> list[Chapter]:
     """Those that begin before the end of the span and end after its start, on the clock of the output."""
     moved: list[Chapter] = []
@@ -344,6 +351,11 @@ def _copy_tags(source: Stream, target: Stream) -> None:
         if key.lower() not in stale and not key.startswith("_STATISTICS"):
             target.metadata[key] = value
     target.disposition = source.disposition
+
+
+def _codec_of(stream: Stream) -> str:
+    """FFmpeg's name, if it knows the codec."""
+    return getattr(stream, "name", None) or "of an unknown codec"
 
 
 def _is_made_by_muxers(stream: Stream) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import av
 
 from esrgan_deploy import __version__
+from esrgan_deploy.budget import check_memory
 from esrgan_deploy.errors import OutputError
 from esrgan_deploy.system.files import check_no_other, same_file
 from esrgan_deploy.video.info import VideoInfo
@@ -65,6 +66,7 @@ def prepare_job(
         media_format=options.media_format,
     )
     settings = encoder_settings(info, output_size(info.height, info.width), options.codec, options.quality)
+    check_frames_fit(info, settings)
     check_header(target, info, settings)
     scan = scan_packets(info)  # reads the whole clip, so it comes after everything that is refused at once
     begin, end = wanted_part(info, scan, options.frames, options.duration_s)
@@ -98,6 +100,20 @@ def prepare_job(
 def versions() -> dict[str, str]:
     """Of the software beside the Upscaler that decides the bytes of a target."""
     return {"esrgan-deploy": __version__, "FFmpeg": ".".join(map(str, av.library_versions["libavcodec"]))}
+
+
+def check_frames_fit(info: VideoInfo, settings: EncoderSettings) -> None:
+    """Refuse frames that surely do not fit into memory.
+
+    Raises:
+        MachineError: less is free than four frames before the network and four after it need, as RGB and as YUV.
+    """
+    pixels = info.width * info.height + settings.width * settings.height
+    check_memory(
+        info.path,
+        f"upscaling frames of {info.width}x{info.height} to {settings.width}x{settings.height}",
+        4 * 4 * pixels * (1 if info.bits <= 8 else 2),
+    )
 
 
 def check_target(source: Path | None, target: Path) -> None:

@@ -37,7 +37,7 @@ from esrgan_deploy.video.output.encode import (
 from esrgan_deploy.video.output.mux import FORMATS
 from esrgan_deploy.video.run.finish import VideoSummary
 from esrgan_deploy.video.run.frames import FramePipeline, FrameProgress
-from esrgan_deploy.video.run.job import check_target
+from esrgan_deploy.video.run.job import check_frames_fit, check_target
 from esrgan_deploy.video.run.options import VideoOptions, check_options
 from esrgan_deploy.video.run.preview import Preview
 from esrgan_deploy.video.source.decode import DecodedFrame, decoded_frames, deinterlaced
@@ -91,6 +91,7 @@ def upscale_pipe(
         info = frames.info
         size = upscaler.output_size(info.height, info.width)
         settings = encoder_settings(info, size, options.codec if isinstance(target, Path) else Y4M, options.quality)
+        check_frames_fit(info, settings)
         pipeline = FramePipeline(
             info,
             settings,

@@ -31,6 +31,8 @@ MEDIA_FORMATS = (
 FFmpeg would make pictures of, what leads to other files, and what nobody has seen for decades."""
 _LISTS = frozenset(["concat", "dash", "webm_dash_manifest", "imf", "sdp", "rtsp", "rtp", "sap", "vobsub", "image2"])
 """Formats that lead to other files, some of them without a bound."""
+MOST_PIXELS = 1 << 28
+"""Of a frame: 16384 x 16384, what H.264, HEVC and AV1 can hold at most."""
 _OPEN_S = 60.0
 """Seconds that opening may take; seconds are usual on a slow network."""
 
@@ -77,6 +79,7 @@ def open_clip(
         clip = av.open(
             file_url(str(path)),
             format=media_format,
+            options={"max_pixels": str(MOST_PIXELS)},  # for the decoders that look at the first frames
             container_options=allowed,
             timeout=(_OPEN_S, None),
             **KEEP_TAG_BYTES,

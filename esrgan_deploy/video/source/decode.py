@@ -25,6 +25,8 @@ from esrgan_deploy.video.source.scan import Scan
 from esrgan_deploy.video.source.segments import Segment
 from esrgan_deploy.watchdog import moved
 
+LEAST_MOST_PIXELS = 1 << 24
+"""Of a frame: every decoder may make this many, whatever the size of the first frame."""
 _Start: TypeAlias = Callable[[InputContainer, VideoStream], None]
 """Moves a clip to where decoding begins."""
 
@@ -117,7 +119,7 @@ def _checked(info: VideoInfo, scan: Scan, start: _Start | None) -> Iterator[tupl
         where = f"{info.path}: frame {index}" if start is None else f"{info.path}: a frame after {last and last[0]}"
         check_unchanged(info, frame, where)
         if scan.by_number:
-            pts = scan.times[index] if index < len(scan.times) else scan.times[-1] + info.usual_duration
+            pts = scan.times[index] if index < len(scan.times) else sum(last or (0, 0))
         elif frame.pts is None:
             pts = sum(last) if last else 0
         else:
@@ -146,7 +148,8 @@ def _undamaged(info: VideoInfo, scan: Scan, start: _Start | None) -> Iterator[Vi
                 if frame.is_corrupt:
                     raise av.InvalidDataError(0, "a frame cannot be decoded completely")
                 yield frame
-                pts = scan.times[min(count, len(scan.times) - 1)] if scan.by_number else frame.pts or 0
+                known = scan.times[count : count + 1] or scan.times[-1:] or (0,)
+                pts = known[0] if scan.by_number else frame.pts or 0
                 end = (pts + (frame.duration or info.usual_duration)) * info.time_base
                 count += 1
             return
@@ -171,11 +174,10 @@ def _decode(info: VideoInfo, start: _Start | None, *, by_number: bool, one_threa
     with open_again(info) as clip:
         stream = clip.streams[info.stream]
         assert isinstance(stream, VideoStream)
-        if one_thread:
-            stream.thread_type = "NONE"
-        else:
-            stream.thread_type = "AUTO"
-            stream.codec_context.options = {"err_detect": "explode"}
+        # A frame that is much larger than the first one is refused, but not before the decoder has room for it.
+        limit = {"max_pixels": str(max(4 * info.width * info.height, LEAST_MOST_PIXELS))}
+        stream.thread_type = "NONE" if one_thread else "AUTO"
+        stream.codec_context.options = limit if one_thread else {**limit, "err_detect": "explode"}
         if start:
             start(clip, stream)
         ledger = Ledger(info, by_number=by_number, from_start=start is None)

@@ -20,6 +20,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from esrgan_deploy.arguments import StrPath, as_path
+from esrgan_deploy.budget import check_memory
 from esrgan_deploy.errors import MediaError
 from esrgan_deploy.video.info import (
     BT2020_PRIMARIES,
@@ -33,10 +34,12 @@ from esrgan_deploy.video.info import (
     VideoInfo,
     samples_of,
 )
-from esrgan_deploy.video.source.container import open_again, open_clip
+from esrgan_deploy.video.source.container import MOST_PIXELS, open_again, open_clip
 from esrgan_deploy.video.source.hdr import parse_static_hdr
 from esrgan_deploy.video.source.matroska import elements, video_header
 
+_DECODED_BYTES = 6
+"""For each pixel, at the very least: two frames with their chroma, and one in RGB."""
 _SIDE_DATA_LOST = {
     "A53_CC": "closed captions inside the frames",
     "SPHERICAL": "a 360 degree projection",
@@ -201,6 +204,10 @@ def _video_stream(clip: InputContainer, path: Path, wanted: int | None) -> Video
     chosen = streams[0 if wanted is None else indices.index(wanted)]
     if chosen.codec_context is None:
         raise MediaError(f"{path}: FFmpeg has no decoder for its video; convert it with the program that made it")
+    width, height = chosen.codec_context.width, chosen.codec_context.height
+    check_memory(path, f"decoding frames of {width}x{height}", _DECODED_BYTES * width * height)
+    if width * height <= MOST_PIXELS:
+        chosen.codec_context.options = {"max_pixels": str(MOST_PIXELS)}  # whatever the frames themselves say
     return chosen
 
 
