@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from esrgan_deploy.arguments import StrPath, as_path
+from esrgan_deploy.budget import check_memory, check_regular
 from esrgan_deploy.errors import BackendMissingError, ModelError, OptionError
 from esrgan_deploy.model import ModelInfo, load_onnx
 from esrgan_deploy.system.files import replacing
@@ -249,13 +250,14 @@ def read_endpoints(path: StrPath) -> Endpoints:
     with _safetensors_needed():
         from safetensors import SafetensorError, safe_open
     path = as_path(path)
+    check_memory(path, "its weights", check_regular(path, ModelError))
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except SafetensorError as error:
+    except (SafetensorError, ValueError, TypeError, KeyError) as error:  # the last ones for types unknown to numpy
         raise ModelError(f"{path}: is damaged ({error}); {EXPORT_AGAIN}") from error
     if METADATA_KEY not in metadata:
         raise ModelError(
@@ -270,7 +272,7 @@ def read_endpoints(path: StrPath) -> Endpoints:
         psnr, gan, constants = (_part(tensors, part) for part in ("psnr", "gan", "constant"))
         types, arch = dict(about["types"]), dict(about["arch"])
         endpoints = Endpoints(psnr, gan, types, about["psnr_sha256"], about["gan_sha256"], arch, constants)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: has damaged metadata ({error}); {EXPORT_AGAIN}") from error
     _check_complete(endpoints, tensors, path)
     return endpoints
@@ -288,6 +290,9 @@ def _check_complete(endpoints: Endpoints, tensors: Mapping[str, npt.NDArray[Any]
     all_float32 = all(values.dtype == np.float32 for values in tensors.values())
     if not endpoints.psnr or shapes[0] != shapes[1] or not all(typed.values()) or not all_float32:
         raise ModelError(f"{path}: its two endpoints do not fit each other; {EXPORT_AGAIN}")
+    for name, values in tensors.items():
+        if not np.isfinite(values).all():
+            raise ModelError(f"{path}: '{name}' holds values that are NaN or infinite; {EXPORT_AGAIN}")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import struct
 import sys
 from fractions import Fraction
@@ -144,6 +145,13 @@ DAMAGED = {
     "a third weight": (lambda: altered({"gan/more": np.zeros(3, np.float32)}), "do not fit each other"),
     "another shape": (lambda: altered({"gan/kernel": np.zeros((3, 3), np.float32)}), "do not fit each other"),
     "another element": (lambda: altered({"gan/kernel": np.zeros((3, 3, 1, 1))}), "do not fit each other"),
+    "deep": (lambda: save({"psnr/k": np.zeros(1, np.float32)}, {"esrgan.ends": "[" * 100_000}), "damaged metadata"),
+    "no numbers": (
+        lambda: altered({"gan/kernel": np.full((3, 3, 1, 1), np.nan, np.float32)}),
+        "'gan/kernel' holds values that are NaN",
+    ),
+    "half of bf16": (lambda: pair_endpoints().to_bytes().replace(b"F32", b"F99"), "damaged"),
+    "eight bits": (lambda: pair_endpoints().to_bytes().replace(b'"F32"', b'"F8_E8M0"'), "damaged"),
 }
 
 
@@ -160,9 +168,16 @@ def test_damaged_and_foreign_files_are_refused_in_one_line(tmp_path, case):
 
 
 def test_missing_file_and_folder(tmp_path):
-    for path in (tmp_path / "absent.ends.safetensors", tmp_path):
-        with pytest.raises(ModelError, match="cannot be read"):
+    for path, words in ((tmp_path / "absent.ends.safetensors", "cannot be read"), (tmp_path, "is a folder")):
+        with pytest.raises(ModelError, match=words):
             read_endpoints(path)
+
+
+@pytest.mark.unix("named pipes")
+def test_a_pipe_is_no_endpoints_file(tmp_path):
+    os.mkfifo(path := tmp_path / "x.ends.safetensors")
+    with pytest.raises(ModelError, match="is a pipe"):
+        read_endpoints(path)
 
 
 def test_missing_package_names_the_extra(tmp_path, monkeypatch):
