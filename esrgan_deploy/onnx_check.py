@@ -7,6 +7,7 @@ sizes of its tensors follow from the size of the image, never from its pixels, a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from typing import TYPE_CHECKING
@@ -47,8 +48,11 @@ SHAPED_BY_LATER = frozenset(_SHAPED_BY_LATER.split())
 ONE_OR_MORE = frozenset({"blocksize", "dilations", "group", "kernel_shape", "num_outputs", "strides"})
 """Attributes by which shape inference divides."""
 
-MOST_NODES = 100_000
+MOST_NODES = 50_000
 """The largest networks that are upscaled with have some 30,000."""
+MOST_DEPTH, MOST_READERS, MOST_CONVOLUTIONS = 6000, 500, 2500
+"""Nodes one behind the other, and nodes that read one tensor: OpenVINO takes time by their square. RRDBNet with 23
+blocks has 1,200 one behind the other, 350 of them convolutions."""
 MOST_NAMES = 20 * MOST_NODES
 LONGEST_NAME = 4096
 LARGEST_ATTRIBUTE = 1 << 20
@@ -115,6 +119,8 @@ def _check_parts(model: onnx.ModelProto) -> None:
             f"{len(graph.node)} nodes, {len(graph.initializer)} weights and {len(graph.value_info)} declared shapes"
         )
         raise _unfit(f"has {counts}; at most {MOST_NODES} nodes and weights are taken", "give a smaller network")
+    if sum(node.op_type in ("Conv", "ConvTranspose", "QLinearConv") for node in graph.node) > MOST_CONVOLUTIONS:
+        raise _unfit(f"has more than {MOST_CONVOLUTIONS} convolutions", "give a smaller network")
     if sum(len(node.input) + len(node.output) for node in graph.node) > MOST_NAMES:
         raise _unfit(f"its nodes have more than {MOST_NAMES} inputs and outputs", "give a smaller network")
 
@@ -200,6 +206,7 @@ def _check_order(graph: onnx.GraphProto) -> None:
     """Whether each tensor is made once, before it is read, and sizes do not depend on the pixels of the image."""
     of_pixels = dict.fromkeys((value.name for value in graph.input), True)
     of_pixels |= dict.fromkeys((tensor.name for tensor in graph.initializer), False)
+    depths, readers = dict.fromkeys((value.name for value in graph.input), 0), Counter[str]()
     for node in graph.node:
         name = _short(node.name or node.output[0])
         for made in node.output:
@@ -214,11 +221,27 @@ def _check_order(graph: onnx.GraphProto) -> None:
         deciding = depends if node.op_type in SHAPED_BY_ALL else depends[1:] if node.op_type in SHAPED_BY_LATER else []
         if any(deciding):
             raise _unfit(f"node '{name}' ({node.op_type}) takes a size out of the pixels of the image", WITHOUT)
+        _check_path(node, name, depths, readers)
         result = node.op_type not in ("Shape", "Size") and any(depends)
         of_pixels |= dict.fromkeys(filter(None, node.output), result)
     missing = next((value.name for value in graph.output if value.name not in of_pixels), None)
     if missing is not None:
         raise _unfit(f"no node makes the output '{_short(missing)}'", "download or export it again")
+
+
+def _check_path(node: onnx.NodeProto, name: str, depths: dict[str, int], readers: Counter[str]) -> None:
+    """Whether `node` is not too far from the image, and not one of too many beside it; constants do not count."""
+    read = [tensor for tensor in node.input if tensor in depths]
+    readers.update(read)
+    depth = 1 + max((depths[tensor] for tensor in read), default=-1)
+    if read:
+        depths.update(dict.fromkeys(node.output, depth))
+    if depth > MOST_DEPTH or len(read) > MOST_READERS or any(readers[tensor] > MOST_READERS for tensor in read):
+        raise _unfit(
+            f"at node '{name}' there are more than {MOST_DEPTH} nodes one behind the other, or {MOST_READERS} side by "
+            "side",
+            "give a smaller network",
+        )
 
 
 def output_shapes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickletools
 import re
 import warnings
 import zipfile
@@ -17,6 +18,10 @@ _PICKLE_MIB = 16
 """The most that the part without the numbers may have; that of the largest known network with its optimiser has one."""
 _DEPTH, _NODES = 32, 1_000_000
 """Levels of lists and dicts inside one another, and things in all of them."""
+_LONGEST_NAME = 200
+"""Characters of the name of a class; PyTorch's own have up to 50."""
+_PICKLES = 5
+"""One behind the other in the format from before PyTorch 1.6, before the numbers; in a zip file there is one."""
 _BYTES_BY_NUMBER = b"\nbytearray\n"
 """The one thing in a pickle that PyTorch lets through and that fills memory by a number: bytearray(10**11)."""
 
@@ -50,6 +55,8 @@ def load_torch_file(file: BinaryIO, source: object, remedy: str, *, old: bool = 
             _check_zip(file, size)
         elif old:
             _check_pickle(file)
+            file.seek(0)
+            _check_names(file)
         else:
             raise _ClaimError("is truncated, or no file of PyTorch")
         file.seek(0)
@@ -63,8 +70,8 @@ def load_torch_file(file: BinaryIO, source: object, remedy: str, *, old: bool = 
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
         if code:
             raise ModelError(
-                f"{source}: holds {code[1]}, which is code, and was not run; where the file can be trusted, store its "
-                "weights alone: torch.save(network.state_dict(), ...)"
+                f"{source}: holds {code[1]}, which is code, and was not run; store the weights alone, "
+                f"torch.save(network.state_dict(), ...); {remedy}"
             ) from error
         raise ModelError(f"{source}: is truncated, altered, or no file of PyTorch; {remedy}") from error
 
@@ -83,6 +90,8 @@ def _check_zip(file: BinaryIO, size: int) -> None:
                     raise _ClaimError(f"has more than {_PICKLE_MIB} MiB beside its numbers")
                 with archive.open(entry) as pickle:
                     _check_pickle(pickle)
+                with archive.open(entry) as pickle:
+                    _check_names(pickle)
 
 
 def _check_pickle(pickle: IO[bytes]) -> None:
@@ -91,6 +100,21 @@ def _check_pickle(pickle: IO[bytes]) -> None:
         if _BYTES_BY_NUMBER in before + piece:
             raise _ClaimError("holds a bytearray, which no network has")
         before = piece[-len(_BYTES_BY_NUMBER) :]
+
+
+def _check_names(pickle: IO[bytes]) -> None:
+    """Refuse long names of classes: PyTorch takes time by their square to say that it does not know one."""
+    for _ in range(_PICKLES):
+        start = pickle.tell()
+        if not pickle.read(1):
+            return
+        pickle.seek(start)
+        try:
+            for operation, argument, _position in pickletools.genops(pickle):
+                if operation.name == "GLOBAL" and len(str(argument)) > _LONGEST_NAME:
+                    raise _ClaimError(f"names a class by {len(str(argument))} characters")
+        except ValueError as error:
+            raise _ClaimError("is truncated, altered, or no file of PyTorch") from error
 
 
 class _Plain:

@@ -288,7 +288,7 @@ def save_changed(path, network, **changes):
         ({"conv_hr__weight": torch.zeros(8, 8, 3, 3, dtype=torch.int8)}, ["conv_hr.weight holds torch.int8"]),
         ({"conv_first__weight": torch.zeros(8)}, ["conv_first.weight has shape (8,), so it is no convolution"]),
         ({"conv_up2__weight": None}, ["3 input channels and 1 x2 steps"]),
-        ({"body__99999999__rdb1__conv1__weight": torch.zeros(1)}, ["blocks=100000000", "from 1 to 128"]),
+        ({"body__99999999__rdb1__conv1__weight": torch.zeros(1)}, ["blocks=100000000", "from 1 to 64"]),
         ({"body__0__rdb1__conv1x1__weight": torch.zeros(4, 8, 1, 1)}, ["ESRGAN+", "conv1x1"]),
         ({"conv_hr__bias": torch.tensor([float("nan"), float("inf"), *[0.0] * 6])}, ["'conv_hr.bias' has 2", "NaN"]),
         ({"conv_hr__bias": torch.full((8,), 1e300, dtype=torch.float64)}, ["'conv_hr.bias' has 8", "infinite"]),

@@ -125,6 +125,8 @@ BAD_INPUT = {
     "two precisions": (("--gan", "gan.safetensors", "--fp16", "--bf16"), "not allowed with"),
     "unknown option": (("--gan", "gan.safetensors", "--int4"), "--int4"),
     "shape of one number": (("--gan", "gan.safetensors", "--shape", "640"), "'640' is not WxH"),
+    "shape of thirty digits": (("--gan", "gan.safetensors", "--shape", f"{10**30}x1"), "is no size of a frame"),
+    "huge shape": (("--gan", "gan.safetensors", "--shape", "8x99999"), "sides go from 1 to 65536"),
     "empty shape": (("--gan", "gan.safetensors", "--shape", "0x0"), "0x0"),
     "a path as name": (("--gan", "gan.safetensors", "--name", "a/b"), "is not a file name"),
     "output is a file": (("--gan", "gan.safetensors", "-o", "psnr.safetensors"), "is a file"),
@@ -146,7 +148,7 @@ def test_bad_input_gives_one_line_and_exit_code_2(export, case, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "expected"), [(b"", "is empty"), (b"PK\x03\x04 cut off", "altered, or no file of PyTorch")]
+    ("content", "expected"), [(b"", "is empty"), (b"PK\x03\x04 cut off", "is truncated, altered, or no file of PyTorch")]
 )
 def test_damaged_checkpoints(export, tmp_path, content, expected):
     path = tmp_path / "damaged.pth"

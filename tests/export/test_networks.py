@@ -251,7 +251,7 @@ def test_onnx_opset_17_with_symbolic_size_computes_the_same(network):
         ({"name": "RRDBNet", "scale": 3}, OptionError, "scale 3 is not one of 1, 2, 4, 8"),
         ({"name": "RRDBNet", "block": "rrdbb"}, OptionError, "'rrdbb' is not one of residual, residual-bn,"),
         ({"name": "RRDBNet", "depth": 3}, ModelError, "unexpected keyword argument 'depth'"),
-        ({"name": "RRDBNet", "blocks": 300}, ModelError, "blocks=300: that is a whole number from 1 to 128"),
+        ({"name": "RRDBNet", "blocks": 300}, ModelError, "blocks=300: that is a whole number from 1 to 64"),
         ({"name": "RRDBNet", "channels": -4}, ModelError, "from 1 to 4096"),
         ({"name": "SRVGGNetCompact", "scale": 1000}, ModelError, "scale=1000: that is a whole number from 1 to 64"),
         ({"name": "SRVGGNetCompact", "activation": "gelu"}, OptionError, "'gelu' is not one of"),

@@ -211,6 +211,23 @@ def test_networks_are_of_a_size_that_networks_have(tmp_path, monkeypatch):
     refused(tmp_path, many, "201 declared shapes")
 
 
+def chain(length, kind="Relu"):
+    names = ["input", *(f"t{n}" for n in range(length))]
+    nodes = [helper.make_node(kind, [names[n], *(["w"] * (kind == "Conv"))], [names[n + 1]]) for n in range(length)]
+    return network([*nodes, DOUBLE], {"scales": SCALES, "w": ONES})
+
+
+def test_networks_are_of_a_depth_that_can_be_compiled(tmp_path):
+    """OpenVINO takes minutes for 10,000 nodes one behind the other, or 5,000 that read one tensor."""
+    load_onnx(saved(tmp_path, chain(5000)))
+    refused(tmp_path, chain(6001), "at node 't6000' there are more than 6000 nodes one behind the other")
+    refused(tmp_path, chain(2501, "Conv"), "more than 2500 convolutions")
+    beside = [helper.make_node("Relu", ["input"], [f"t{n}"]) for n in range(501)]
+    refused(tmp_path, network([*beside, DOUBLE], {"scales": SCALES}), "or 500 side by side")
+    constants = [helper.make_node("Add", ["scales", "scales"], [f"t{n}"]) for n in range(600)]
+    load_onnx(saved(tmp_path, network([*constants, DOUBLE], {"scales": SCALES})))
+
+
 def test_what_is_not_for_inference_is_refused(tmp_path):
     training = doubling()
     training.training_info.add()

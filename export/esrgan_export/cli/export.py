@@ -73,9 +73,13 @@ def parse_alpha(text: str) -> float:
 
 def _shape(text: str) -> tuple[int, int]:
     """Parse "WxH" to (height, width)."""
+    from esrgan_deploy.model import LARGEST_SIDE
+
     width, _, height = text.lower().partition("x")
     if not (width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
         raise argparse.ArgumentTypeError(f"'{text}' is not WxH, for instance 1280x720")
+    if max(len(width), len(height)) > 5 or not (0 < int(width) <= LARGEST_SIDE and 0 < int(height) <= LARGEST_SIDE):
+        raise argparse.ArgumentTypeError(f"'{text}' is no size of a frame: sides go from 1 to {LARGEST_SIDE}")
     return int(height), int(width)
 
 

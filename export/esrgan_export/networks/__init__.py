@@ -21,7 +21,7 @@ NETWORKS: dict[str, type[Network]] = {
 LARGEST = 4096
 """The largest value of any hyper-parameter, so that a damaged file does not build a network for hours. Real values are
 below 300."""
-LARGEST_OF: Mapping[str, int] = {"blocks": 128, "convs": 256, "scale": 64}
+LARGEST_OF: Mapping[str, int] = {"blocks": 64, "convs": 256, "scale": 64}
 """The largest depth takes a minute to be traced for export; published networks have up to 32 blocks or convolutions."""
 
 
