@@ -7,6 +7,7 @@ sizes of its tensors follow from the size of the image, never from its pixels, a
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from math import prod
@@ -83,6 +84,7 @@ def check_network(model: onnx.ModelProto, source: str) -> None:
         ModelError: the message names the node or tensor, and the remedy.
     """
     try:
+        _check_text(model)
         _check_parts(model)
         _check_opset(model)
         graph = model.graph
@@ -101,6 +103,24 @@ class _Unfit(Exception):  # noqa: N818  # never leaves this file
 
 def _unfit(reason: str, remedy: str) -> _Unfit:
     return _Unfit(f"{reason.replace('{', '{{').replace('}', '}}')}; {remedy}")
+
+
+def _check_text(model: onnx.ModelProto) -> None:
+    """Whether all names are text: protobuf gives what is no UTF-8 as bytes, which no code expects."""
+    graph = model.graph
+    values = (*graph.input, *graph.output, *graph.value_info)
+    texts: Iterable[object] = itertools.chain(
+        (model.producer_name, model.producer_version, model.domain, model.doc_string, graph.name, graph.doc_string),
+        *((entry.key, entry.value) for entry in model.metadata_props),
+        (entry.domain for entry in model.opset_import),
+        (thing.name for thing in (*graph.initializer, *values)),
+        (dim.dim_param for value in values for dim in value.type.tensor_type.shape.dim),
+        *((node.name, node.op_type, node.domain, *node.input, *node.output) for node in graph.node),
+        (attribute.name for node in graph.node for attribute in node.attribute),
+    )
+    wrong = next((text for text in texts if not isinstance(text, str)), None)
+    if wrong is not None:
+        raise _unfit(f"holds a name that is no text, {_short(str(wrong))}", "download or export it again")
 
 
 def _check_parts(model: onnx.ModelProto) -> None:

@@ -148,7 +148,8 @@ def test_bad_input_gives_one_line_and_exit_code_2(export, case, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "expected"), [(b"", "is empty"), (b"PK\x03\x04 cut off", "is truncated, altered, or no file of PyTorch")]
+    ("content", "expected"),
+    [(b"", "is empty"), (b"PK\x03\x04 cut off", "is truncated, altered, or no file of PyTorch")],
 )
 def test_damaged_checkpoints(export, tmp_path, content, expected):
     path = tmp_path / "damaged.pth"

@@ -261,6 +261,20 @@ def test_names_are_of_a_length_that_can_be_shown(tmp_path):
     refused(tmp_path, network([DOUBLE], {"scales": SCALES, "w" * 5000: SCALES}), "the tensor 'w")
 
 
+@pytest.mark.parametrize(
+    "name", ["esrgan.format", "created", "H_out", "g-name", "input", "scales", "node-name", "Resize", "mode", "unused"]
+)
+def test_names_are_text(tmp_path, name):
+    model = doubling(ModelInfo(scale=2, created_by="created"))
+    model.graph.name, model.graph.node[0].name = "g-name", "node-name"
+    model.graph.value_info.add(name="unused")
+    path = saved(tmp_path, model)
+    load_onnx(path)
+    path.write_bytes(path.read_bytes().replace(name.encode(), b"\xff" * len(name)))
+    with pytest.raises(ModelError, match=r"holds a name that is no text|is not an ONNX file"):
+        load_onnx(path)
+
+
 def test_functions_of_a_file_are_refused_and_the_remedy_helps(tmp_path, monkeypatch):
     """Twenty functions, each of which calls the next one twice, are a million nodes."""
     monkeypatch.chdir(tmp_path)
