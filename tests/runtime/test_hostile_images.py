@@ -140,7 +140,7 @@ def doubled_tag(data):
         ("JPEG", two_frame_headers, "one size"),
         ("PNG", second_head, "order"),
         ("TIFF", doubled_tag, "twice"),
-        ("JPEG", lambda data: data[:200] + b"junk" + data[200:], "damaged"),
+        ("JPEG", lambda data: data[:20] + b"junk" + data[20:], "between the parts"),
         ("PNG", lambda data: data[:-8] + b"IEND" + b"\0\0\0\0", "checksum"),
         ("WEBP", lambda data: data[:-5], "damaged"),
         ("TIFF", lambda data: data[:-5], "damaged"),
@@ -186,8 +186,11 @@ def test_damage_that_decoders_conceal_is_refused_and_nothing_else_is_printed(
 def test_padding_of_cameras_is_no_damage(tmp_path, rgb):
     path = tmp_path / "a.jpg"
     data = encoded(rgb, "JPEG")
-    path.write_bytes(data[:-2] + b"\0\0" + data[-2:])
+    path.write_bytes(data[:-2] + bytes(6) + data[-2:])
     assert read_image(path).rgb.shape == rgb.shape
+    path.write_bytes(data[:-2] + bytes(60) + data[-2:])
+    with pytest.raises(MediaError, match="extraneous"):
+        read_image(path)
 
 
 def test_tags_of_exif_that_are_no_numbers_are_ignored(tmp_path, rgb):
