@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from esrgan_deploy.errors import OutputError
-from esrgan_deploy.system.paths import check_name
+from esrgan_deploy.system.paths import check_name, no_temporary
 
 _OPEN_FILES = Path("/proc/self/fd")
 _STEM_BYTES = 200
@@ -122,6 +122,28 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8", newline="\n")
 
 
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder among the temporary ones, which is removed at the end of the block.
+
+    Raises:
+        OutputError: it cannot be made, or what the block writes into it does not fit.
+    """
+    import tempfile
+
+    try:
+        made = tempfile.TemporaryDirectory(prefix="esrgan-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise no_temporary(error) from error
+    with made as name:
+        try:
+            yield Path(name)
+        except OSError as error:
+            if error.filename is None or str(error.filename).startswith(name):
+                raise no_temporary(error) from error
+            raise
+
+
 class ScratchFile:
     """A file that is removed when it is closed, and by the death of the process as well.
 
@@ -145,9 +167,7 @@ class ScratchFile:
             self.path.write_bytes(content)
         except OSError as error:
             self.close()
-            raise OutputError(
-                f"{tempfile.gettempdir()}: cannot be written: {error.strerror}; make room there"
-            ) from error
+            raise no_temporary(error) from error
 
     def close(self) -> None:
         """Remove it."""

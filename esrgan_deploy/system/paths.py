@@ -181,15 +181,28 @@ def writable_cache(name: str = "") -> Path:
         return folder
 
 
+def no_temporary(error: OSError) -> OutputError:
+    """What to raise where a temporary file or folder could not be made."""
+    why = error.strerror or error
+    return OutputError(f"no temporary file can be written: {why}; make room, or set TMPDIR to another folder")
+
+
 @functools.cache
 def temporary_cache(reason: str) -> Path:
-    """A folder that is removed at the end of this process; `reason`, why it is needed, is logged once."""
+    """A folder that is removed at the end of this process; `reason`, why it is needed, is logged once.
+
+    Raises:
+        OutputError: there is no room for temporary files either.
+    """
     import atexit
     import shutil
     import tempfile
 
     _LOG.warning("%s; now nothing is kept for the next run", reason)
-    folder = Path(tempfile.mkdtemp(prefix="esrgan-deploy-"))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="esrgan-deploy-"))
+    except OSError as error:
+        raise no_temporary(error) from error
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 

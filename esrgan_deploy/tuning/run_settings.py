@@ -64,12 +64,13 @@ class RunSettings:
             recorded: the identity in the run's checkpoint. Where it contradicts what the user asks for, it is not
                 taken; resuming is then refused by the checkpoint, which says why.
         """
+        recorded = {name: value for name, value in recorded.items() if isinstance(value, (str, int))}
         precision: CpuPrecision = recorded["precision"] if recorded.get("precision") in _ALLOWED else self.precision
         if self.backend != "auto" or precision not in _ALLOWED[self.precision]:
             return self
         tile = recorded.get("tile")
         # Where the Upscaler chose the tiles, it recorded for how much memory; that may have changed since.
-        limit = re.search(r"up to (\d+) pixels", str(tile))
+        limit = re.search(r"up to (\d{1,15}) pixels", str(tile))
         return replace(
             self,
             backend=str(recorded.get("backend", self.backend)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -17,6 +16,7 @@ from esrgan_deploy.backends.saved_choices import remember
 from esrgan_deploy.errors import OptionError, OutputError
 from esrgan_deploy.model import load_onnx
 from esrgan_deploy.system.cpu import shortcomings
+from esrgan_deploy.system.files import scratch_folder
 from esrgan_deploy.tuning.candidates import candidates
 from esrgan_deploy.tuning.halving import SuccessiveHalving
 from esrgan_deploy.tuning.short_network import any_size, shorten
@@ -48,14 +48,14 @@ def tune(model: StrPath, precision: CpuPrecision = "auto", progress: BuildProgre
         BackendMissingError: neither OpenVINO nor ONNX Runtime is installed.
         ModelError: the file, or its INT8 artefact, is damaged or of another kind.
         MachineError: no backend can run it here.
+        OutputError: there is no room for temporary files.
     """
     model, start = as_path(model), perf_counter()
     if gpu_comes_first(model):
         raise OptionError(f"{model}: runs on the GPU here, and there is nothing to tune; see esrgan-engine --help")
     graph, info = load_onnx(model)
     contenders = candidates(model, info, precision)
-    with tempfile.TemporaryDirectory(prefix="esrgan-tune-") as name:
-        folder = Path(name)
+    with scratch_folder() as folder:
         short = _write_short(folder / "float.onnx", graph)
         int8 = short if info.precision == "int8" else None
         if precision == "int8" and int8 is None:

@@ -10,7 +10,8 @@ import pytest
 
 from esrgan_deploy import OutputError
 from esrgan_deploy.system import files
-from esrgan_deploy.system.files import ScratchFile, check_writable, replacing, sync_folder, write_json
+from esrgan_deploy.system.files import ScratchFile, check_writable, replacing, scratch_folder, sync_folder, write_json
+from esrgan_deploy.system.paths import temporary_cache
 
 
 def test_new_content_replaces_the_old_at_the_end_only(tmp_path):
@@ -117,6 +118,26 @@ def test_a_scratch_file_is_gone_when_it_is_closed(tmp_path, monkeypatch, nameles
     assert bool(left) is not (nameless and sys.platform == "linux")
     file.close()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("tiny_disk", ["4k"], indirect=True)
+def test_full_or_missing_temporary_folders_are_said_in_one_line(tiny_disk, monkeypatch):
+    words = "no temporary file can be written: .*; make room, or set TMPDIR to another folder"
+    monkeypatch.setattr(tempfile, "tempdir", str(tiny_disk))
+    with pytest.raises(OutputError, match=words), scratch_folder() as folder:
+        (folder / "a").write_bytes(bytes(100_000))
+    with pytest.raises(OutputError, match=words):
+        ScratchFile(bytes(100_000))
+    assert list(tiny_disk.iterdir()) == []
+    monkeypatch.setattr(tempfile, "tempdir", str(tiny_disk / "none"))
+    for make in (scratch_folder().__enter__, lambda: ScratchFile(b""), lambda: temporary_cache("a test")):
+        with pytest.raises(OutputError, match=words):
+            make()
+
+
+def test_faults_of_other_files_are_not_those_of_a_scratch_folder(tmp_path):
+    with pytest.raises(FileNotFoundError), scratch_folder():
+        (tmp_path / "none").read_bytes()
 
 
 @pytest.mark.unix("kills a process")

@@ -457,6 +457,8 @@ RECORDED = {"backend": "ort", "precision": "fp32", "tile": 96}
         ({"precision": "int8"}, {"precision": "int8"}, {"backend": "ort", "precision": "int8", "tile": 96}),
         ({}, {"precision": "int8"}, {}),
         ({}, {"backend": "tensorrt", "precision": "fp16"}, {"backend": "tensorrt", "tile": 96}),
+        ({}, {"backend": ["ort"], "precision": ["fp32"], "tile": {}}, {}),
+        ({}, {"tile": f"auto, up to {'9' * 5000} pixels"}, {"backend": "ort", "precision": "fp32"}),
     ],
 )
 def test_what_is_asked_for_wins_and_then_what_an_interrupted_run_took(asked, recorded, expected):

@@ -98,4 +98,4 @@ def finish(
 def _last(job: VideoJob, checkpoint: Checkpoint) -> int:
     """Index of the last segment of the target, as far as damage is known."""
     damaged = (index for index, record in checkpoint.records.items() if record.damage)
-    return min(damaged, default=len(job.segments) - 1)
+    return min([*damaged, len(job.segments) - 1])
