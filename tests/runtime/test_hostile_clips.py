@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import struct
 import subprocess
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from clips import nearest, times, write_clip, yuv_frame
 from esrgan_deploy import budget
-from esrgan_deploy.errors import EsrganError, MachineError, MediaError, OptionError
+from esrgan_deploy.errors import EsrganError, MachineError, MediaError, OptionError, OutputError
 from esrgan_deploy.video import VideoOptions, probe, upscale_video
 from esrgan_deploy.video.source.ledger import Ledger
 
@@ -316,4 +317,38 @@ def test_sound_that_no_muxer_takes(tmp_path):
     data[place + 1] ^= 0x02  # the layer is always 0
     source.write_bytes(data)
     with contextlib.suppress(MediaError):
+        upscale_video(source, tmp_path / "target.mkv", nearest(1))
+
+
+@pytest.mark.parametrize("fragmented", [False, True])
+def test_an_index_of_more_samples_than_bytes(tmp_path, fragmented):
+    """FFmpeg would make room for each of them: 70 bytes a sample, from a file of a few thousand bytes."""
+    flags = {"movflags": "frag_keyframe+empty_moov"} if fragmented else {}
+    source = write_clip(tmp_path / "in.mp4", container_options=flags)
+    assert probe(source).frames or fragmented
+    data = bytearray(source.read_bytes())
+    place = data.rindex(b"trun") + 8 if fragmented else data.index(b"stsz") + 8
+    data[place : place + 8] = struct.pack(">I", 10**8) + data[place + 4 : place + 8]
+    if not fragmented:
+        data[place : place + 8] = struct.pack(">II", 1, 10**8)
+    source.write_bytes(data)
+    refused(source, rf"its index claims 100000000 samples, and the file has {len(data)} bytes")
+
+
+def test_sound_whose_header_is_damaged(tmp_path):
+    """Vorbis in Matroska: the muxer refuses what it should copy, with "Operation not permitted"."""
+    source = tmp_path / "in.mkv"
+    with av.open(str(source), "w") as out:
+        video = out.add_stream("mpeg4", rate=25)
+        sound = out.add_stream("vorbis", rate=48000, layout="stereo", options={"strict": "-2"})
+        video.width, video.height, video.pix_fmt = 32, 32, "yuv420p"
+        frame = av.AudioFrame.from_ndarray(np.zeros((2, 4800), np.float32), "fltp", "stereo")
+        frame.rate = 48000
+        out.mux(video.encode(av.VideoFrame(32, 32, "yuv420p")))
+        out.mux([*sound.encode(frame), *sound.encode(None), *video.encode(None)])
+    data = bytearray(source.read_bytes())
+    place = data.index(b"\1vorbis")
+    data[place - 3 : place] = b"\xff\xff\xff"  # the lengths of its three parts
+    source.write_bytes(data)
+    with pytest.raises(OutputError, match=r"beside the video \(audio\) cannot be written: .*-map 0:0 -c copy new.mkv"):
         upscale_video(source, tmp_path / "target.mkv", nearest(1))

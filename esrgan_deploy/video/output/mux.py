@@ -58,8 +58,14 @@ def check_header(target: Path, info: VideoInfo, settings: EncoderSettings) -> No
         OutputError: the format cannot hold the codec, the pixel shape or one of the source's streams.
         MediaError: the encoder does not take frames of this size.
     """
-    with _opened(target, info, settings, Span(), into=io.BytesIO()):
-        pass
+    try:
+        with _opened(target, info, settings, Span(), into=io.BytesIO()):
+            pass
+    except OSError as error:  # memory does not fail, so it is FFmpeg's word for what it cannot copy
+        raise OutputError(
+            f"{info.path}: what it carries beside the video ({', '.join(info.others) or 'tags'}) cannot be written: "
+            f"{error.strerror}; make a copy of the video alone: {ffmpeg(info.path, f'-map 0:{info.stream} -c copy')}"
+        ) from error
 
 
 def mux(

@@ -37,6 +37,7 @@ from esrgan_deploy.video.info import (
 from esrgan_deploy.video.source.container import MOST_PIXELS, open_again, open_clip
 from esrgan_deploy.video.source.hdr import parse_static_hdr
 from esrgan_deploy.video.source.matroska import elements, video_header
+from esrgan_deploy.video.source.mp4_index import check_index
 
 _DECODED_BYTES = 6
 """For each pixel, at the very least: two frames with their chroma, and one in RGB."""
@@ -81,6 +82,8 @@ def probe(
             to do.
     """
     path = as_path(path)
+    if path.is_file():
+        check_index(path)
     with open_clip(path, protocols, media_format=media_format) as clip:
         chosen = _video_stream(clip, path, stream)
         first = _first_frame(clip, chosen, path)
