@@ -352,3 +352,11 @@ def test_sound_whose_header_is_damaged(tmp_path):
     source.write_bytes(data)
     with pytest.raises(OutputError, match=r"beside the video \(audio\) cannot be written: .*-map 0:0 -c copy new.mkv"):
         upscale_video(source, tmp_path / "target.mkv", nearest(1))
+
+
+def test_times_that_mp4_cannot_say(tmp_path):
+    source = write_clip(tmp_path / "in.mkv", [0, 40, 80, 2**44], time_base=Fraction(1, 1000), codec="ffv1")
+    with pytest.raises(MediaError, match=r"its packets do not fit into mp4: .*; write .mkv, "):
+        upscale_video(source, tmp_path / "target.mp4", nearest(1))
+    upscale_video(source, tmp_path / "target.mkv", nearest(1))
+    assert times(tmp_path / "target.mkv") == times(source)

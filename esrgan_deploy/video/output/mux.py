@@ -122,7 +122,7 @@ def _opened(
                 raise OSError(error.errno, error.strerror) from error
             raise
         except FFmpegError as error:  # of a packet that waited for its turn
-            raise _uncopied(info, f"cannot be copied into {name}", error) from error
+            raise _unwritten(info, f"its packets do not fit into {name}", error) from error
         finally:
             # After an error the file is removed, so it does not matter that its end cannot be written either.
             with contextlib.suppress(FFmpegError):
@@ -272,7 +272,7 @@ class _StreamCopy:
             if isinstance(error, OSError):
                 raise
             if not self._span.stop_quietly:  # damage is said anyway
-                raise _uncopied(self._info, f"at {time_s:.2f} s are damaged", error) from error
+                raise _unwritten(self._info, f"its sound or subtitles at {time_s:.2f} s are damaged", error) from error
 
     def _add(self, stream: Stream, covers: Mapping[int, bytes]) -> None:
         name = self._output.format.name
@@ -330,9 +330,10 @@ class _StreamCopy:
         return (not span.start_s or time_s >= span.start_s) and (span.end_s is None or time_s < span.end_s)
 
 
-def _uncopied(info: VideoInfo, what: str, error: FFmpegError) -> MediaError:
+def _unwritten(info: VideoInfo, what: str, error: FFmpegError) -> MediaError:
+    """The error for packets that a muxer refuses: damaged sound, or times further apart than the format can say."""
     return MediaError(
-        f"{info.path}: sound or subtitles {what}: {error.strerror}; get a whole copy, or one that hides it: "
+        f"{info.path}: {what}: {error.strerror}; write .mkv, get a whole copy, or one that hides it: "
         f"{ffmpeg(info.path, '-crf 10 -c:a flac')}"
     )
 
