@@ -309,9 +309,15 @@ def _pictures_in(source: Path, target: Path) -> list[Path]:
     from esrgan_deploy.system.paths import path_key
 
     outputs = path_key(target.resolve())
+    try:
+        found = sorted(source.rglob("*"))
+    except OSError as error:  # for instance of /proc, whose folders come and go
+        raise MediaError(
+            f"{error.filename or source}: cannot be read: {error.strerror}; name another folder"
+        ) from error
     return [
         path
-        for path in sorted(source.rglob("*"))
+        for path in found
         if path.suffix.lower() in PICTURES
         and not path.is_dir()  # pipes, and links to nowhere, are refused by name when it is their turn
         and outputs not in map(path_key, [folder := path.parent.resolve(), *folder.parents])

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -127,6 +128,17 @@ def test_a_pipe_is_refused_as_a_target_before_the_model_is_loaded(picture, tmp_p
     arguments = [picture, "-o", tmp_path / "out.png", "-m", tmp_path / "none.onnx"]
     assert "is a device or a pipe; name a file" in fails(capsys, arguments, 2)
     assert (tmp_path / "out.png").is_fifo()
+
+
+def test_a_folder_that_cannot_be_read_is_said(picture, tmp_path, capsys, monkeypatch):
+    (tmp_path / "folder").mkdir()
+
+    def cannot(path, pattern):
+        raise OSError(22, "Invalid argument", str(tmp_path / "folder" / "net"))
+
+    monkeypatch.setattr(Path, "rglob", cannot)
+    line = fails(capsys, [tmp_path / "folder", "-o", tmp_path / "out", "-b", "reference"], 2)
+    assert "net: cannot be read: Invalid argument; name another folder" in line
 
 
 def test_empty_folder_is_said(tmp_path, capsys):
