@@ -138,7 +138,7 @@ def test_a_folder_that_cannot_be_read_is_said(picture, tmp_path, capsys, monkeyp
 
     monkeypatch.setattr(Path, "rglob", cannot)
     line = fails(capsys, [tmp_path / "folder", "-o", tmp_path / "out", "-b", "reference"], 2)
-    assert "net: cannot be read: Invalid argument; name another folder" in line
+    assert "net: cannot be read: Invalid argument; name another" in line
 
 
 def test_empty_folder_is_said(tmp_path, capsys):
