@@ -360,3 +360,28 @@ def test_times_that_mp4_cannot_say(tmp_path):
         upscale_video(source, tmp_path / "target.mp4", nearest(1))
     upscale_video(source, tmp_path / "target.mkv", nearest(1))
     assert times(tmp_path / "target.mkv") == times(source)
+
+
+def test_an_avi_whose_index_was_overwritten(tmp_path):
+    """Without it FFmpeg finds the frames by their names, and leaves out those whose names are gone as well."""
+    source = write_clip(tmp_path / "in.avi", options={"bf": "0"}, pts=range(12), time_base=TICK)
+    data = bytearray(source.read_bytes())
+    index = data.rindex(b"idx1")
+    place = data.rindex(b"00dc", 0, index)
+    data[place : index + 100] = b"U" * (index + 100 - place)
+    source.write_bytes(data)
+    with pytest.raises(MediaError, match=r"is cut off or damaged after frame 11 .*the index that its header states"):
+        upscale_video(source, tmp_path / "target.mkv", nearest(1))
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="the ffmpeg program makes the clip")
+@pytest.mark.parametrize("share", [0.5, 0.8, 0.97])
+def test_an_ogg_that_is_cut(tmp_path, share):
+    whole, source = tmp_path / "whole.ogv", tmp_path / "in.ogv"
+    picture = ["-f", "lavfi", "-i", "testsrc2=size=64x48:rate=25:duration=2", "-c:v", "libtheora", "-g", "8"]
+    subprocess.run(["ffmpeg", "-v", "error", *picture, str(whole)], check=True, stdin=subprocess.DEVNULL)
+    upscale_video(whole, tmp_path / "target.mkv", nearest(1))
+    assert len(times(tmp_path / "target.mkv")) > 40  # some are repeated by packets without content
+    source.write_bytes(whole.read_bytes()[: round(whole.stat().st_size * share)])
+    with pytest.raises(MediaError, match=r"is cut off or damaged after frame \d+ .*its last page is not the end"):
+        upscale_video(source, tmp_path / "target.mkv", nearest(1))

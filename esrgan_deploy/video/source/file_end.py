@@ -11,6 +11,9 @@ from esrgan_deploy.video.source.y4m import Y4M_SIGNATURE, Y4mHeader, frame_lengt
 
 _EBML = b"\x1a\x45\xdf\xa3"
 _RIFF = b"RIFF"
+_AVI_HEAD, _AVI_FLAGS, _AVI_HAS_INDEX = 1 << 16, 44, 0x10
+"""Bytes that hold the headers; where the flags of the main one are, `dwFlags`; and `AVIF_HASINDEX`."""
+_OGG, _OGG_PAGE = b"OggS", 1 << 16
 _FLV = b"FLV"
 _FLV_TAGS = (8, 9, 18)  # sound, video, script
 _BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide")
@@ -49,13 +52,17 @@ def missing_bytes(path: Path) -> int:
 def fault_at_the_end(path: Path) -> str | None:
     """What is wrong with the last bytes, which FFmpeg skips without a word where a copy that broke left zeros.
 
-    Known are transport streams, whose packets all begin alike, and AVI, whose outermost chunks have names of letters.
+    Known are transport streams, whose packets all begin alike, AVI, whose outermost chunks have names of letters, and
+    Ogg, whose last page says that it is the last one (RFC 3533, 6).
     """
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(3 * _TS_PACKET)
         if head.startswith(_RIFF) and head[8:12] == b"AVI ":
             return _fault_in_avi(file, min(size, 8 + int.from_bytes(head[4:8], "little")))
+        if head.startswith(_OGG):
+            file.seek(max(0, size - _OGG_PAGE))
+            return _fault_in_ogg(file.read())
         if set(head[::_TS_PACKET]) != {_TS_SYNC}:
             return None
         file.seek(max(0, size - _TS_TAIL * _TS_PACKET))
@@ -67,15 +74,27 @@ def fault_at_the_end(path: Path) -> str | None:
     return "its last bytes are no transport stream"
 
 
+def _fault_in_ogg(tail: bytes) -> str | None:
+    """`tail`: as many bytes as a page has at most; it has 27 bytes, their lengths, and packets."""
+    last = tail[max(0, tail.rfind(_OGG)) :]
+    lengths = last[27 : 27 + last[26]] if len(last) > 27 else b""
+    whole = len(last) == 27 + len(lengths) + sum(lengths) and len(lengths) == last[26]
+    return None if whole and last[5] & 4 else "its last page is not the end of a stream"
+
+
 def _fault_in_avi(file: BinaryIO, end: int) -> str | None:
+    file.seek(0)
+    head = file.read(_AVI_HEAD)
+    indexed = not head[_AVI_FLAGS] & _AVI_HAS_INDEX if len(head) > _AVI_FLAGS else True
     place = 12
     while place + 8 <= end:
         file.seek(place)
         name, length = file.read(4), int.from_bytes(file.read(4), "little")
         if not (name.isascii() and name.decode("ascii").isprintable()):
             return f"what begins at byte {place} is no part of an AVI file"
+        indexed = indexed or name == b"idx1"
         place += 8 + length + length % 2
-    return None
+    return None if indexed or b"indx" in head else "the index that its header states is not there"
 
 
 def _end_of_parts(file: BinaryIO, size: int, start: int, length_of: Callable[[bytes], int | None]) -> int:
