@@ -385,3 +385,16 @@ def test_an_ogg_that_is_cut(tmp_path, share):
     source.write_bytes(whole.read_bytes()[: round(whole.stat().st_size * share)])
     with pytest.raises(MediaError, match=r"is cut off or damaged after frame \d+ .*its last page is not the end"):
         upscale_video(source, tmp_path / "target.mkv", nearest(1))
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="the ffmpeg program makes the clip")
+def test_an_ogg_with_a_page_that_is_damaged(tmp_path):
+    """FFmpeg leaves the page out, and says so while it opens a file as short as this one."""
+    source = tmp_path / "in.ogv"
+    picture = ["-f", "lavfi", "-i", "testsrc2=size=64x48:rate=25:duration=1", "-c:v", "libtheora", "-g", "8"]
+    subprocess.run(["ffmpeg", "-v", "error", *picture, str(source)], check=True, stdin=subprocess.DEVNULL)
+    data = bytearray(source.read_bytes())
+    data[data.rindex(b"OggS") - 20] ^= 0xFF
+    source.write_bytes(data)
+    with pytest.raises(MediaError, match=r"is cut off or damaged after frame \d+ .*CRC mismatch"):
+        upscale_video(source, tmp_path / "target.mkv", nearest(1))

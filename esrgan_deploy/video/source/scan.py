@@ -68,6 +68,8 @@ def scan_packets(info: VideoInfo) -> Scan:
             log.clear()
             if info.stream < len(clip.streams) and (damage := _read(clip, second, log)):
                 packets = second
+    if complaint and damage is None and info.container == "ogg":
+        damage = packets.cut_off(complaint)  # of Ogg, opening may read all there is
     return packets.summary(damage)
 
 
