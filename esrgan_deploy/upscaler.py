@@ -224,6 +224,7 @@ class Upscaler:
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("this Upscaler is closed, and its session with it; make another one")
+        self.session.check_process()
 
     def _cut(self, frame: Frames) -> tuple[list[Frames], Callable[[Iterable[Frames]], Frames]]:
         """The tiles of a frame, and the function that joins the upscaled tiles to the upscaled frame."""

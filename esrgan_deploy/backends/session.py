@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from esrgan_deploy.alpha import load_at_alpha
+from esrgan_deploy.alpha import check_alpha, load_at_alpha
 from esrgan_deploy.arguments import check_batch, check_result
 from esrgan_deploy.errors import ClosedError, EsrganError, MachineError, ModelError, OptionError
 from esrgan_deploy.frame_io import Frames, FrameType, show_nan
@@ -34,8 +35,12 @@ class Session(ABC):
     """A network loaded on one device.
 
     A session converts integer pixels to what the network takes and back (layout, normalisation, clamp, rounding), on
-    the device where possible. A session is a context manager; using a closed one raises ClosedError.
+    the device where possible. A session is a context manager; using a closed one raises ClosedError, and so does using
+    one in a child of `os.fork`, which has none of the threads that compute.
     """
+
+    _process: int
+    """The process that opened it."""
 
     info: ModelInfo
     backend: str
@@ -48,6 +53,29 @@ class Session(ABC):
     in fp32."""
     any_shape: bool = False
     """Whether a new height and width costs next to nothing, so that tiles may have the best shape for a frame."""
+
+    def __new__(cls, *_arguments: object, **_options: object) -> Self:
+        """Remember the process, for subclasses of others too."""
+        session = super().__new__(cls)
+        session._process = os.getpid()
+        return session
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is a copy in a child of the process that opened the session."""
+        return self._process != os.getpid()
+
+    def check_process(self) -> None:
+        """Refuse to wait for threads that there are not.
+
+        Raises:
+            ClosedError: this is a copy in a child process.
+        """
+        if self.forked:
+            raise ClosedError(
+                "this session was opened before this process was forked, and its threads stayed in the parent; open a "
+                "session in the child, or start children by multiprocessing.get_context('spawn')"
+            )
 
     @property
     def model_sha256(self) -> str | None:
@@ -121,6 +149,7 @@ class ThreadedSession(Session):
 
     def submit(self, batch: Frames) -> Future[Frames]:
         """See `Session.submit`."""
+        self.check_process()
         check_batch(batch)
         fixed = self.info.fixed_size
         if fixed is not None and fixed != batch.shape[1:3]:
@@ -131,11 +160,12 @@ class ThreadedSession(Session):
         return self._start(lambda: self._run_padded(batch))
 
     def close(self) -> None:
-        """See `Session.close`."""
-        self._workers.shutdown(wait=True)
+        """See `Session.close`. In a forked child there is nothing to wait for."""
+        self._workers.shutdown(wait=not self.forked)
 
     def _start(self, work: Callable[[], _Result]) -> Future[_Result]:
         """Let a worker call `work`."""
+        self.check_process()
         try:
             return self._workers.submit(work)
         except RuntimeError as error:  # all that the executor raises after its shutdown
@@ -219,6 +249,8 @@ class ModelSession(ThreadedSession):
 
     def set_alpha(self, alpha: float) -> None:
         """See `Session.set_alpha`. New networks are loaded while the old ones still work, and then replace them."""
+        self._start(lambda: None)  # raises if the session is closed
+        check_alpha(alpha)
         if alpha == self.info.alpha:
             return
         graph, info = load_at_alpha(self._path, alpha)
@@ -231,7 +263,8 @@ class ModelSession(ThreadedSession):
     def close(self) -> None:
         """See `Session.close`."""
         super().close()
-        self._loaded.clear()
+        if not self.forked:  # else a backend would wait for its own threads
+            self._loaded.clear()
 
     def _loaded_for(self, kind: Any) -> Any:  # noqa: ANN401
         """What `_load` makes for this kind of batch, made when it is first needed."""

@@ -107,6 +107,7 @@ class TensorRTSession(Session):
         Raises:
             MachineError: from the future: the device failed, has no memory left, or the network overflowed.
         """
+        self.check_process()
         frames = check_batch(batch)
         future: Future[Frames] = Future()
         self._workers.feed(partial(self._start, batch, frames, future))
@@ -120,6 +121,7 @@ class TensorRTSession(Session):
             ModelError: TensorRT cannot read the model, or load the engine.
             MachineError: there is not enough memory, or the build failed.
         """
+        self.check_process()
         count, height, width = shape
         self._call(lambda: None)  # batches that were submitted before still need the present engine
         # In the caller's thread, since Ctrl-C can stop a build only there.
@@ -135,6 +137,7 @@ class TensorRTSession(Session):
             ModelError: the weights of both endpoints are damaged, or belong to another model.
             MachineError: TensorRT cannot exchange the weights.
         """
+        self.check_process()
         check_alpha(alpha)
         if not self._source.refittable:
             raise OptionError(
@@ -186,7 +189,7 @@ class TensorRTSession(Session):
 
     def close(self) -> None:
         """See `Session.close`. Results stay valid; each one's memory is freed when the last view of it is gone."""
-        if not self._workers.close():
+        if self.forked or not self._workers.close():
             return
         with self._lock:
             self._closed = True
