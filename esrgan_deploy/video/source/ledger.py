@@ -39,8 +39,6 @@ class Ledger:
         self._sent = self._came = 0
         self._waiting: dict[int, int] = {}
         """Display time of each packet whose frame has not come -> its number."""
-        self._before_key = 0
-        """Packets before the first key frame."""
         self._key: int | None = None
         """Display time of the first key frame: what is shown before it may refer to frames that nobody has."""
         self._last: tuple[int, bool] | None = None
@@ -52,9 +50,6 @@ class Ledger:
             return
         if self._key is None and packet.is_keyframe and packet.pts is not None:
             self._key = packet.pts
-            self._before_key = self._sent - self._came
-            self._sent = self._came
-            self._waiting.clear()
         self._sent += 1
         if packet.pts is not None:
             self._waiting[packet.pts] = self._sent
@@ -71,7 +66,7 @@ class Ledger:
             self._by_time = False  # the decoder has times of its own
             return
         late = [(pts, waiting) for pts, waiting in self._waiting.items() if pts < frame.pts]
-        if self._last is None and self._from_start and (leading := self._before_key + len(late)):
+        if self._last is None and self._from_start and (leading := len(late)):
             _LOG.warning(
                 "%s: FFmpeg leaves out its first %d packets, which need others before them", self._info.path, leading
             )
