@@ -36,6 +36,22 @@ def pytest_runtest_setup(item):
             pytest.skip(f"needs a GPU: {error}")
 
 
+@pytest.fixture(autouse=True)
+def no_internal_error(request, tmp_path_factory, monkeypatch):
+    """No command may end with "internal error", not even one that a test starts as a process of its own.
+
+    Tests marked `internal_error` make one.
+    """
+    tracebacks = tmp_path_factory.getbasetemp() / "internal_errors"
+    wanted = bool(request.node.get_closest_marker("internal_error"))
+    monkeypatch.setenv("ESRGAN_TRACEBACKS", str(tracebacks))
+    yield
+    text = tracebacks.read_text(encoding="utf-8") if tracebacks.exists() else ""
+    tracebacks.unlink(missing_ok=True)
+    if bool(text) != wanted:
+        pytest.fail(text or "no command ended with an internal error", pytrace=False)
+
+
 @pytest.fixture
 def tiny_disk(tmp_path, request):
     """A file system of 64 kB, or of another size by indirect parametrisation: a disk that really fills up."""

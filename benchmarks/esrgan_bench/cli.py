@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, get_args
 from esrgan_deploy import cli
 from esrgan_deploy.backends.names import BACKENDS, CpuPrecision
 from esrgan_deploy.cli.progress import BuildProgress
+from esrgan_deploy.cli.terminal import done, note, say
 from esrgan_deploy.errors import OptionError
 from esrgan_deploy.models import BUNDLED
 
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
     arguments = sys.argv[1:] if argv is None else argv
     found: list[str] = []
-    code = cli.run(_parser(), lambda args: _bench(args, shlex.join(["esrgan-bench", *arguments]), found), argv)
+    code = cli.run(_parser, lambda args: _bench(args, shlex.join(["esrgan-bench", *arguments]), found), argv)
     return code or (SLOWER if found else 0)
 
 
@@ -128,10 +129,10 @@ def _measure(args: argparse.Namespace, command: str) -> list[str]:
     cases = list_cases(_sweep(args, SHAPES))
     benchmark = Benchmark(cases, LEAST_SECONDS if args.seconds is None else args.seconds)
     models = [case.config.model for case in cases]
-    print(table_head(models), flush=True)
+    say(*table_head(models).split("\n"))
     try:
         for measurement in benchmark.run(_note):
-            print(table_row(result_of(measurement), models), flush=True)
+            say(table_row(result_of(measurement), models))
             # After each case, since a later one may need more memory than there is, and be killed.
             _save(args, benchmark, command, with_page=False)
     except KeyboardInterrupt:
@@ -139,11 +140,11 @@ def _measure(args: argparse.Namespace, command: str) -> list[str]:
         raise KeyboardInterrupt(files and f"what was measured is in {files}") from None
     finally:
         _save(args, benchmark, command, with_page=True)
-    print(table_foot(benchmark))
+    say(*table_foot(benchmark).split("\n"))
     if older is None:
         return []
     comparison = compare(older, to_json(benchmark, command))
-    print(*report_lines(comparison, args.compare), sep="\n")
+    say(*report_lines(comparison, args.compare))
     if not comparison.changes:
         raise OptionError(f"{args.compare}: holds nothing of what was measured now; give the same -m, -b, --shapes ...")
     return [change.name for change in comparison.slower]
@@ -178,8 +179,8 @@ def _expect(args: argparse.Namespace) -> None:
     from esrgan_bench.expect import LEGEND, expect, expectation_lines
 
     for expectations in expect(_sweep(args, WHOLE_FRAMES), _note):
-        print(*expectation_lines(expectations, args.expect), sep="\n", flush=True)
-    print(LEGEND)
+        say(*expectation_lines(expectations, args.expect))
+    say(*LEGEND.split("\n"))
 
 
 def _tune(args: argparse.Namespace) -> None:
@@ -189,10 +190,12 @@ def _tune(args: argparse.Namespace) -> None:
         for precision in args.precision:
             with BuildProgress() as progress:
                 choice = tune(model, precision, progress)
-            print(f"{model.name}, {precision}: {choice.line()}")
-            print(choice.table())
-            print(f"Found and remembered in {choice.seconds:.1f} s.", flush=True)
+            done(
+                f"{model.name}, {precision}: {choice.line()}",
+                *choice.table().split("\n"),
+                f"Found and remembered in {choice.seconds:.1f} s.",
+            )
 
 
 def _note(line: str) -> None:
-    print(f"esrgan-bench: {line}", file=sys.stderr, flush=True)
+    note(f"esrgan-bench: {line}")

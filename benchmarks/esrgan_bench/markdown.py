@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from esrgan_bench.table import Result, format_fps, format_known
+from esrgan_deploy.cli.terminal import printable
 from esrgan_deploy.system.files import replacing
 
 COLUMNS: Mapping[str, Callable[[Result], str]] = {
@@ -52,7 +53,7 @@ def _legend(content: Mapping[str, Any]) -> list[str]:
     machine = content["machine"]
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     lines = [
-        f"`{content['command']}`",
+        f"`{printable(content['command']).replace('`', chr(39))}`",
         f"{machine['cpu']}, {machine['cores_usable']:g} of {machine['cores']} cores, {machine['ram_mib']} MiB; "
         f"{machine['os']}; Python {machine['python']}, {packages}. {content['date']}.",
         f"Times: {content['timed']}. ±: median absolute deviation of the runs. RSS: the most of the process.",
@@ -66,4 +67,4 @@ def _legend(content: Mapping[str, Any]) -> list[str]:
 
 def _escaped(name: str) -> str:
     """A file name that may hold what Markdown takes for a mark."""
-    return "".join(f"\\{letter}" if letter in "\\|*_`[]<>" else letter for letter in name)
+    return "".join(f"\\{letter}" if letter in "\\|*_`[]<>" else letter for letter in printable(name))

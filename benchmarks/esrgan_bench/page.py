@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from html import escape
 from importlib.util import find_spec
 from pathlib import Path, PurePath
 from typing import Any
 
 from esrgan_bench.table import COLUMNS, Result
+from esrgan_deploy.cli.terminal import html_text
 from esrgan_deploy.errors import MachineError
 from esrgan_deploy.system.files import replacing
 
@@ -82,13 +82,13 @@ def write_page(path: Path, content: Mapping[str, Any]) -> None:
         '<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>esrgan-bench: {escape(processor)}</title>\n<style>\n{STYLE}</style>",
-        f"<h1>Super-resolution on {escape(processor)}</h1>",
-        f'<p class="quiet">{escape(" · ".join([cores, str(machine.get("os", "unknown system")), date]))}</p>',
+        f"<title>esrgan-bench: {html_text(processor)}</title>\n<style>\n{STYLE}</style>",
+        f"<h1>Super-resolution on {html_text(processor)}</h1>",
+        f'<p class="quiet">{html_text(" · ".join([cores, str(machine.get("os", "unknown system")), date]))}</p>',
         "" if content["complete"] else "<p><b>This benchmark was interrupted: not everything was measured.</b></p>",
         *(_measured(networks, best) if networks else ["<p>Nothing was measured.</p>"]),
-        f"<h2>How it was measured</h2>\n<pre>{escape(content['command'])}</pre>",
-        *(f"<p>{escape(line)}</p>" for line in _explanations(content)),
+        f"<h2>How it was measured</h2>\n<pre>{html_text(content['command'])}</pre>",
+        *(f"<p>{html_text(line)}</p>" for line in _explanations(content)),
         f"<h2>Machine</h2>\n<dl>{''.join(_fact(*item) for item in machine.items())}</dl>\n</html>\n",
     ]
     with replacing(path) as partial:
@@ -109,7 +109,7 @@ def _measured(networks: Mapping[str, list[Result]], best: Mapping[str, Result]) 
     results = [result for some in networks.values() for result in some]
     parts = [f'<div class="cards">{"".join(_card(*item) for item in best.items())}</div>']
     for name, some in networks.items():
-        parts.append(f"<h2>{escape(name)}</h2>")
+        parts.append(f"<h2>{html_text(name)}</h2>")
         for row in draw_network(some, kinds_of(results)):
             plots = [to_svg(figure, f"{name}: {figure.axes[0].get_title('left')}") for figure in row]
             parts.append(f'<div class="plots">{"".join(plots)}</div>')
@@ -118,7 +118,7 @@ def _measured(networks: Mapping[str, list[Result]], best: Mapping[str, Result]) 
     heads = ["model", *(column.title for column in columns)]
     parts.append(f'<h2>All figures</h2>\n<div class="scroll"><table><thead><tr><th>{"<th>".join(heads)}</thead>')
     for result in results:
-        cells = [escape(text) for text in (result["model"], *(column.cell(result) for column in columns))]
+        cells = [html_text(text) for text in (result["model"], *(column.cell(result) for column in columns))]
         mark = ' class="best"' if result is best[_network(result)] else ""
         parts.append(f"<tr{mark}><td>{'<td>'.join(cells)}")
     return [*parts, "</table></div>"]
@@ -128,9 +128,9 @@ def _card(name: str, best: Result) -> str:
     """The result of a network that computes most pixels in a second."""
     share = "" if best["share_of_peak"] is None else f", {best['share_of_peak']:.0%} of the peak"
     return (
-        f'<div class="card"><b>{escape(name)}</b><p class="figure">{best["fps"]:.3g} '
-        f'<small>fps at {best["width"]}x{best["height"]}</small></p><p class="quiet">{escape(best["backend"])} in '
-        f"{escape(best['precision'])}, batch {best['batch']}, streams {best['streams']}, threads {best['threads']}"
+        f'<div class="card"><b>{html_text(name)}</b><p class="figure">{best["fps"]:.3g} '
+        f'<small>fps at {best["width"]}x{best["height"]}</small></p><p class="quiet">{html_text(best["backend"])} in '
+        f"{html_text(best['precision'])}, batch {best['batch']}, streams {best['streams']}, threads {best['threads']}"
         f"{share}</p></div>"
     )
 
@@ -155,7 +155,7 @@ def _explanations(content: Mapping[str, Any]) -> list[str]:
 
 def _fact(name: str, value: object) -> str:
     text = _said(value)
-    return f"<dt>{escape(name.replace('_', ' '))}</dt><dd>{escape(text)}</dd>" if text else ""
+    return f"<dt>{html_text(name.replace('_', ' '))}</dt><dd>{html_text(text)}</dd>" if text else ""
 
 
 def _said(value: object) -> str:

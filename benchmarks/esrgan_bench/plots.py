@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Iterable, Sequence
-from html import escape
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -14,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from esrgan_bench.table import Result
+from esrgan_deploy.cli.terminal import html_text
 
 Kind = tuple[str, str]
 """Backend and precision: what has a colour and a mark of its own."""
@@ -128,7 +128,7 @@ def to_svg(figure: Figure, label: str) -> str:
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     svg = re.sub(r' id="[\w.]+_\d+"', "", svg)  # the names would be the same in all plots of a page
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{html_text(label)}" ', 1)
 
 
 def _place(result: Result, option: str) -> tuple[int, str]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from esrgan_bench.measure import Benchmark
 from esrgan_bench.report import TIMED
+from esrgan_deploy.cli.terminal import printable
 
 Result = Mapping[str, Any]
 """An entry of `results` in the JSON, see report.py."""
@@ -78,6 +79,6 @@ def format_known(value: float | None, spec: str) -> str:
 
 
 def _line(name: str, cells: Sequence[str], models: Sequence[Path]) -> str:
-    name_width = max(5, *(len(path.name) for path in models))
+    name_width = max(5, *(len(printable(path.name)) for path in models))
     padded = (cell.rjust(column.width) for cell, column in zip(cells, COLUMNS, strict=True))
-    return " ".join([name.ljust(name_width), *padded])
+    return " ".join([printable(name).ljust(name_width), *padded])

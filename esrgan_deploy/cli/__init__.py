@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import argparse
-import io
-import logging
+import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from esrgan_deploy import __version__
 from esrgan_deploy.budget import check_address_space, set_memory_limit
-from esrgan_deploy.errors import EsrganError, OptionError
+from esrgan_deploy.cli.terminal import messages_shown, note, note_traceback, open_streams, printable, say
+from esrgan_deploy.errors import OptionError
 from esrgan_deploy.system.environment import check_environment
 
 INTERRUPTED = 130
 TERMINATED = 143
 OUR_FAULT = 1
+RUST_PANIC = "pyo3_runtime"
+"""The module of what libraries in Rust raise when they give up; it is no `Exception`."""
+TRACEBACKS = "ESRGAN_TRACEBACKS"
+"""Environment variable: a file that the traceback of each internal error is added to. The tests look into it."""
+_ERROR_LENGTH = 600
+"""Characters of a message about an argument, which may be the argument."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -38,7 +45,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with 2."""
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        note(f"{self.prog}: {printable(message, _ERROR_LENGTH)} (see {self.prog} --help)")
+        raise SystemExit(2)
+
+    def _print_message(self, message: str, file: object = None) -> None:
+        """Help and version, which argparse would lose without a word where they cannot be printed."""
+        say(*message.splitlines())
 
 
 def size(text: str) -> tuple[int, int]:
@@ -64,7 +76,7 @@ def gibibytes(text: str) -> int:
 
 
 def run(
-    parser: Parser,
+    make_parser: Callable[[], Parser],
     command: Callable[[argparse.Namespace], None],
     argv: Sequence[str] | None,
     *,
@@ -76,62 +88,70 @@ def run(
     143 by SIGTERM, after which a command cleans up as well.
 
     Args:
-        parser: of the arguments.
+        make_parser: makes the parser of the arguments; called after a look at the memory, since it loads libraries.
         command: does the work.
         argv: None: this is a process of its own, and `argv` is that of the process.
         guard: makes what is around `command` in such a process; see `Guard`.
     """
-    _print_every_name()
-    args = parser.parse_args(argv)
-    terminated = False
-
-    def terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-        nonlocal terminated
-        terminated = True  # Ray makes another KeyboardInterrupt of the one that passes through it
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, terminate)
-    log, warnings = logging.getLogger("esrgan_deploy"), logging.StreamHandler()  # to stderr, from WARNING on
-    log.addHandler(warnings)
-    try:
-        set_memory_limit(args.max_memory)
-        check_address_space()
-        check_environment()
-        _check_paths(args)
-        with guard(args) if guard and argv is None else nullcontext():
-            command(args)
-    except KeyboardInterrupt as error:
-        print(f"{parser.prog}: interrupted; {str(error) or 'nothing was left half-written'}", file=sys.stderr)
-        return TERMINATED if terminated else INTERRUPTED
-    except EsrganError as error:
-        if args.debug:
-            raise
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return error.exit_code
-    except Exception as error:
-        if args.debug:
-            raise
-        text = " ".join(str(error).split())
-        print(
-            f"{parser.prog}: internal error: {type(error).__name__}: {text}; run again with --debug and report it",
-            file=sys.stderr,
-        )
-        return OUR_FAULT
-    finally:
-        set_memory_limit(None)
-        signal.signal(signal.SIGTERM, previous)
-        log.removeHandler(warnings)
+    open_streams()
+    prog, args = Path(sys.argv[0]).name, None
+    with _sigterm_interrupts() as terminated, messages_shown(prog):
+        try:
+            check_address_space()
+            check_environment()
+            parser = make_parser()
+            prog = parser.prog
+            args = parser.parse_args(argv)
+            set_memory_limit(args.max_memory)
+            _check_paths(args)
+            with guard(args) if guard and argv is None else nullcontext():
+                command(args)
+        except KeyboardInterrupt as error:
+            note(f"{prog}: interrupted; {str(error) or 'nothing was left half-written'}")
+            return TERMINATED if terminated else INTERRUPTED
+        except Exception as error:
+            return _failed(prog, error, args)
+        except BaseException as error:
+            if type(error).__module__ != RUST_PANIC:
+                raise
+            return _failed(prog, error, args)
+        finally:
+            set_memory_limit(None)
     return 0
 
 
-def _print_every_name() -> None:
-    """Let the outputs escape the characters that they cannot encode, instead of raising UnicodeEncodeError.
+@contextmanager
+def _sigterm_interrupts() -> Iterator[list[int]]:
+    """Within the block SIGTERM is like Ctrl-C; the list is filled by it."""
+    terminated: list[int] = []
 
-    On Windows a pipe carries the code page. A file's name must not fail the run that has just written the file.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
-            stream.reconfigure(errors="backslashreplace")
+    def terminate(number: int, _frame: FrameType | None) -> NoReturn:
+        terminated.append(number)  # Ray makes another KeyboardInterrupt of the one that passes through it
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield terminated
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _failed(prog: str, error: BaseException, args: argparse.Namespace | None) -> int:
+    """Say what went wrong, and return the exit code; with --debug also where."""
+    from esrgan_deploy.cli.funnel import mapped
+
+    ours = mapped(error, args)
+    if args and args.debug:
+        note_traceback(error)
+    if ours:
+        note(f"{prog}: {ours}")
+        return ours.exit_code
+    if tracebacks := os.environ.get(TRACEBACKS):
+        with Path(tracebacks).open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write("".join(traceback.format_exception(error)))
+    text = " ".join(str(error).split())
+    note(f"{prog}: internal error: {type(error).__name__}: {text}; run again with --debug and report it")
+    return OUR_FAULT
 
 
 def _check_paths(args: argparse.Namespace) -> None:

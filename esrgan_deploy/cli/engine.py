@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from esrgan_deploy import cli
 from esrgan_deploy.cli.guard import Guard
 from esrgan_deploy.cli.progress import BuildProgress
+from esrgan_deploy.cli.terminal import done, note, printable, say
 from esrgan_deploy.errors import EsrganError, OptionError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ kept in ~/.cache/esrgan-deploy/engines, where esrgan-upscale finds them, and are
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
-    return cli.run(_parser(), _engine, argv, guard=lambda _args: Guard("esrgan-engine", 0, None, STOP_S))
+    return cli.run(_parser, _engine, argv, guard=lambda _args: Guard("esrgan-engine", 0, None, STOP_S))
 
 
 def _parser() -> cli.Parser:
@@ -103,9 +103,8 @@ def _build(cache: EngineCache, args: argparse.Namespace) -> None:
     with BuildProgress() as progress:
         engine = cache.get(trt, facts, args.model, options, free_memory=free_memory(facts), progress=progress)
     made = engine.sidecar
-    for note in made.notes:
-        print(note, file=sys.stderr)
-    print(
+    note(*made.notes)
+    done(
         f"{engine.path}: {made.options.profile} {made.options.frames}, {made.plan_bytes / 2**20:.1f} MiB, "
         f"built {made.built:%Y-%m-%d %H:%M} UTC in {made.seconds:.1f} s for {made.machine}"
     )
@@ -128,7 +127,7 @@ def _profile(args: argparse.Namespace, info: ModelInfo) -> Profile:
 def _list(cache: EngineCache) -> None:
     entries = cache.entries()
     if not entries:
-        print(f"{cache.folder}: no engines")
+        say(f"{cache.folder}: no engines")
         return
     machine = _known_machine("which engines fit it is not shown")
     rows = [("file", "model", "profile", "frames", "machine", "MiB", "built (UTC)", "here")]
@@ -143,22 +142,22 @@ def _list(cache: EngineCache) -> None:
         rows.append(
             (entry.path.name, made.model, str(made.options.profile), frames, str(made.machine), size, built, here)
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
-    for fault in (entry.fault for entry in entries if entry.fault):
-        print(fault, file=sys.stderr)
+    shown = [list(map(printable, row)) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    for row in shown:
+        say("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    note(*(entry.fault for entry in entries if entry.fault))
 
 
 def _prune(cache: EngineCache, *, everything: bool) -> None:
     machine = None if everything else _known_machine("engines of other machines are not removed")
     pruned = cache.prune(machine, everything=everything)
     for removed in pruned.removed:
-        print(f"{removed.path.name}: removed: {removed.why}")
+        done(f"{removed.path.name}: removed: {removed.why}")
     for path in pruned.at_work:
-        print(f"{path.name}: another process is building it; left alone")
+        done(f"{path.name}: another process is building it; left alone")
     total = sum(removed.nbytes for removed in pruned.removed)
-    print(f"{cache.folder}: removed {len(pruned.removed)} files, {total / 2**20:.1f} MiB")
+    done(f"{cache.folder}: removed {len(pruned.removed)} files, {total / 2**20:.1f} MiB")
 
 
 def _known_machine(consequence: str) -> Machine | None:
@@ -168,5 +167,5 @@ def _known_machine(consequence: str) -> Machine | None:
     try:
         return this_machine(*find_local_machine())
     except EsrganError as error:
-        print(f"esrgan-engine: this machine is not known, so {consequence}: {error}", file=sys.stderr)
+        note(f"esrgan-engine: this machine is not known, so {consequence}: {error}")
         return None

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from esrgan_deploy.cli.terminal import printable
 from esrgan_deploy.system import monitor
 from esrgan_deploy.system.files import remove_partials
 from esrgan_deploy.system.processes import exit_at_signal, start_apart
@@ -105,7 +106,7 @@ class Guard:
 
     def _end_stalled(self, error: StallError) -> None:
         lines = str(error).split("; ")
-        self._write(f"{self._prog}: {lines[0]} (--stall)\n", *(f"  {line}\n" for line in lines[1:]))
+        self._write(f"{self._prog}: {lines[0]} (--stall)", *(f"  {line}" for line in lines[1:]))
         with contextlib.suppress(OSError, ValueError, AttributeError):
             faulthandler.dump_traceback(all_threads=True)
         self._end(error.exit_code, "ended, since nothing moved")
@@ -113,10 +114,10 @@ class Guard:
     def _end(self, code: int, why: str) -> None:
         """Leave without waiting for anything: threads that are stuck in native code never end."""
         remove_partials()
-        self._write(f"{self._prog}: {why}; {monitor.advice(self._kept)}\n")
+        self._write(f"{self._prog}: {why}; {monitor.advice(self._kept)}")
         os._exit(code)
 
     def _write(self, *lines: str) -> None:
         # Not by print: the thread that is stuck may hold the lock of sys.stderr.
         with contextlib.suppress(OSError):
-            os.write(2, "".join(lines).encode(errors="backslashreplace"))
+            os.write(2, "".join(f"{printable(line)}\n" for line in lines).encode(errors="backslashreplace"))

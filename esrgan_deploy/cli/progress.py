@@ -7,6 +7,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from esrgan_deploy.cli import terminal
 from esrgan_deploy.watchdog import moved
 
 if TYPE_CHECKING:
@@ -38,14 +39,14 @@ class Progress:
         self._total = total or self._total
         if self._bar is not None:
             self._bar.total = self._total
-            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.set_postfix_str(terminal.printable(note), refresh=False)
             self._bar.update(done - self._bar.n)
             return
         now = time.monotonic()
         if now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
             line = self._line(done, now - self._start)
-            print(f"{line}, {note}" if note else line, file=sys.stderr, flush=True)
+            terminal.note(f"{line}, {note}" if note else line)
 
     def _line(self, done: int, seconds: float) -> str:
         rate = (done - self._before) / seconds
@@ -80,25 +81,25 @@ class BuildProgress:
         """Show that `done` of `total` steps of `phase` are complete; with a total of 0, the message `phase`."""
         moved()
         if not total:
-            print(phase, file=sys.stderr, flush=True)
+            terminal.note(phase)
         elif sys.stderr.isatty():
             self._draw(phase, done, total)
         elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
-            print(f"{phase}: step {done} of {total}", file=sys.stderr, flush=True)
+            terminal.note(f"{phase}: step {done} of {total}")
 
     def _draw(self, phase: str, done: int, total: int) -> None:
         if self._bar is None:
             from tqdm import tqdm
 
             self._outermost = phase
-            self._bar = tqdm(total=total, desc=phase, unit="step", leave=False, dynamic_ncols=True)
+            self._bar = tqdm(total=total, desc=terminal.printable(phase), unit="step", leave=False, dynamic_ncols=True)
         if phase == self._outermost:
             self._bar.update(done - self._bar.n)
             if done == total:
                 self._close()
         else:
-            self._bar.set_postfix_str(f"{phase} {done}/{total}", refresh=False)
+            self._bar.set_postfix_str(terminal.printable(f"{phase} {done}/{total}"), refresh=False)
             self._bar.update(0)  # draws it, if the last time was long enough ago
 
     def __enter__(self) -> Self:

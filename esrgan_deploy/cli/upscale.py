@@ -16,6 +16,7 @@ from esrgan_deploy.backends.int8 import at_precision
 from esrgan_deploy.backends.names import BACKENDS, CpuPrecision
 from esrgan_deploy.cli.guard import Guard
 from esrgan_deploy.cli.progress import BuildProgress, Progress
+from esrgan_deploy.cli.terminal import done, note
 from esrgan_deploy.errors import EsrganError, MachineError, MediaError, OptionError, OutputError
 from esrgan_deploy.models import BUNDLED
 from esrgan_deploy.system.files import check_writable, same_file
@@ -50,7 +51,7 @@ disk, the same command with --resume goes on from there, to the same file.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
-    return cli.run(_parser(), _resumable, argv, guard=_guard)
+    return cli.run(_parser, _resumable, argv, guard=_guard)
 
 
 def _guard(args: argparse.Namespace) -> Guard:
@@ -158,7 +159,7 @@ def _upscale(args: argparse.Namespace) -> None:
         if args.alpha is not None:
             session.set_alpha(args.alpha)
         name = model.name if model else "nearest neighbour"
-        print(f"{name} x{session.info.scale}, {session.backend} in {session.precision}", file=sys.stderr)
+        note(f"{name} x{session.info.scale}, {session.backend} in {session.precision}")
         if PIPE in (source, target):
             _upscale_pipe(source, target, upscaler, args)
         elif source.is_dir():
@@ -272,7 +273,7 @@ def _upscale_picture(source: Path, target: Path, upscaler: Upscaler) -> None:
     from esrgan_deploy.images import upscale_file
 
     height, width = upscale_file(source, target, upscaler)
-    print(f"{target}: {width}x{height}")
+    done(f"{target}: {width}x{height}")
 
 
 def _upscale_folder(source: Path, target: Path, upscaler: Upscaler) -> None:
@@ -285,7 +286,7 @@ def _upscale_folder(source: Path, target: Path, upscaler: Upscaler) -> None:
     inputs = {path.resolve() for path in pictures}
     failures: list[EsrganError] = []
     with Progress("picture", len(pictures)) as progress:
-        for done, path in enumerate(pictures, 1):
+        for count, path in enumerate(pictures, 1):
             mirrored = target / path.relative_to(source)
             try:
                 _make_folder(mirrored)
@@ -296,9 +297,9 @@ def _upscale_folder(source: Path, target: Path, upscaler: Upscaler) -> None:
                 if isinstance(error.__cause__, OSError) and error.__cause__.errno in DISK_FAILS:
                     raise
                 failures.append(error)
-                print(f"esrgan-upscale: {error}", file=sys.stderr)
-            progress(done)
-    print(f"{target}: {len(pictures) - len(failures)} pictures")
+                note(f"esrgan-upscale: {error}")
+            progress(count)
+    done(f"{target}: {len(pictures) - len(failures)} pictures")
     if failures:
         kind = MachineError if all(isinstance(error, MachineError) for error in failures) else MediaError
         raise kind(f"{source}: {len(failures)} of {len(pictures)} pictures could not be done; the others are")
@@ -338,7 +339,7 @@ def _upscale_clip(source: Path, target: Path, upscaler: Upscaler, args: argparse
         summary = upscale_video(
             source, target, upscaler, _options(args), resume=args.resume, progress=progress, note=_note
         )
-    print(_clip_lines(target, summary))
+    done(*_clip_lines(target, summary))
 
 
 def _upscale_on_ray(source: Path, target: Path, model: Path | None, args: argparse.Namespace) -> None:
@@ -371,7 +372,7 @@ def _upscale_on_ray(source: Path, target: Path, model: Path | None, args: argpar
             note=_note,
             stall_s=args.stall,
         )
-    print(_clip_lines(target, summary))
+    done(*_clip_lines(target, summary))
 
 
 def _upscale_pipe(source: Path, target: Path, upscaler: Upscaler, args: argparse.Namespace) -> None:
@@ -388,7 +389,7 @@ def _upscale_pipe(source: Path, target: Path, upscaler: Upscaler, args: argparse
             progress=progress,
             note=_note,
         )
-    print(_clip_lines(target, summary), file=sys.stderr)
+    note(*_clip_lines(target, summary))
 
 
 def _upscaler_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -414,10 +415,10 @@ def _options(args: argparse.Namespace) -> VideoOptions:
 
 
 def _note(line: str) -> None:
-    print(f"esrgan-upscale: {line}", file=sys.stderr, flush=True)
+    note(f"esrgan-upscale: {line}")
 
 
-def _clip_lines(target: Path, summary: VideoSummary) -> str:
+def _clip_lines(target: Path, summary: VideoSummary) -> list[str]:
     """What was done, and where the time went: the stage that is busy nearly all the time sets the pace."""
     resumed = summary.frames - summary.computed
     lines = [f"{target}: {summary.frames} frames in {summary.seconds:.1f} s, {summary.fps:.2f} fps"]
@@ -431,4 +432,4 @@ def _clip_lines(target: Path, summary: VideoSummary) -> str:
         stages = (f"{name} {seconds / summary.seconds:.0%}" for name, seconds in summary.busy_s.items())
         alone = summary.computed / max(summary.busy_s[summary.limit], 1e-9)
         lines.append(f"  busy: {', '.join(stages)}; {summary.limit} limits, alone it would do {alone:.2f} fps")
-    return "\n".join(lines)
+    return lines

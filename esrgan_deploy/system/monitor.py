@@ -96,8 +96,9 @@ class Monitor:
 
 
 def _say(line: str) -> None:
+    shown = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in line)
     with contextlib.suppress(OSError):  # nobody reads it any more
-        os.write(2, f"{line}\n".encode(errors="backslashreplace"))
+        os.write(2, f"{shown}\n".encode(errors="backslashreplace"))
 
 
 def _tell(data: bytes) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from esrgan_deploy.cli.terminal import printable
+
 FP16_LARGEST = 65504.0
 SEAM_LIMIT = 1 / 255
 """A seam below one step of 8 bit is invisible."""
@@ -121,11 +123,16 @@ class VerificationReport:
 
     def _layer_lines(self) -> list[str]:
         largest = sorted(self.layer_peaks.items(), key=lambda item: -item[1])[:LAYERS_SHOWN]
-        shown = ", ".join(f"{name} {peak:.3g} ({FP16_LARGEST / max(peak, 1e-9):.0f}x)" for name, peak in largest)
+        shown = ", ".join(
+            f"{printable(name)} {peak:.3g} ({FP16_LARGEST / max(peak, 1e-9):.0f}x)" for name, peak in largest
+        )
         lines = [f"largest activations (headroom to 65504)  {shown}"]
         if self.kept_fp32:
             lines.append(f"kept in fp32: {len(self.kept_fp32)} layers")
-            lines += [f"  {name}: {reason}" for name, reason in list(self.kept_fp32.items())[:KEPT_SHOWN]]
+            lines += [
+                f"  {printable(name)}: {printable(reason)}"
+                for name, reason in list(self.kept_fp32.items())[:KEPT_SHOWN]
+            ]
             lines += ["  ... (all are in the JSON)"] * (len(self.kept_fp32) > KEPT_SHOWN)
         return lines
 

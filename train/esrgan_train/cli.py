@@ -10,6 +10,7 @@ from importlib import util
 from pathlib import Path
 
 from esrgan_deploy import __version__, cli
+from esrgan_deploy.cli.terminal import done, note, say
 from esrgan_deploy.errors import BackendMissingError, MediaError, OptionError, OutputError
 from esrgan_export.cli import export
 
@@ -51,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     if words and words[0] in special:
         parser, command = special[words[0]]
-        return cli.run(parser(), command, words[1:])
-    return cli.run(_parser(), _train, words)
+        return cli.run(parser, command, words[1:])
+    return cli.run(_parser, _train, words)
 
 
 def _parser() -> cli.Parser:
@@ -128,11 +129,11 @@ def _check_dataset(args: argparse.Namespace) -> None:
             validation = [resolve(recipe.validation.folder)]
     with Progress("picture") as progress:
         report = check_dataset(folders, validation=validation, lr=lr, scale=scale, patch=patch, progress=progress)
-    print(report)
+    say(*str(report).split("\n"))
     if recipe is not None:
         from esrgan_train.cost_estimate import estimate_cost
 
-        print(estimate_cost(recipe))
+        say(*str(estimate_cost(recipe)).split("\n"))
     if report.errors:
         raise MediaError(f"{len(report.errors)} of these would stop training or make its scores wrong; see above")
 
@@ -157,7 +158,7 @@ def _new(args: argparse.Namespace) -> None:
         raise OptionError(f"{path}: recipes end in .yaml; change the suffix")
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
-    print(path)
+    done(path)
 
 
 def _list_parser() -> cli.Parser:
@@ -171,7 +172,7 @@ def _list(_args: argparse.Namespace) -> None:
     names = recipe_names()
     for name in names:
         recipe = read_recipe(name)
-        print(f"{name:{max(map(len, names))}} {recipe.gpu_hours:>6g} GPU h  {recipe.description}")
+        say(f"{name:{max(map(len, names))}} {recipe.gpu_hours:>6g} GPU h  {recipe.description}")
 
 
 def _qat_parser() -> cli.Parser:
@@ -219,7 +220,7 @@ def _qat(args: argparse.Namespace) -> None:
     if psnr and gan:
         (alpha,) = args.alpha
         if warning := relatedness(psnr, gan).warning:
-            print(f"esrgan-train qat: warning: {warning}", file=sys.stderr)
+            note(f"esrgan-train qat: warning: {warning}")
         network = interpolate(psnr, gan, alpha)
     else:
         source = psnr or gan
@@ -229,4 +230,4 @@ def _qat(args: argparse.Namespace) -> None:
     path = args.output / export.file_name(export.base_name(args, network), info, False, None)
     settings = QatSettings(steps=args.steps, batch=args.batch, rate=args.lr)
     report = tune_artefact(network, info, path, args.calibrate, settings, resume=args.resume, progress=progress)
-    print(f"{path}\n{report}\nreport: {report_path(path)}")
+    done(path, *str(report).split("\n"), f"report: {report_path(path)}")

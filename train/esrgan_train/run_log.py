@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
@@ -14,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from esrgan_deploy.budget import read_bytes
 from esrgan_deploy.cli.progress import Progress
+from esrgan_deploy.cli.terminal import note
 from esrgan_deploy.errors import OutputError
 from esrgan_deploy.system.files import replacing
 from esrgan_train.cost_estimate import peak_memory
@@ -99,7 +99,7 @@ class RunLog:
         """Write the scores of one validation, of the weights that `label` names, and print their means."""
         mean = means(scores)
         self._write(label, mean, {"pictures": scores})
-        print(f"step {self._run.step} {label}: {', '.join(f'{k} {v:.4g}' for k, v in mean.items())}", file=sys.stderr)
+        note(f"step {self._run.step} {label}: {', '.join(f'{k} {v:.4g}' for k, v in mean.items())}")
 
     def _write(self, label: str, values: dict[str, float], more: dict[str, Any] | None = None) -> None:
         if self._file is None or self._writer is None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from esrgan_deploy import cli
 from esrgan_deploy.backends.names import BACKENDS
+from esrgan_deploy.cli.terminal import note, say
 from esrgan_deploy.errors import OptionError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ those of papers: luma (BT.601, studio swing), border shaved by the scale. docs/e
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
     arguments = sys.argv[1:] if argv is None else argv
-    return cli.run(_parser(), lambda args: _run(args, shlex.join(["esrgan-eval", *map(str, arguments)])), argv)
+    return cli.run(_parser, lambda args: _run(args, shlex.join(["esrgan-eval", *map(str, arguments)])), argv)
 
 
 def _parser() -> cli.Parser:
@@ -74,7 +75,7 @@ def _run(args: argparse.Namespace, command: str) -> None:
     if args.mos_tally:
         from esrgan_export.evaluation.mos import tally, tally_table
 
-        print(tally_table(tally(args.mos_tally), len(args.mos_tally)))
+        say(*tally_table(tally(args.mos_tally), len(args.mos_tally)).split("\n"))
         return
     from esrgan_export.evaluation.image_pairs import images_by_stem
 
@@ -158,17 +159,17 @@ def _evaluate(
     table = ScoreTable(measures, pictures, [method.name for method in methods])
     page = PageWriter(measures) if args.html else None
     mos = MosWriter(args.seed, len(pictures)) if args.mos_page else None
-    callbacks: list[PairCallback] = [lambda pair, _, scores: print(table.rows(pair.name, scores), flush=True)]
+    callbacks: list[PairCallback] = [lambda pair, _, scores: say(*table.rows(pair.name, scores).split("\n"))]
     callbacks += [writer.add for writer in (page, mos) if writer]
-    print(table.head(), flush=True)
+    say(*table.head().split("\n"))
     evaluation = evaluate(pairs, scale, methods, measures, callbacks)
-    print(table.foot(evaluation))
     if args.json:
         write_json(args.json, to_json(evaluation, command))
     if page:
         page.write(args.html, evaluation, command)
     if mos:
         mos.write(args.mos_page)
+    say(*table.foot(evaluation).split("\n"))
 
 
 def _warn_of_trunk(args: argparse.Namespace) -> None:
@@ -176,10 +177,9 @@ def _warn_of_trunk(args: argparse.Namespace) -> None:
         from esrgan_export.metrics.lpips import is_published_trunk
 
         if not is_published_trunk(args.lpips_trunk):
-            print(
+            note(
                 f"esrgan-eval: warning: {args.lpips_trunk} is not torchvision's file; LPIPS then compares with no "
-                "published figure",
-                file=sys.stderr,
+                "published figure"
             )
 
 

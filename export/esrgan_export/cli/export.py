@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib import util
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from esrgan_deploy import __version__, cli
 from esrgan_deploy.cli.progress import BuildProgress
+from esrgan_deploy.cli.terminal import done, note
 from esrgan_deploy.errors import BackendMissingError, EsrganError, OptionError, OutputError
 from esrgan_export.models import GAN, PSNR
 
@@ -37,7 +37,7 @@ beside it. An export that differs too much fails and writes no file. With a GPU 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
-    return cli.run(_parser(), _export, argv)
+    return cli.run(_parser, _export, argv)
 
 
 def _parser() -> cli.Parser:
@@ -97,7 +97,7 @@ def _export(args: argparse.Namespace) -> None:
         from esrgan_export.interpolate import interpolate, relatedness
 
         if warning := relatedness(psnr, gan).warning:
-            print(f"esrgan-export: warning: {warning}", file=sys.stderr)
+            note(f"esrgan-export: warning: {warning}")
         for alpha in dict.fromkeys(args.alpha):
             network = interpolate(psnr, gan, alpha)
             path = _export_one(network, psnr, gan, alpha, args, progress)
@@ -165,7 +165,7 @@ def progress_printer() -> Callable[[str], None]:
     start = time.monotonic()
 
     def progress(step: str) -> None:
-        print(f"[{time.monotonic() - start:5.1f} s] {step}", file=sys.stderr, flush=True)
+        note(f"[{time.monotonic() - start:5.1f} s] {step}")
 
     return progress
 
@@ -195,10 +195,10 @@ def _export_one(
         crops=load_crops(args.calibrate, network.multiple_of) if args.int8 else (),
         progress=progress,
     )
-    print(f"{path}\n{report}\nreport: {report_path(path)}")
+    done(path, *str(report).split("\n"), f"report: {report_path(path)}")
     if args.refit:
-        print(f"both endpoints: {endpoints_path(path)}")
-    print(f"engine: {_build_engine(path, args.refit)}")
+        done(f"both endpoints: {endpoints_path(path)}")
+    done(f"engine: {_build_engine(path, args.refit)}")
     return path
 
 
@@ -264,4 +264,4 @@ def _compare(psnr: Network, gan: Network, interpolated: Network, alpha: float, a
 
     path = artefact.with_suffix(".comparison.png")
     write_comparison(draw_comparison(psnr, gan, interpolated, alpha), path)
-    print(f"comparison: {path}")
+    done(f"comparison: {path}")

@@ -20,6 +20,7 @@ from typing import Any
 
 from esrgan_deploy.arguments import StrPath, as_path, described
 from esrgan_deploy.budget import TEXT_BYTES, read_bytes
+from esrgan_deploy.cli.terminal import printable
 from esrgan_deploy.errors import MediaError, OptionError
 from esrgan_deploy.system.files import replacing
 from esrgan_export.evaluation.evaluate import Scores
@@ -120,11 +121,11 @@ def tally(files: Sequence[StrPath]) -> list[Opinion]:
 
 def tally_table(opinions: Sequence[Opinion], raters: int) -> str:
     """The opinions as text, one line for each method."""
-    width = max(len("method"), *(len(opinion.method) for opinion in opinions))
+    width = max(len("method"), *(len(printable(opinion.method)) for opinion in opinions))
     lines = [f"{'method':<{width}}   MOS   95 % interval   scores"]
     for o in opinions:
         interval = f"+- {o.interval:.2f}" if math.isfinite(o.interval) else "-"
-        lines.append(f"{o.method:<{width}}  {o.mean:.2f}  {interval:>14}  {o.count:>7}")
+        lines.append(f"{printable(o.method):<{width}}  {o.mean:.2f}  {interval:>14}  {o.count:>7}")
     return "\n".join([*lines, f"{raters} rater{'s' * (raters > 1)}; 1 is bad, 5 is excellent"])
 
 

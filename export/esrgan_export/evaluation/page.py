@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 
 from esrgan_deploy.arguments import StrPath, as_path
+from esrgan_deploy.cli.terminal import html_text
 from esrgan_deploy.system.files import replacing
 from esrgan_export.evaluation.evaluate import Evaluation, Scores
 from esrgan_export.evaluation.html_images import data_uri, most_detailed, nearest, thumbnail
@@ -52,7 +52,7 @@ class PageWriter:
             values = [f"{m.title} {cell(scores[name][m.key], m)}" for m in self._measures]
             figures.append(_figure(data_uri(crop.of(picture)), name, values))
         figures.append(_figure(data_uri(crop.of(pair.hr)), "HR", [size(pair.hr)]))
-        self._sections.append(f'<h2>{escape(pair.name)}</h2>\n<div class="row">\n' + "\n".join(figures) + "\n</div>")
+        self._sections.append(f'<h2>{html_text(pair.name)}</h2>\n<div class="row">\n' + "\n".join(figures) + "\n</div>")
 
     def write(self, path: StrPath, evaluation: Evaluation, command: str) -> None:
         """Write the page.
@@ -72,8 +72,8 @@ class PageWriter:
             f"<style>{STYLE}</style>",
             f"<h1>Super-resolution x{evaluation.scale}: mean of {count} picture{'s' * (count > 1)}</h1>",
             _table(evaluation),
-            *(f"<p>{escape(line)}</p>" for line in notes(evaluation)),
-            f"<p><code>{escape(command)}</code></p>",
+            *(f"<p>{html_text(line)}</p>" for line in notes(evaluation)),
+            f"<p><code>{html_text(command)}</code></p>",
             f"<p>Crops of {CROP}x{CROP} pixels, where HR has most detail, each pixel shown 2x2. "
             "LR is shown without interpolation.</p>",
             *self._sections,
@@ -84,22 +84,22 @@ class PageWriter:
 
 
 def _figure(uri: str, name: str, values: Sequence[str], kind: str = "crop") -> str:
-    spans = " ".join(f"<span>{escape(value)}</span>" for value in values)
-    caption = f"<figcaption><b>{escape(name)}</b>{spans}</figcaption>"
-    return f'<figure class="{kind}"><img src="{uri}" alt="{escape(name)}">{caption}</figure>'
+    spans = " ".join(f"<span>{html_text(value)}</span>" for value in values)
+    caption = f"<figcaption><b>{html_text(name)}</b>{spans}</figcaption>"
+    return f'<figure class="{kind}"><img src="{uri}" alt="{html_text(name)}">{caption}</figure>'
 
 
 def _table(evaluation: Evaluation) -> str:
     """The means of all methods, with the best of each column in bold."""
     means = evaluation.means()
-    head = "".join(f"<th>{escape(m.title)} {'↑' if m.higher_is_better else '↓'}" for m in evaluation.measures)
+    head = "".join(f"<th>{html_text(m.title)} {'↑' if m.higher_is_better else '↓'}" for m in evaluation.measures)
     rows = []
     for name, values in means.items():
         cells = "".join(
             f"<td{_mark(values[m.key], [v[m.key] for v in means.values()], m)}>{cell(values[m.key], m)}"
             for m in evaluation.measures
         )
-        rows.append(f"<tr><td>{escape(name)}{cells}")
+        rows.append(f"<tr><td>{html_text(name)}{cells}")
     return "\n".join(["<table>", f"<tr><th>method{head}", *rows, "</table>"])
 
 

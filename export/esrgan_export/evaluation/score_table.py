@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
+from esrgan_deploy.cli.terminal import printable
 from esrgan_export.evaluation.evaluate import Evaluation, Scores
 from esrgan_export.evaluation.measures import Measure
 from esrgan_export.metrics.psnr import LARGEST_IN_MEAN
@@ -24,8 +25,8 @@ class ScoreTable:
     def __init__(self, measures: Sequence[Measure], pictures: Sequence[str], methods: Sequence[str]) -> None:
         """The names decide the widths of the columns."""
         self._measures = measures
-        self._first = max(len(name) for name in (*pictures, f"mean of {len(pictures)}"))
-        self._second = max(len(name) for name in (*methods, "method"))
+        self._first = max(len(printable(name)) for name in (*pictures, f"mean of {len(pictures)}"))
+        self._second = max(len(printable(name)) for name in (*methods, "method"))
 
     def head(self) -> str:
         """The line with the names of the columns."""
@@ -42,12 +43,13 @@ class ScoreTable:
     def foot(self, evaluation: Evaluation) -> str:
         """The lines of the means, and the notes below them."""
         lines = [self.rows(f"mean of {len(evaluation.scores)}", evaluation.means())]
-        return "\n".join([*lines, *notes(evaluation)])
+        return "\n".join([*lines, *map(printable, notes(evaluation))])
 
     def _line(self, first: str, second: str, cells: Sequence[str]) -> str:
         columns = zip(cells, self._measures, strict=True)
         padded = [f"{text:>{max(NARROWEST, len(measure.title))}}" for text, measure in columns]
-        return "  ".join([f"{first:<{self._first}}", f"{second:<{self._second}}", *padded])
+        names = [printable(first).ljust(self._first), printable(second).ljust(self._second)]
+        return "  ".join([*names, *padded])
 
 
 def cell(value: float, measure: Measure) -> str:
