@@ -95,7 +95,7 @@ def run(
     """
     open_streams()
     prog, args = Path(sys.argv[0]).name, None
-    with _sigterm_interrupts() as terminated, messages_shown(prog):
+    with _sigterm_interrupts() as terminated, messages_shown():
         try:
             check_address_space()
             check_environment()

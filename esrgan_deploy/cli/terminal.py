@@ -157,13 +157,13 @@ class _Handler(logging.Handler):
 
 
 @contextlib.contextmanager
-def messages_shown(prog: str) -> Iterator[None]:
-    """Within the block, warnings and log messages of all packages become lines of `prog` on standard error."""
+def messages_shown() -> Iterator[None]:
+    """Within the block, warnings and log messages of all packages become lines on standard error."""
     handler = _Handler(logging.WARNING)
     usual = warnings.showwarning
 
     def show(message: Warning | str, *_where: Any, **_more: Any) -> None:  # noqa: ANN401
-        note(f"{prog}: warning: {' '.join(str(message).split())}")
+        note(f"warning: {' '.join(str(message).split())}")
 
     warnings.showwarning = show
     logging.getLogger().addHandler(handler)
