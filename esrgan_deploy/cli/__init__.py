@@ -16,7 +16,15 @@ from typing import NoReturn
 
 from esrgan_deploy import __version__
 from esrgan_deploy.budget import check_address_space, set_memory_limit
-from esrgan_deploy.cli.terminal import messages_shown, note, note_traceback, open_streams, printable, say
+from esrgan_deploy.cli.terminal import (
+    drop_unwritten,
+    messages_shown,
+    note,
+    note_traceback,
+    open_streams,
+    printable,
+    say,
+)
 from esrgan_deploy.errors import OptionError
 from esrgan_deploy.system.environment import check_environment
 
@@ -117,6 +125,7 @@ def run(
             return _failed(prog, error, args)
         finally:
             set_memory_limit(None)
+            drop_unwritten()
     return 0
 
 

@@ -113,6 +113,15 @@ def _give_up(stream: TextIO) -> None:
         stream.flush()
 
 
+def drop_unwritten() -> None:
+    """At the end of a command: what a failure has left in a buffer goes nowhere, see `_give_up`."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            _give_up(stream)
+
+
 def _reason(error: OSError | ValueError) -> str:
     if isinstance(error, BrokenPipeError):
         return "whoever read it has gone"
