@@ -209,7 +209,7 @@ def test_a_finished_picture_is_no_failure(picture, tmp_path, streams):
     [
         ("- -o {0}/o.mkv", "<&-", "standard input|-: "),
         ("{0}/in.y4m -o -", ">&-", "standard output|-: "),
-        ("{0}/in.y4m -o -", ">/dev/full", "No space left"),
+        ("{0}/in.y4m -o -", ">/dev/full", "standard output: "),
     ],
 )
 def test_frames_through_a_broken_stream(tmp_path, arguments, streams, said):

@@ -236,8 +236,7 @@ def _to_pipe(frames: Iterable[FrameToEncode], pipe: BinaryIO, settings: EncoderS
         with waiting_outside("standard output"):
             pipe.flush()
     except (OSError, FFmpegError) as error:
-        why = "has its reader gone away?" if isinstance(error, BrokenPipeError) else error.strerror
-        raise OutputError(f"standard output: cannot be written any more; {why}") from error
+        raise OutputError("standard output: cannot be written any more; has its reader gone away?") from error
 
 
 def _encode(
