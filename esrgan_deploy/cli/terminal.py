@@ -98,7 +98,9 @@ def note_traceback(error: BaseException) -> None:
 
 def _print(stream: TextIO, lines: tuple[object, ...]) -> None:
     try:
-        print(*map(printable, lines), sep="\n", file=stream, flush=True)
+        for line in lines:
+            print(printable(line), file=stream)
+        stream.flush()
     except (OSError, ValueError):
         _give_up(stream)
         raise
