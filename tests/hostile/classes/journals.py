@@ -200,6 +200,28 @@ def escapes(shop):
     return resumed(shop, whole)
 
 
+def resealed(shop):
+    """Values of other types in lines whose seals are right, as another program could write them: a refusal, or done."""
+    from esrgan_deploy.video.output.journal import sealed
+
+    interrupted(shop)
+    path = parts(shop) / "journal.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        line.pop("chain", None)
+    for _ in range(int(shop.rng.integers(1, 3))):
+        line = lines[int(shop.rng.integers(len(lines)))]
+        lines = shop.edit(lambda lines, line=line: _with_edit(shop, lines, line), lines)
+    chain, data = "", b""
+    for line in lines:
+        text, chain = sealed(line, chain)
+        data += text
+    path.write_bytes(data)
+    case = resumed(shop, None)
+    case.outputs[0].frames = None
+    return case
+
+
 def packets(shop):
     """A finished segment is damaged, cut, empty, or another one's."""
     whole = interrupted(shop)
@@ -237,5 +259,6 @@ IDEAS = [
     escapes,
     packets,
     untouched,
+    resealed,
 ]
 __all__ = ["BAD_INPUT", "IDEAS", "mutated"]
