@@ -380,6 +380,26 @@ def test_a_network_takes_one_image_of_any_size_or_of_one(tmp_path):
     refused(tmp_path, fixed, "no multiples|multiples of 2")
 
 
+def test_a_scale_that_no_metadata_names_has_a_limit_too(tmp_path):
+    for factor in (64, 65):
+        model = network([DOUBLE], {"scales": np.array([1, 1, factor, factor], np.float32)})
+        if factor == 64:
+            assert load_onnx(saved(tmp_path, model))[1].scale == 64
+        else:
+            refused(tmp_path, model, "enlarges 65 times; 64 times is the most")
+
+
+def test_one_image_goes_in_and_one_comes_out(tmp_path):
+    model = doubling(ModelInfo(scale=2))
+    model.graph.input.append(helper.make_tensor_value_info("mask", TensorProto.FLOAT, [1, 3, "H", "W"]))
+    refused(tmp_path, model, "has 2 inputs and 1 outputs")
+    model = doubling(ModelInfo(scale=2))
+    model.graph.output.append(model.graph.input[0])
+    refused(tmp_path, model, "has 1 inputs and 2 outputs")
+    del model.graph.output[:]
+    refused(tmp_path, model, "has 1 inputs and 0 outputs")
+
+
 # --- files ---
 
 
