@@ -27,6 +27,7 @@ from esrgan_deploy.errors import (
     StallError,
 )
 from esrgan_deploy.model import ModelInfo
+from esrgan_deploy.system.environment import silence_telemetry
 from esrgan_deploy.upscaler import Upscaler
 from esrgan_deploy.version import __version__ as __version__
 from esrgan_deploy.watchdog import Watchdog
@@ -51,3 +52,4 @@ __all__ = [
 ]
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # the program decides what is shown
+silence_telemetry()

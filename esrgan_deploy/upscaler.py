@@ -58,7 +58,7 @@ class Upscaler:
                 too large for the memory, in the shape that computes the fewest pixels twice.
             overlap: context of a tile on each inner side, in input pixels; None: what the model was measured to need.
             batch: number of frames or tiles that go to the session together.
-            outscale: enlargement, above 0 and up to 64; None: that of the network. The network's output is resampled.
+            outscale: enlargement, 1/64 to 64; None: that of the network. The network's output is resampled.
             tolerance: `map` reuses the result of a tile whose values differ by at most this from those that the result
                 was computed from, in 8-bit code values (times 257 for 16 bits). 0: only of an equal tile.
 
@@ -71,8 +71,8 @@ class Upscaler:
         check_at_least(1, batch=batch)
         if tolerance > 255:
             raise OptionError(f"tolerance {tolerance} is out of range; give 0 (equal) to 255")
-        if outscale is not None and not (isinstance(outscale, Real) and 0 < outscale <= 64):
-            raise OptionError(f"outscale {described(outscale)} is out of range; give a value above 0, up to 64")
+        if outscale is not None and not (isinstance(outscale, Real) and 1 / 64 <= outscale <= 64):
+            raise OptionError(f"outscale {described(outscale)} is out of range; give a value from 1/64 to 64")
         measured = session.info.overlap
         self.session = session
         self.scale = session.info.scale

@@ -37,7 +37,7 @@ class OwnFolder:
         self.path = path
         self.handle: int | None = None
         """None: the system looks up whole paths only."""
-        if _has_handles():
+        if sys.platform != "win32" and _has_handles():
             self.handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
 
     def __enter__(self) -> Self:
@@ -200,8 +200,6 @@ def _check_made_by_us(folder: OwnFolder, harmless: Collection[str]) -> None:
 
 def _has_handles() -> bool:
     """Whether the system looks names up in a folder that is open."""
-    if sys.platform == "win32":
-        return False
     functions: tuple[Callable[..., object], ...] = (os.open, os.stat, os.unlink, os.rename)
     return os.supports_dir_fd.issuperset(functions) and os.listdir in os.supports_fd
 

@@ -67,6 +67,8 @@ def close_to_others(path: Path) -> None:
 
 def _fault(statuses: Sequence[os.stat_result], *, any_owner: bool) -> str | None:
     """`statuses` of a link and what it points to, in this order, or of a file alone."""
+    if sys.platform == "win32":
+        return None
     owners = {status.st_uid for status in statuses} - {os.geteuid(), _ROOT}
     if owners and not any_owner:
         return f"belongs to another user ({_name(owners.pop())})"
@@ -99,6 +101,8 @@ def _say_once(folder: Path) -> None:
 
 def _is_private_group(uid: int, gid: int) -> bool:
     """Whether a group is the one that many systems make for each user alone, so that it adds nobody."""
+    if sys.platform == "win32":
+        return False
     try:
         import grp
         import pwd
@@ -110,6 +114,8 @@ def _is_private_group(uid: int, gid: int) -> bool:
 
 
 def _name(uid: int) -> str:
+    if sys.platform == "win32":
+        return str(uid)
     try:
         import pwd
 

@@ -78,6 +78,8 @@ def said(command, end, text):
         yield "noise", noise[0][:200]
     if command.stderr != "file" or end.code not in (2, 3) or command.signal:
         return
+    if command.limits.get("RLIMIT_FSIZE", LONGEST_LINE) < LONGEST_LINE:  # it holds for the file of stderr too
+        return
     prog = command.words[0]
     if not lines or not lines[-1].startswith(prog):
         yield "no line", f"exit code {end.code} and the last line is {(lines or [''])[-1][:200]!r}"

@@ -215,6 +215,7 @@ def _in_process(command):
         else:
             # As the interpreter decodes its arguments: names that are no UTF-8 have halves of characters.
             words = [os.fsdecode(os.fsencode(str(word))) for word in command.words]
+            sys.argv[0] = words[0]
             code = importlib.import_module(PROGRAMS[words[0]]).main(words[1:])
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1

@@ -203,6 +203,7 @@ def test_map_gives_the_frames_before_a_wrong_one(upscaler):
         ({"tile": 10**5000}, "tile is too large"),
         ({"overlap": -(10**5000)}, r"overlap a number of 16610 bits is too small"),
         ({"outscale": 10**5000}, r"outscale a number of 16610 bits is out of range"),
+        ({"outscale": 1e-9}, "outscale 1e-09 is out of range"),
         ({"outscale": "2"}, "outscale '2' is out of range"),
         ({"outscale": float("nan")}, "outscale nan is out of range"),
     ],

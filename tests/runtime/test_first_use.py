@@ -191,3 +191,16 @@ def test_openvino_tells_nobody_that_it_is_used(tmp_path):
         [sys.executable, "-c", CONNECTIONS], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.split("\n")[:-1] == ["opened"]
+
+
+@pytest.mark.parametrize("package", ["esrgan_deploy", "esrgan_export"])
+def test_onnx_runtime_tells_nobody_that_it_is_used(package, tmp_path):
+    """Its telemetry begins with a file for the process, in the temporary folder, and one for the machine, at home."""
+    pytest.importorskip("onnxruntime")
+    places = {name: str(tmp_path) for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")}
+    environment = {**os.environ, **places}
+    for name in ("CI", "ORT_DISABLE_TELEMETRY"):
+        environment.pop(name, None)
+    code = f"import {package}, onnxruntime; onnxruntime.InferenceSession({str(BUNDLED)!r})"
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert not list(tmp_path.rglob("*"))

@@ -24,7 +24,6 @@ LIBRARIES = {
     "OPENCV_IO_MAX_IMAGE_PIXELS": ["1", "0", "x"],
     "OPENCV_IO_MAX_IMAGE_WIDTH": ["1", "x"],
     "OPENCV_LOG_LEVEL": ["VERBOSE"],
-    "OPENCV_TRACE": ["1"],
     "ORT_LOGGING_LEVEL": ["0"],
     "ONEDNN_VERBOSE": ["1"],
     "ONEDNN_MAX_CPU_ISA": ["X", "SSE41", "\x1b[2J"],
