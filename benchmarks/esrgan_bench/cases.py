@@ -16,6 +16,7 @@ from esrgan_deploy.errors import ModelError, OptionError
 from esrgan_deploy.flops import count_flops
 from esrgan_deploy.model import ModelInfo, load_onnx
 from esrgan_deploy.system.cpu import default_threads
+from esrgan_deploy.system.paths import real_path
 
 if TYPE_CHECKING:
     import onnx
@@ -86,7 +87,7 @@ def list_configurations(sweep: Sweep) -> list[Configuration]:
             could tell apart.
     """
     for one, other in combinations(sweep.models, 2):
-        if one.name == other.name and one.resolve() != other.resolve():
+        if one.name == other.name and real_path(one) != real_path(other):
             raise OptionError(f"{one} and {other} have the same name in the table; rename or link one of them")
     files = [
         (int8_beside(model) if precision == "int8" else model, precision)

@@ -279,18 +279,19 @@ def _upscale_picture(source: Path, target: Path, upscaler: Upscaler) -> None:
 def _upscale_folder(source: Path, target: Path, upscaler: Upscaler) -> None:
     """Mirror the folder; a picture that fails is reported, the others are done, and the exit code tells."""
     from esrgan_deploy.images import upscale_file
+    from esrgan_deploy.system.paths import real_path
 
     pictures = _pictures_in(source, target)
     if not pictures:
         raise MediaError(f"{source}: holds no picture; known formats: {', '.join(PICTURES)}")
-    inputs = {path.resolve() for path in pictures}
+    inputs = {real_path(path) for path in pictures}
     failures: list[EsrganError] = []
     with Progress("picture", len(pictures)) as progress:
         for count, path in enumerate(pictures, 1):
             mirrored = target / path.relative_to(source)
             try:
                 _make_folder(mirrored)
-                if mirrored.resolve() in inputs:  # by way of a link in the folder of the results
+                if real_path(mirrored) in inputs:  # by way of a link in the folder of the results
                     raise OutputError(f"{mirrored}: is a picture of the input; name another output")
                 upscale_file(path, mirrored, upscaler)
             except (MediaError, OutputError, MachineError) as error:
@@ -307,9 +308,9 @@ def _upscale_folder(source: Path, target: Path, upscaler: Upscaler) -> None:
 
 def _pictures_in(source: Path, target: Path) -> list[Path]:
     """Everything in the folder that is called like a picture, but for what lies in the folder of the results."""
-    from esrgan_deploy.system.paths import path_key
+    from esrgan_deploy.system.paths import path_key, real_path
 
-    outputs = path_key(target.resolve())
+    outputs = path_key(real_path(target))
     try:
         found = sorted(source.rglob("*"))
     except OSError as error:  # for instance of /proc, whose folders come and go
@@ -321,7 +322,7 @@ def _pictures_in(source: Path, target: Path) -> list[Path]:
         for path in found
         if path.suffix.lower() in PICTURES
         and not path.is_dir()  # pipes, and links to nowhere, are refused by name when it is their turn
-        and outputs not in map(path_key, [folder := path.parent.resolve(), *folder.parents])
+        and outputs not in map(path_key, [folder := real_path(path.parent), *folder.parents])
     ]
 
 

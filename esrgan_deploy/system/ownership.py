@@ -38,7 +38,7 @@ def strangers(path: Path, *, any_owner: bool = False, handle: int | None = None)
     statuses = [path.lstat(), path.stat()] if handle is None else [os.fstat(handle)]
     fault = _fault(statuses, any_owner=any_owner)
     if fault and not _keeps_owners(path if path.is_dir() else path.parent):
-        _say_once(path.resolve().parent)
+        _say_once(Path(os.path.realpath(path)).parent)
         return None
     return fault
 

@@ -89,6 +89,11 @@ def _windows_fault(path: str, long_paths: bool) -> str | None:
     return None
 
 
+def real_path(path: Path) -> Path:
+    """`path`, absolute and without links. A link that leads to itself stays one; `Path.resolve` may raise for it."""
+    return Path(os.path.realpath(path))
+
+
 def path_key(path: Path | str, system: str = sys.platform) -> str:
     """The same for paths that the system takes for the same file, whether that exists or not.
 

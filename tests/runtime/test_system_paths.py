@@ -10,7 +10,7 @@ import pytest
 from esrgan_deploy import OutputError
 from esrgan_deploy.cli.upscale import main
 from esrgan_deploy.system import paths
-from esrgan_deploy.system.paths import check_name, file_url, name_fault, path_key, user_cache, writable_cache
+from esrgan_deploy.system.paths import check_name, file_url, name_fault, path_key, real_path, user_cache, writable_cache
 
 LONG = "x" * 300
 
@@ -163,3 +163,11 @@ def test_a_home_that_cannot_be_written_is_no_obstacle(home, monkeypatch, tiny_di
     assert not folder.exists(), "it is gone with the process"
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"{tiny_disk}/.cache/esrgan-deploy/engines: cannot be made: Read-only file system; ")
+
+
+@pytest.mark.unix("makes links without further ado")
+def test_a_link_that_leads_to_itself_is_a_path_too(tmp_path):
+    loop = tmp_path / "loop.png"
+    loop.symlink_to("loop.png")
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert real_path(tmp_path / "link" / "loop.png") == tmp_path.resolve() / "loop.png"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.backends import open_session
 from esrgan_deploy.errors import BackendMissingError, MediaError
+from esrgan_deploy.system.paths import real_path
 from esrgan_deploy.upscaler import Upscaler
 from esrgan_export.back_projection import back_project
 from esrgan_export.bicubic import upscale
@@ -63,7 +64,7 @@ class Folder(Method):
             MediaError: not a folder, no picture in it, or one of `names` has no result.
         """
         folder = as_path(folder)
-        self.name = folder.resolve().name
+        self.name = real_path(folder).name
         self.source = str(folder)
         pictures = images_by_stem(folder)
         self._paths = {name: partner(name, pictures, folder, scale) for name in names}

@@ -22,7 +22,7 @@ from esrgan_deploy.cli.progress import Progress
 from esrgan_deploy.errors import MediaError, OutputError
 from esrgan_deploy.system.files import replacing
 from esrgan_deploy.system.locks import locked
-from esrgan_deploy.system.paths import writable_cache
+from esrgan_deploy.system.paths import real_path, writable_cache
 from esrgan_export.bicubic import downscale, mod_crop
 from esrgan_export.image_types import Uint8Image
 from esrgan_train.data.pictures import find_partner, list_pictures, read_rgb8
@@ -99,7 +99,7 @@ def _key(folder: Path, files: Sequence[Path], scale: int, shrink: int) -> str:
         except OSError as error:  # a link to nothing or to itself
             raise MediaError(f"{file}: cannot be read: {error.strerror}; remove it") from error
         about.append((os.path.relpath(file, folder), status.st_size, status.st_mtime_ns))
-    described = json.dumps([CACHE_FORMAT, str(folder.resolve()), scale, shrink, about])
+    described = json.dumps([CACHE_FORMAT, str(real_path(folder)), scale, shrink, about])
     return hashlib.sha256(described.encode()).hexdigest()[:20]
 
 
