@@ -8,9 +8,11 @@ import os
 import shutil
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -21,7 +23,7 @@ from esrgan_deploy.system.locks import locked
 from esrgan_export.bicubic import downscale, mod_crop
 from esrgan_train.data.cache import Pair, in_threads, open_pairs
 from esrgan_train.data.crops import Crops, Source
-from esrgan_train.data.degradation_options import DegradationOptions
+from esrgan_train.data.degradation_options import DegradationOptions, StageOptions
 from esrgan_train.data.loader import batches
 from tiny import forkserver
 
@@ -219,7 +221,7 @@ def test_lr_and_hr_show_the_same_place():
     """Away from its border, where the kernel of the whole picture reaches further than the crop."""
     crops = Crops([source(noise(80, 96), noise(64, 64))], 32, 4, seed=1)
     for number in range(40):
-        lr, hr = crops[number]
+        lr, hr, _ = crops[number]
         assert (lr.shape, hr.shape, lr.dtype, hr.dtype) == ((3, 8, 8), (3, 32, 32), torch.uint8, torch.uint8)
         made = downscale(np.ascontiguousarray(pixels(hr)), 4).astype(int)
         assert np.abs(made - pixels(lr))[2:-2, 2:-2].max() <= 1, "a half may round either way when it is mirrored"
@@ -242,7 +244,7 @@ def test_orientations(flips, rotations, count):
     known = list(zip(*(orientations(picture).values() for picture in (hr, downscale(hr, 4))), strict=True))
     seen = [0] * 8
     for number in range(320):
-        lr_crop, hr_crop = crops[number]
+        lr_crop, hr_crop, _ = crops[number]
         (which,) = [
             i
             for i, (big, small) in enumerate(known)
@@ -254,7 +256,7 @@ def test_orientations(flips, rotations, count):
 
 
 def digest(crops, number):
-    lr, hr = crops[number]
+    lr, hr, _ = crops[number]
     return hashlib.sha256(lr.numpy().tobytes() + hr.numpy().tobytes()).hexdigest()
 
 
@@ -310,9 +312,75 @@ def test_a_patch_larger_than_a_picture():
 
 def test_a_degradation_makes_lr_from_the_crop():
     crops = Crops([source(noise(64, 64), degradation=DegradationOptions())], 32, 4, seed=0)
-    lr, hr = crops[0]
+    lr, hr, _ = crops[0]
     assert (lr.shape, hr.shape) == ((3, 8, 8), (3, 32, 32))
     assert np.abs(downscale(np.ascontiguousarray(pixels(hr)), 4).astype(int) - pixels(lr)).mean() > 4
+
+
+BLUR = {
+    "blur_probability": 1,
+    "sinc_probability": 0,
+    "kernels": dict.fromkeys(dict(StageOptions().kernels), 0) | {"isotropic": 1},
+    "sigma": (2, 2),
+    "resize": {"up": 0, "down": 0, "keep": 1},
+    "gaussian_noise_probability": 1,
+    "gaussian_noise_sigma": (0, 0),
+    "jpeg_quality": (100, 100),
+}
+ONLY_BLUR = {"first": BLUR, "second": BLUR | {"blur_probability": 0}, "final_sinc_probability": 0}
+
+
+def test_a_degraded_crop_is_like_the_same_place_of_the_degraded_picture():
+    """What is outside of a crop shows inside. Without it the outer pixels are off by about 5 code values."""
+    picture = cv2.resize(noise(40, 40), (160, 160), interpolation=cv2.INTER_CUBIC)
+    options = DegradationOptions.model_validate(ONLY_BLUR | {"sharpen_target": False})
+    blurred = cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 2)
+    crops = Crops([source(picture, degradation=options)], 32, 1, seed=0, flips=False, rotations=False)
+    for number in range(20):
+        lr, hr, target = crops[number]
+        assert target is hr
+        places = cv2.matchTemplate(picture, pixels(hr), cv2.TM_SQDIFF)
+        top, left = np.unravel_index(places.argmin(), places.shape)
+        error = np.abs(pixels(lr) - blurred[top : top + 32, left : left + 32])
+        assert error.mean() < 2
+        if min(top, left) >= 10 and max(top, left) <= 160 - 32 - 10:
+            edge = np.concatenate([error[0], error[-1], error[:, 0], error[:, -1]])
+            assert edge.mean() < 1.5 * error[8:-8, 8:-8].mean() + 0.5
+
+
+def test_blocks_of_a_codec_begin_anywhere_in_a_crop(monkeypatch):
+    """The place of the crop within what is degraded, by the remainder of 16."""
+    starts = Counter()
+    cut = Crops._cut
+
+    def spy(self, picture, top, left, factor):
+        if picture.shape[0] < 256:
+            starts[top % 16] += 1
+        return cut(self, picture, top, left, factor)
+
+    monkeypatch.setattr(Crops, "_cut", spy)
+    options = DegradationOptions.model_validate(ONLY_BLUR | {"sharpen_target": False})
+    crops = Crops([source(noise(256, 256), degradation=options)], 32, 1, seed=0)
+    for number in range(150):
+        crops[number]
+    assert len(starts) == 16
+
+
+def test_the_target_is_sharpened_and_hr_is_not():
+    picture = cv2.resize(noise(40, 40), (160, 160), interpolation=cv2.INTER_CUBIC)
+    plain, sharp = (
+        Crops([source(picture, degradation=DegradationOptions(sharpen_target=on))], 64, 4, seed=0)
+        for on in (False, True)
+    )
+    for number in range(4):
+        assert torch.equal(plain[number].hr, sharp[number].hr)
+        assert plain[number].target is plain[number].hr
+        assert (sharp[number].target.float().std() > 1.05 * sharp[number].hr.float().std()).all()
+    batch = next(iter(batches(sharp, 0, 2)))
+    assert torch.equal(batch.target, torch.stack([sharp[0].target, sharp[1].target]))
+    assert not torch.equal(batch.target, batch.hr)
+    batch = next(iter(batches(plain, 0, 2)))
+    assert batch.target is batch.hr
 
 
 # Batches
@@ -331,7 +399,7 @@ def take(generator, count):
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_batches_hold_consecutive_samples(crops, workers):
-    for number, (lr, hr) in enumerate(take(batches(crops, 0, 3, workers=workers), 5)):
+    for number, (lr, hr, _) in enumerate(take(batches(crops, 0, 3, workers=workers), 5)):
         samples = [crops[3 * number + i] for i in range(3)]
         assert torch.equal(lr, torch.stack([sample[0] for sample in samples]))
         assert torch.equal(hr, torch.stack([sample[1] for sample in samples]))
@@ -347,7 +415,7 @@ def test_a_resumed_stream_goes_on(crops):
 def test_two_processes_see_together_what_one_sees(crops):
     alone = take(batches(crops, 0, 4), 3)
     ranks = [take(batches(crops, 0, 2, world=2, rank=rank), 3) for rank in range(2)]
-    for (lr, hr), first, second in zip(alone, *ranks, strict=True):
+    for (lr, hr, _), first, second in zip(alone, *ranks, strict=True):
         assert torch.equal(lr, torch.cat([first[0], second[0]]))
         assert torch.equal(hr, torch.cat([first[1], second[1]]))
 

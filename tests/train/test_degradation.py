@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from esrgan_train.data import kernels
+from esrgan_train.data import degradation, kernels
 from esrgan_train.data.degradation import (
     DegradationOptions,
     StageOptions,
@@ -19,6 +19,8 @@ from esrgan_train.data.degradation import (
     poisson_noise,
     sharpen,
 )
+from esrgan_train.data.degradation_options import VideoOptions
+from esrgan_train.data.video_frame import ENCODERS, through_codec
 
 GENTLE = {
     "blur_probability": 0,
@@ -421,3 +423,61 @@ def test_options_survive_json_and_keep_the_second_rounds_defaults():
 def test_options_that_cannot_be_right_are_refused(given_options, reason):
     with pytest.raises(ValidationError, match=reason):
         DegradationOptions.model_validate(given_options)
+
+
+@pytest.mark.parametrize("codec", ENCODERS)
+def test_a_codec_keeps_the_picture_and_loses_more_at_lower_quality(codec, photo):
+    good, bad = (4, 24) if codec == "mpeg4" else (15, 45)
+    grey = np.repeat(photo.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)  # no loss by 4:2:0
+    scores = [psnr(grey, through_codec([grey] * 3, codec, quality)[-1]) for quality in (good, bad)]
+    assert scores[0] > 34
+    assert 20 < scores[1] < scores[0] - 4
+
+
+@pytest.mark.parametrize("codec", ENCODERS)
+def test_a_codec_takes_any_size_and_gives_every_frame_back_in_order(codec):
+    """Sizes that are no whole blocks made libraries write beyond the end of their memory."""
+    for height, width in ((1, 1), (7, 33), (63, 65), (90, 17)):
+        clip = [np.full((height, width, 3), level, np.uint8) for level in (40, 100, 160, 220)]
+        decoded = through_codec(clip, codec, 8)
+        assert [frame.shape for frame in decoded] == [(height, width, 3)] * 4
+        assert [round(float(frame.mean()) / 60 - 2 / 3) for frame in decoded] == [0, 1, 2, 3]
+
+
+def test_video_replaces_the_last_jpeg_as_declared(monkeypatch, photo):
+    clips = []
+
+    def spy(frames, codec, quality):
+        clips.append((codec, quality, len(frames)))
+        np.testing.assert_array_equal(frames[-1].shape, frames[0].shape)
+        return list(frames)
+
+    monkeypatch.setattr(degradation, "through_codec", spy)
+    encodings = Encodings(monkeypatch)
+    options = DegradationOptions(video=VideoOptions(probability=0.75, frames=(1, 3)))
+    for seed in range(800):
+        degrade(photo[:32, :32], np.random.default_rng(seed), options, 1)
+    assert len(encodings) == 1600 - len(clips)
+    assert len(clips) / 800 == pytest.approx(0.75, abs=0.05)
+    assert chi_square(Counter(codec for codec, _, _ in clips), dict(options.video.codecs)) < 3
+    assert chi_square(Counter(count for _, _, count in clips), {1: 1 / 3, 2: 1 / 3, 3: 1 / 3}) < 4
+    for codec in ENCODERS:
+        qualities = [quality for found, quality, _ in clips if found == codec]
+        assert (min(qualities), max(qualities)) == options.video.quality(codec)
+
+
+def test_a_clip_moves_and_ends_at_the_picture(monkeypatch):
+    """A dot goes the same way from frame to frame, and the last frame is the picture."""
+    seen = []
+    monkeypatch.setattr(degradation, "through_codec", lambda frames, *_: seen.append(frames) or list(frames))
+    picture = np.zeros((48, 48, 3), np.uint8)
+    picture[22:26, 22:26] = 250
+    options = only().model_copy(update={"video": VideoOptions(probability=1, frames=(3, 3))})
+    for seed in range(10):
+        lr = degrade(picture, np.random.default_rng(seed), options, 1)
+        np.testing.assert_array_equal(lr, seen[-1][-1])
+        grid = np.indices((48, 48))
+        places = [(grid * frame[..., 1]).sum(axis=(1, 2)) / frame[..., 1].sum() for frame in seen[-1]]
+        np.testing.assert_allclose(places[1] - places[0], places[2] - places[1], atol=0.4)
+        assert np.abs(places[1] - places[0]).max() < 3.2
+    assert any(not np.array_equal(frames[0], frames[-1]) for frames in seen)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from esrgan_export.networks import RRDBNet
 from esrgan_train import discriminators
+from esrgan_train.data.loader import Batch
 from esrgan_train.losses.adversarial import AdversarialOptions, discriminator_loss, generator_loss
 from esrgan_train.recipe import AdversarialLoss, parse_recipe
 from esrgan_train.run import build_model
@@ -37,10 +38,10 @@ class Recorder(torch.optim.SGD):
 
 @pytest.fixture
 def batch():
-    """A batch of noise: uint8 (4, 3, 8, 8) and (4, 3, 32, 32)."""
+    """A batch of noise: uint8 (4, 3, 8, 8) and (4, 3, 32, 32), which is the target too."""
     random = torch.Generator().manual_seed(0)
     lr, hr = (torch.randint(256, (4, 3, size, size), generator=random, dtype=torch.uint8) for size in (8, 32))
-    return lr, hr
+    return Batch(lr, hr, hr)
 
 
 @pytest.fixture
@@ -150,7 +151,7 @@ def test_a_gan_step_is_the_official_one(make_recipe, batch, vgg_file, options):
     start = copy.deepcopy(nets)
     for step in range(3):
         train_step(model, iter([batch]), step)
-        reference.step(*map(unit, batch))
+        reference.step(unit(batch.lr), unit(batch.hr))
     for ours, theirs, before in zip((generator, model.discriminator.network), nets, start, strict=True):
         ours, theirs, before = (torch.cat([p.reshape(-1) for p in net.parameters()]) for net in (ours, theirs, before))
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
@@ -164,7 +165,7 @@ def test_each_gets_the_gradient_of_its_own_loss(batch, options):
     model = model_of(losses, smooth_discriminator(), options)
     generator, adversary = (copy.deepcopy(p.network) for p in (model.generator, model.discriminator))
     train_step(model, iter([batch]), 0)
-    lr, hr = map(unit, batch)
+    lr, hr = unit(batch.lr), unit(batch.hr)
     sr = generator(lr)
     of_g = 0.7 * generator_loss(adversary(sr), adversary(hr), model.adversarial)
     expected = torch.autograd.grad(of_g, list(generator.parameters()))
@@ -188,6 +189,21 @@ def test_the_discriminator_sees_the_fake_from_before_the_generators_step(batch):
         assert torch.equal(one, other)
 
 
+def test_the_losses_compare_with_the_target_and_the_discriminator_sees_hr(batch):
+    """Real-ESRGAN sharpens what L1 compares with; a discriminator that saw that as real would ask for halos."""
+    losses = [{"loss": "l1"}, {"loss": "adversarial"}]
+    sharp = batch._replace(target=255 - batch.hr)
+    of_hr, of_target = (model_of(losses, smooth_discriminator()) for _ in range(2))
+    plain, terms = (train_step(m, iter([b]), 0) for m, b in ((of_hr, batch), (of_target, sharp)))
+    sr = model_of(losses, smooth_discriminator()).generator.network(unit(batch.lr))
+    assert terms["l1"] == pytest.approx(float(F.l1_loss(sr, unit(sharp.target))), rel=1e-4)
+    assert terms["l1"] != pytest.approx(plain["l1"], rel=1e-3)
+    assert terms["discriminator"] == plain["discriminator"]
+    assert terms["adversarial"] == plain["adversarial"]
+    for one, other in zip(*(m.discriminator.optimiser.gradients[0] for m in (of_hr, of_target)), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_penalties_are_weighted_and_only_the_discriminators(batch):
     plain = model_of([{"loss": "adversarial", "kind": "wasserstein"}], smooth_discriminator(), {"kind": "wasserstein"})
     both = model_of(
@@ -198,8 +214,7 @@ def test_penalties_are_weighted_and_only_the_discriminators(batch):
     )
     without, terms = (train_step(model, iter([batch]), 0) for model in (plain, both))
     assert set(terms) - set(without) == {"gradient-penalty", "r1"}
-    _, hr = batch
-    hr = unit(hr).requires_grad_()
+    hr = unit(batch.hr).requires_grad_()
     (gradient,) = torch.autograd.grad(smooth_discriminator()(hr).sum(), hr)
     assert terms["r1"] == pytest.approx(3.0 / 2 * float(gradient.square().sum((1, 2, 3)).mean()), rel=1e-4)
     assert terms["discriminator"] == pytest.approx(without["discriminator"])
@@ -219,7 +234,7 @@ def test_accumulation_is_a_larger_batch(batch, kind):
         model_of(losses, adversary, make=lambda network: Recorder(network, lr=0.1), accumulate=k) for k in (1, 4)
     )
     start = copy.deepcopy(whole.generator.network.state_dict())
-    quarters = [tuple(pictures[i : i + 1] for pictures in batch) for i in range(4)]
+    quarters = [Batch(*(pictures[i : i + 1] for pictures in batch)) for i in range(4)]
     for step in range(5):
         together = train_step(whole, iter([batch]), step)
         apart = train_step(parts, iter(quarters), step)

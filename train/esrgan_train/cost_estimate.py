@@ -11,6 +11,7 @@ import torch
 from lightning_fabric import Fabric
 
 from esrgan_deploy.system.memory import peak_rss_mib
+from esrgan_train.data.loader import Batch
 from esrgan_train.memory_needs import check_memory_needs
 from esrgan_train.recipe import Recipe
 from esrgan_train.run import build_model
@@ -55,7 +56,7 @@ def estimate_cost(recipe: Recipe) -> CostEstimate:
     seconds = []
     for step in range(WARM_UP + MEASURED):
         start = perf_counter()
-        train_step(model, itertools.repeat((lr, hr)), step)
+        train_step(model, itertools.repeat(Batch(lr, hr, hr)), step)
         if fabric.device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(perf_counter() - start)

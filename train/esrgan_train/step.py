@@ -65,6 +65,9 @@ class SRModel:
 def train_step(model: SRModel, batches: Iterator[Batch], step: int) -> Terms:
     """Accumulate the gradients of `recipe.accumulate` batches, then take one step with each optimiser.
 
+    The pixel and perceptual losses compare SR with the target: HR, or HR sharpened. The discriminator's real pictures
+    are HR as it is, as in Real-ESRGAN (`gan_gt_usm: False`).
+
     For each batch the generator runs once, and the discriminator once on the real (HR) and once on the fake (SR)
     pictures; the losses of both networks use these results. BasicSR freezes the discriminator while the generator's
     gradients are computed. Here `backward` is told for which tensors gradients are wanted instead, so that the
@@ -76,7 +79,7 @@ def train_step(model: SRModel, batches: Iterator[Batch], step: int) -> Terms:
 
     Args:
         model: its weights, optimisers and buffers are changed.
-        batches: endless; pairs of LR and HR as uint8 (N, 3, H, W).
+        batches: endless; LR, HR and target as uint8 (N, 3, H, W).
         step: counted from 0.
 
     Returns:
@@ -86,18 +89,20 @@ def train_step(model: SRModel, batches: Iterator[Batch], step: int) -> Terms:
     trains_generator = discriminator is None or (step + 1) % recipe.discriminator_steps == 0
     terms: Terms = {}
     for _ in range(recipe.accumulate):
-        lr, hr = (_to_unit(model, pictures) for pictures in next(batches))
+        batch = next(batches)
+        lr, hr = _to_unit(model, batch.lr), _to_unit(model, batch.hr)
+        target = hr if batch.target is batch.hr else _to_unit(model, batch.target)
         with torch.set_grad_enabled(trains_generator), model.fabric.autocast():
             sr = model.generator.forward(lr).float()
         if discriminator is None:
-            _backward(model, dict(_generator_terms(model, sr, hr, None, None)), model.generator.parameters, terms)
+            _backward(model, dict(_generator_terms(model, sr, target, None, None)), model.generator.parameters, terms)
             continue
         # Cut the graph at the SR pictures: two losses go back through the discriminator, one through the generator.
         seen = sr.detach().requires_grad_(trains_generator)
         with model.fabric.autocast():
             real, fake = discriminator.forward(hr), discriminator.forward(seen)
         if trains_generator:
-            _backward(model, dict(_generator_terms(model, seen, hr, fake, real)), [seen], terms, keep_graph=True)
+            _backward(model, dict(_generator_terms(model, seen, target, fake, real)), [seen], terms, keep_graph=True)
             torch.autograd.backward(sr, seen.grad, inputs=model.generator.parameters)
         losses = dict(_discriminator_terms(model, discriminator, seen, hr, fake, real))
         _backward(model, losses, discriminator.parameters, terms)
@@ -114,11 +119,11 @@ def _to_unit(model: SRModel, pictures: Tensor) -> Tensor:
 
 
 def _generator_terms(
-    model: SRModel, sr: Tensor, hr: Tensor, fake: Tensor | None, real: Tensor | None
+    model: SRModel, sr: Tensor, target: Tensor, fake: Tensor | None, real: Tensor | None
 ) -> Iterator[tuple[str, Tensor]]:
     """Name and weighted value of each loss of the recipe. Two losses of one kind are told apart by their number."""
     for index, (loss, vgg) in enumerate(zip(model.recipe.losses, model.vgg, strict=True)):
-        yield _name(model.recipe.losses, index), loss.weight * _generator_loss(model, loss, vgg, sr, hr, fake, real)
+        yield _name(model.recipe.losses, index), loss.weight * _generator_loss(model, loss, vgg, sr, target, fake, real)
 
 
 def _name(losses: Sequence[Loss], index: int) -> str:
@@ -131,7 +136,7 @@ def _generator_loss(
     loss: Loss,
     vgg: VGGFeatures | None,
     sr: Tensor,
-    hr: Tensor,
+    target: Tensor,
     fake: Tensor | None,
     real: Tensor | None,
 ) -> Tensor:
@@ -140,8 +145,8 @@ def _generator_loss(
         return generator_loss(fake, real, model.adversarial)
     if isinstance(loss, PerceptualLoss):
         assert vgg is not None, "build_model loads a VGG for each perceptual loss"
-        return perceptual(*features_of(vgg, sr, hr), loss.layers, loss.criterion)
-    return total_variation(sr) if loss.loss == "total-variation" else PIXEL[loss.loss](sr, hr)
+        return perceptual(*features_of(vgg, sr, target), loss.layers, loss.criterion)
+    return total_variation(sr) if loss.loss == "total-variation" else PIXEL[loss.loss](sr, target)
 
 
 def _discriminator_terms(

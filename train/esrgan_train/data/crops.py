@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,19 @@ from esrgan_export.image_types import Uint8Image
 from esrgan_train.data.cache import Pair
 from esrgan_train.data.degradation import degrade, sharpen
 from esrgan_train.data.degradation_options import DegradationOptions
+
+CONTEXT = (10, 25)
+"""LR pixels around a crop, before and behind, that are degraded with it and cut off: as many as kernels and resizes
+reach, and drawn anew for each crop, so that the blocks of JPEG (8 px) and of video codecs (16 px) begin anywhere."""
+
+
+class Sample(NamedTuple):
+    """One crop, or with a first dimension a batch of them, as uint8 tensors (3, height, width)."""
+
+    lr: Tensor
+    hr: Tensor
+    target: Tensor
+    """What the pixel and perceptual losses compare SR with: HR, sharpened where the degradation says so."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +49,7 @@ class Source:
     """How LR crops are made from HR crops; None: they are cut from the LR pictures."""
 
 
-class Crops(Dataset[tuple[Tensor, Tensor]]):
+class Crops(Dataset[Sample]):
     """Crops of LR and HR: uint8 tensors (3, patch / scale, patch / scale) and (3, patch, patch).
 
     The source is drawn by its ratio, the picture by its area; the place and one of eight orientations uniformly.
@@ -79,40 +93,64 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
         self._ratios = ratios / ratios.sum()
         self._areas = [_shares(source.pairs) for source in sources]
 
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, number: int) -> Sample:
         """Crop `number`, from 0; there is no last one."""
         rng = np.random.default_rng((self.seed, number))
         at = int(rng.choice(len(self.sources), p=self._ratios))
         source = self.sources[at]
         pair = source.pairs[int(rng.choice(len(source.pairs), p=self._areas[at]))]
-        lr, hr = self._most_textured([self._crop(pair, rng) for _ in range(self.textured_of)])
-        if source.degradation is not None:
-            hr = sharpen(hr) if source.degradation.sharpen_target else hr
-            lr = degrade(hr, rng, source.degradation, self.scale)
-        lr, hr = self._orient((lr, hr), rng)
-        return _to_tensor(lr), _to_tensor(hr)
+        top, left = self._most_textured(pair, [self._place(pair, rng) for _ in range(self.textured_of)])
+        if source.degradation is None:
+            lr, hr = self._cut(pair.lr, top, left, 1), self._cut(pair.hr, top, left, self.scale)
+            target = hr
+        else:
+            lr, hr, target = self._degrade(pair, top, left, rng, source.degradation)
+        mirrored, transposed, upside_down = rng.random(3) < 0.5
+        turns = (self.flips and mirrored, self.rotations and upside_down, self.rotations and transposed)
+        lr_tensor, hr_tensor = _to_tensor(_turn(lr, *turns)), _to_tensor(_turn(hr, *turns))
+        return Sample(lr_tensor, hr_tensor, hr_tensor if target is hr else _to_tensor(_turn(target, *turns)))
 
-    def _crop(self, pair: Pair, rng: np.random.Generator) -> tuple[Uint8Image, Uint8Image]:
+    def _place(self, pair: Pair, rng: np.random.Generator) -> tuple[int, int]:
+        """Row and column of the crop's first LR pixel."""
         size = self.patch // self.scale
         top, left = (int(rng.integers(0, length - size + 1)) for length in pair.lr.shape[:2])
-        lr = pair.lr[top : top + size, left : left + size]
-        top, left = top * self.scale, left * self.scale
-        return lr, pair.hr[top : top + self.patch, left : left + self.patch]
+        return top, left
 
-    def _most_textured(self, crops: list[tuple[Uint8Image, Uint8Image]]) -> tuple[Uint8Image, Uint8Image]:
-        """The crop with most detail in LR: a network learns little from flat sky and blurred background."""
-        return crops[0] if len(crops) == 1 else max(crops, key=lambda crop: _detail(crop[0]))
+    def _cut(self, picture: Uint8Image, top: int, left: int, factor: int) -> Uint8Image:
+        """The crop at this place of LR, out of a picture that is `factor` times larger than LR."""
+        size = self.patch // self.scale * factor
+        return picture[top * factor : top * factor + size, left * factor : left * factor + size]
 
-    def _orient(self, crops: tuple[Uint8Image, Uint8Image], rng: np.random.Generator) -> tuple[Uint8Image, Uint8Image]:
-        mirrored, transposed, upside_down = rng.random(3) < 0.5
-        lr, hr = crops
-        if self.flips and mirrored:
-            lr, hr = lr[:, ::-1], hr[:, ::-1]
-        if self.rotations and upside_down:
-            lr, hr = lr[::-1], hr[::-1]
-        if self.rotations and transposed:
-            lr, hr = lr.swapaxes(0, 1), hr.swapaxes(0, 1)
-        return lr, hr
+    def _degrade(
+        self, pair: Pair, top: int, left: int, rng: np.random.Generator, degradation: DegradationOptions
+    ) -> tuple[Uint8Image, Uint8Image, Uint8Image]:
+        """LR, HR and target of the crop, made with as much context as the picture has."""
+        size = self.patch // self.scale
+        before, behind = rng.integers(*CONTEXT, 2, endpoint=True), rng.integers(*CONTEXT, 2, endpoint=True)
+        rows, columns = (
+            slice(max(0, first - int(more)), min(length, first + size + int(further)))
+            for first, length, more, further in zip((top, left), pair.lr.shape[:2], before, behind, strict=True)
+        )
+        at = (top - rows.start, left - columns.start)
+        hr = pair.hr[
+            rows.start * self.scale : rows.stop * self.scale, columns.start * self.scale : columns.stop * self.scale
+        ]
+        target = sharpen(hr) if degradation.sharpen_target else hr
+        lr = self._cut(degrade(target, rng, degradation, self.scale), *at, 1)
+        hr_crop = self._cut(hr, *at, self.scale)
+        return lr, hr_crop, self._cut(target, *at, self.scale) if degradation.sharpen_target else hr_crop
+
+    def _most_textured(self, pair: Pair, places: list[tuple[int, int]]) -> tuple[int, int]:
+        """The place with most detail in LR: a network learns little from flat sky and blurred background."""
+        return places[0] if len(places) == 1 else max(places, key=lambda place: _detail(self._cut(pair.lr, *place, 1)))
+
+
+def _turn(picture: Uint8Image, mirrored: bool, upside_down: bool, transposed: bool) -> Uint8Image:
+    if mirrored:
+        picture = picture[:, ::-1]
+    if upside_down:
+        picture = picture[::-1]
+    return picture.swapaxes(0, 1) if transposed else picture
 
 
 def _shares(pairs: Sequence[Pair]) -> npt.NDArray[np.float64]:

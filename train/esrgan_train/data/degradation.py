@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from esrgan_export.image_types import FloatImage
 from esrgan_train.data import kernels
-from esrgan_train.data.degradation_options import DegradationOptions, StageOptions
+from esrgan_train.data.degradation_options import DegradationOptions, StageOptions, VideoOptions
+from esrgan_train.data.video_frame import through_codec
 
 KERNEL_SIZES = range(7, 22, 2)
 RESIZE_FILTERS = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC)
@@ -26,7 +27,7 @@ def degrade(
     """Make an LR picture of `hr`. A pure function of its arguments and the state of `rng`.
 
     Borders are mirrored, which shows where a kernel is 21 px wide. To avoid that, degrade more than the patch and crop
-    afterwards, as the official code does (400 px, then 256).
+    afterwards, as `Crops` and the official code do.
 
     Args:
         hr: (H, W, 3) RGB, uint8 or float32 in [0, 1]; H and W multiples of `scale`.
@@ -55,9 +56,9 @@ def degrade(
     # The paper's two orders. The authors say that JPEG between the sinc filter and the resize makes twisted lines.
     if rng.random() < 0.5:
         image = _final_sinc(_resize(image, rng, target), rng, options)
-        image = _jpeg(image, rng, options.second)
+        image = _last_compression(image, rng, options)
     else:
-        image = _jpeg(image, rng, options.second)
+        image = _last_compression(image, rng, options)
         image = _final_sinc(_resize(image, rng, target), rng, options)
     return _to_uint8(image)
 
@@ -161,6 +162,28 @@ def _jpeg(image: FloatImage, rng: np.random.Generator, options: StageOptions) ->
     decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
     assert decoded is not None  # it was encoded two lines above
     return decoded[..., ::-1].astype(np.float32) / np.float32(255)
+
+
+def _last_compression(image: FloatImage, rng: np.random.Generator, options: DegradationOptions) -> FloatImage:
+    if options.video is None or rng.random() >= options.video.probability:
+        return _jpeg(image, rng, options.second)
+    return _video(image, rng, options.video)
+
+
+def _video(image: FloatImage, rng: np.random.Generator, options: VideoOptions) -> FloatImage:
+    """The last frame of a short clip in which the picture moves evenly; it ends where `image` is."""
+    codec = options.codecs.draw(rng)
+    quality = int(rng.integers(*options.quality(codec), endpoint=True))
+    count = int(rng.integers(*options.frames, endpoint=True))
+    motion = rng.uniform(-options.motion, options.motion, 2)
+    size = (image.shape[1], image.shape[0])
+    frames = []
+    for before in range(count - 1, 0, -1):
+        shift = np.array([[1, 0, motion[0] * before], [0, 1, motion[1] * before]])
+        moved = cv2.warpAffine(image, shift, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+        frames.append(_to_uint8(moved.astype(np.float32, copy=False)))
+    frames.append(_to_uint8(image))
+    return through_codec(frames, codec, quality)[-1].astype(np.float32) / np.float32(255)
 
 
 def _filter(image: FloatImage, kernel: kernels.Kernel) -> FloatImage:

@@ -23,8 +23,12 @@ NotNegative = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Range = Annotated[tuple[NotNegative, NotNegative], AfterValidator(_ordered)]
 PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
+Count = Annotated[int, Field(ge=1)]
 Quality = Annotated[int, Field(ge=1, le=100)]
 QualityRange = Annotated[tuple[Quality, Quality], AfterValidator(_ordered)]
+Quantiser = Annotated[int, Field(ge=1, le=31)]
+Crf = Annotated[int, Field(ge=0, le=51)]
+Crf63 = Annotated[int, Field(ge=0, le=63)]
 
 
 class _Options(BaseModel):
@@ -119,6 +123,36 @@ class SecondStageOptions(StageOptions):
     poisson_noise_scale: Range = (0.05, 2.5)
 
 
+class CodecMixture(_Mixture):
+    """Probability of each video codec; sums to 1."""
+
+    h264: Probability = 0.4
+    h265: Probability = 0.2
+    mpeg4: Probability = 0.2
+    vp9: Probability = 0.2
+
+
+class VideoOptions(_Options):
+    """Video instead of the last JPEG, with the scales of quality that FFmpeg's encoders have: lower is better."""
+
+    probability: Probability = 0.5
+    """Probability that the last compression is a video codec."""
+    codecs: CodecMixture = CodecMixture()
+    frames: Annotated[tuple[Count, Count], AfterValidator(_ordered)] = (1, 4)
+    """Length of the clip, of which the last frame is taken: 1 is a key frame, later ones are predicted."""
+    motion: NotNegative = 3.0
+    """The picture moves at most this many px from frame to frame, in each direction."""
+    h264_crf: Annotated[tuple[Crf, Crf], AfterValidator(_ordered)] = (18, 34)
+    h265_crf: Annotated[tuple[Crf, Crf], AfterValidator(_ordered)] = (20, 36)
+    mpeg4_q: Annotated[tuple[Quantiser, Quantiser], AfterValidator(_ordered)] = (2, 10)
+    vp9_crf: Annotated[tuple[Crf63, Crf63], AfterValidator(_ordered)] = (20, 48)
+
+    def quality(self, codec: str) -> tuple[int, int]:
+        """The range of quality of one of `codecs`."""
+        ranges = {"h264": self.h264_crf, "h265": self.h265_crf, "mpeg4": self.mpeg4_q, "vp9": self.vp9_crf}
+        return ranges[codec]
+
+
 class DegradationOptions(_Options):
     """Real-ESRGAN's second-order degradation; the defaults are RealESRGAN_x4plus."""
 
@@ -126,5 +160,8 @@ class DegradationOptions(_Options):
     second: SecondStageOptions = SecondStageOptions()
     final_sinc_probability: Probability = 0.8
     """Probability of a sinc filter at the end."""
+    video: VideoOptions | None = None
+    """Video codecs in place of some of the last JPEGs; none: always JPEG, as in the official code."""
     sharpen_target: bool = True
-    """HR crops go through `sharpen` first, so that the network also learns to sharpen a little."""
+    """LR is made from HR that went through `sharpen`, and the pixel and perceptual losses compare with it, so that the
+    network also learns to sharpen a little. The discriminator sees HR as it is, as in the official code."""

@@ -7,12 +7,11 @@ from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
-from torch import Tensor
 
-from esrgan_train.data.crops import Crops
+from esrgan_train.data.crops import Crops, Sample
 
-Batch = tuple[Tensor, Tensor]
-"""LR and HR: uint8 (N, 3, h, w) and (N, 3, h * scale, w * scale)."""
+Batch = Sample
+"""LR, HR and target: uint8 (N, 3, h, w) and twice (N, 3, h * scale, w * scale)."""
 
 AHEAD = 2  # batches that are being made, or wait, while the network computes
 
@@ -32,7 +31,7 @@ def batches(crops: Crops, start: int, size: int, world: int = 1, rank: int = 0, 
         workers: number of threads.
     """
     with ThreadPoolExecutor(workers, thread_name_prefix="crops") as pool:
-        waiting: deque[list[Future[Batch]]] = deque()
+        waiting: deque[list[Future[Sample]]] = deque()
         number = start
         try:
             while True:
@@ -41,6 +40,13 @@ def batches(crops: Crops, start: int, size: int, world: int = 1, rank: int = 0, 
                     waiting.append([pool.submit(crops.__getitem__, first + i) for i in range(size)])
                     number += 1
                 samples = [sample.result() for sample in waiting.popleft()]
-                yield torch.stack([lr for lr, _ in samples]), torch.stack([hr for _, hr in samples])
+                yield _stack(samples)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _stack(samples: list[Sample]) -> Batch:
+    lr, hr = torch.stack([sample.lr for sample in samples]), torch.stack([sample.hr for sample in samples])
+    if all(sample.target is sample.hr for sample in samples):
+        return Batch(lr, hr, hr)
+    return Batch(lr, hr, torch.stack([sample.target for sample in samples]))
