@@ -25,7 +25,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from esrgan_train.data.loader import batches
+from esrgan_train.data.loader import Batch, batches
 from esrgan_train.ema import update_average
 from esrgan_train.losses.vgg_layers import layer_names
 from esrgan_train.recipe import AdversarialLoss, PerceptualLoss, PixelLoss, Recipe, load_recipe
@@ -101,7 +101,8 @@ def our_step(recipe: Recipe, batch: tuple[Tensor, Tensor]) -> Step:
     """A step as `loop.fit` takes it. It returns the losses."""
     model, generator, _ = build_model(recipe, Fabric(devices=1, precision=recipe.precision))
     average = copy.deepcopy(generator).requires_grad_(False)
-    forever = itertools.repeat(batch)
+    lr, hr = batch
+    forever = itertools.repeat(Batch(lr, hr, hr))
 
     def step() -> dict[str, float]:
         terms = train_step(model, forever, 10_000)

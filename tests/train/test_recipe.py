@@ -157,7 +157,7 @@ def test_psnr_may_pick_the_best_where_no_gan_is():
         (["network.name=RRDBnet"], "network: 'RRDBnet' is unknown; did you mean 'RRDBNet'?"),
         (["network.chanels=8"], "network: RRDBNet has no 'chanels'; did you mean 'channels'?"),
         (["network.scale=3"], "network: RRDBNet: scale 3 is not one of 1, 2, 4, 8"),
-        (["network.blocks=0"], "network: RRDBNet cannot be built from"),
+        (["network.blocks=0"], "network: RRDBNet cannot be built with"),
         (["data.patch=30"], "data.patch 30 is no multiple of the network's scale 4"),
         (
             ["network.scale=2", "init=official", "data.patch=34"],

@@ -25,6 +25,7 @@ FAMILIES = {
     "basicsr": ["msrresnet", "msrgan", "rrdbnet-psnr", "esrgan"],
     "compact": ["psnr", "gan"],
     "debug": ["psnr", "gan"],
+    "ordinary": ["psnr"],
 }
 
 

@@ -196,7 +196,7 @@ def test_the_losses_compare_with_the_target_and_the_discriminator_sees_hr(batch)
     of_hr, of_target = (model_of(losses, smooth_discriminator()) for _ in range(2))
     plain, terms = (train_step(m, iter([b]), 0) for m, b in ((of_hr, batch), (of_target, sharp)))
     sr = model_of(losses, smooth_discriminator()).generator.network(unit(batch.lr))
-    assert terms["l1"] == pytest.approx(float(F.l1_loss(sr, unit(sharp.target))), rel=1e-4)
+    assert terms["l1"] == pytest.approx(F.l1_loss(sr, unit(sharp.target)).item(), rel=1e-4)
     assert terms["l1"] != pytest.approx(plain["l1"], rel=1e-3)
     assert terms["discriminator"] == plain["discriminator"]
     assert terms["adversarial"] == plain["adversarial"]

@@ -131,18 +131,20 @@ class Crops(Dataset[Sample]):
             slice(max(0, first - int(more)), min(length, first + size + int(further)))
             for first, length, more, further in zip((top, left), pair.lr.shape[:2], before, behind, strict=True)
         )
-        at = (top - rows.start, left - columns.start)
+        row, column = top - rows.start, left - columns.start
         hr = pair.hr[
             rows.start * self.scale : rows.stop * self.scale, columns.start * self.scale : columns.stop * self.scale
         ]
         target = sharpen(hr) if degradation.sharpen_target else hr
-        lr = self._cut(degrade(target, rng, degradation, self.scale), *at, 1)
-        hr_crop = self._cut(hr, *at, self.scale)
-        return lr, hr_crop, self._cut(target, *at, self.scale) if degradation.sharpen_target else hr_crop
+        lr = self._cut(degrade(target, rng, degradation, self.scale), row, column, 1)
+        hr_crop = self._cut(hr, row, column, self.scale)
+        return lr, hr_crop, hr_crop if target is hr else self._cut(target, row, column, self.scale)
 
     def _most_textured(self, pair: Pair, places: list[tuple[int, int]]) -> tuple[int, int]:
         """The place with most detail in LR: a network learns little from flat sky and blurred background."""
-        return places[0] if len(places) == 1 else max(places, key=lambda place: _detail(self._cut(pair.lr, *place, 1)))
+        if len(places) == 1:
+            return places[0]
+        return max(places, key=lambda place: _detail(self._cut(pair.lr, place[0], place[1], 1)))
 
 
 def _turn(picture: Uint8Image, mirrored: bool, upside_down: bool, transposed: bool) -> Uint8Image:

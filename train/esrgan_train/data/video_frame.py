@@ -46,10 +46,11 @@ def through_codec(frames: Sequence[Uint8Image], codec: str, quality: int) -> lis
         packets += encoder.encode(frame)
     packets += encoder.encode(None)
     decoder = av.CodecContext.create(_DECODERS[codec], "r")
+    assert isinstance(decoder, av.VideoCodecContext)
     decoder.thread_count = 1
     decoded = [frame for packet in packets for frame in decoder.decode(packet)] + list(decoder.decode(None))
     assert len(decoded) == len(frames), f"{codec}: {len(frames)} frames went in, {len(decoded)} came out"
-    return [frame.to_ndarray(format="rgb24")[:height, :width] for frame in decoded]
+    return [frame.to_ndarray(format="rgb24")[:height, :width].astype(np.uint8, copy=False) for frame in decoded]
 
 
 def _encoder(codec: str, quality: int, width: int, height: int) -> av.VideoCodecContext:
