@@ -8,6 +8,7 @@ and every name is looked up in it: whoever exchanges the folder for a link after
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import stat
@@ -110,17 +111,21 @@ class OwnFolder:
                 os.fsync(self.handle)
 
     def mark(self) -> None:
-        """Write the file that says who made the folder, if it is not there yet.
+        """Write the file that says who made the folder, if it is not there yet; half of it is removed again.
 
         Raises:
             OSError: the disk is full.
         """
         if not self.is_marked():
             content = {"made_by": _MADE_BY, "folder": self.path.name, "about": "removed when it is not needed"}
-            with self.open(MARKER, "wb") as file:
-                file.write(json.dumps(content).encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
+            try:
+                with self.open(MARKER, "wb", buffering=0) as file:
+                    if file.write(line := json.dumps(content).encode() + b"\n") != len(line):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    os.fsync(file.fileno())
+            except OSError:
+                self.remove([MARKER])
+                raise
 
     def is_marked(self) -> bool:
         """Whether `mark` was done."""

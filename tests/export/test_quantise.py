@@ -372,7 +372,7 @@ def test_crops_are_the_same_for_the_same_folder(tmp_path):
         (lambda folder: write_photos(folder, 200), "black or of one colour"),
         (lambda folder: _one(folder, 48), "too little to calibrate on: 1 crops"),
         (lambda folder: _one(folder, 8), "too little to calibrate on: 0 crops"),
-        (lambda folder: _damaged(folder), r"dogs.png: is no picture that can be read \(500 bytes\)"),
+        (lambda folder: _damaged(folder), r"dogs.png: is damaged or truncated \(its end is missing\)"),
     ],
     ids=["missing", "empty", "black", "grey", "tiny", "specks", "damaged"],
 )

@@ -247,3 +247,15 @@ def test_a_pipe_for_a_sidecar_is_not_waited_for(engine):
     os.mkfifo(sidecar_beside(engine))
     with pytest.raises(ModelError, match="is a pipe"):
         open_engine(engine)
+
+
+def test_half_of_a_mark_does_not_stay(tmp_path, monkeypatch):
+    """Else nobody would know the folder again: no run would use it, and none would remove it."""
+    with make_folder(tmp_path / "out.mkv.parts") as folder:
+        monkeypatch.setattr(os, "fsync", lambda _handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(OSError, match="No space"):
+            folder.mark()
+        assert folder.names() == []
+        monkeypatch.undo()
+        folder.mark()
+        assert folder.is_marked()

@@ -72,7 +72,7 @@ def main(_):
     )
     print("computed", summary.computed)
 
-sys.exit(run(Parser("driver", ""), main, []))
+sys.exit(run(lambda: Parser("driver", ""), main, []))
 """
 
 
