@@ -142,6 +142,8 @@ def _attach_weights(layers: list[Layer], data: bytes) -> None:
             height = layer.whole(11, width)
             if min(outputs, width, height, size) < 1 or size % (outputs * width * height):
                 raise UnfitError(f"{layer.name}: {size} weights do not fill {outputs} filters of {height}x{width}")
+            if layer.whole(5) not in (0, 1):
+                raise UnfitError(f"{layer.name}: bias_term {layer.whole(5)} is neither 0 nor 1")
             layer.weight = reader.tagged(size, layer.name).reshape(outputs, -1, height, width)
             layer.bias = reader.floats(outputs, layer.name) if layer.whole(5) else None
         elif layer.type == "PReLU":
