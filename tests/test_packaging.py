@@ -77,6 +77,7 @@ def test_wheel_holds_nothing_but_our_packages(wheel):
         "basicsr",
         "compact",
         "debug",
+        "ordinary",
         "paper",
     }
 
