@@ -36,11 +36,11 @@ def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
         OutputError: the file cannot be made.
     """
     lock = _lock(path)
-    if not _acquired(lock, wait=False):
-        waiting()
-        with waiting_outside("the lock"):
-            _acquired(lock, wait=True)
     with _released(lock):
+        if not _acquired(lock, wait=False):
+            waiting()
+            with waiting_outside("the lock"):
+                _acquired(lock, wait=True)
         yield
 
 
@@ -52,11 +52,8 @@ def locked_if_free(path: Path) -> Iterator[bool]:
         OutputError: the file cannot be made.
     """
     lock = _lock(path)
-    if not _acquired(lock, wait=False):
-        yield False
-        return
     with _released(lock):
-        yield True
+        yield _acquired(lock, wait=False)
 
 
 def _lock(path: Path) -> BaseFileLock:
@@ -80,6 +77,7 @@ def _acquired(lock: BaseFileLock, *, wait: bool) -> bool:
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise OutputError(f"{folder}: cannot be written: {error.strerror}; choose another folder") from error
+        Path(lock.lock_file).unlink(missing_ok=True)  # it locks nothing
         _warn(folder)
     return True
 
@@ -91,13 +89,15 @@ def _warn(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _released(lock: BaseFileLock) -> Iterator[None]:
+    """The lock is acquired in the block: Ctrl-C may be raised as soon as it is held."""
     from filelock import UnixFileLock
 
     try:
         yield
     finally:
-        if isinstance(lock, UnixFileLock):  # others remove the file themselves
-            # Before the lock is given up: whoever has opened the file meanwhile notices, and makes another one.
-            with contextlib.suppress(OSError):
-                Path(lock.lock_file).unlink()
-        lock.release()
+        if lock.is_locked:
+            if isinstance(lock, UnixFileLock):  # others remove the file themselves
+                # Before the lock is given up: whoever has opened the file meanwhile notices, and makes another one.
+                with contextlib.suppress(OSError):
+                    Path(lock.lock_file).unlink()
+            lock.release()

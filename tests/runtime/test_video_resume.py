@@ -343,3 +343,46 @@ def test_ctrl_c_of_the_command_says_how_to_go_on(tmp_path):
         _, errors = child.communicate(timeout=20)
     assert child.returncode == 130, errors
     assert f"what is finished lies in {parts_of(target)}; the same command with --resume goes on" in errors
+
+
+# Between `open` and `with` an interruption leaves a file to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_interrupted_at_any_line_of_the_opening_no_folder_stays(tmp_path):
+    """Ctrl-C is raised wherever the main thread is: at each line of ours until a segment could be written."""
+    target = tmp_path / "out.mkv"
+
+    def opening():
+        with open_checkpoint(target, {}, resume=False):
+            sys.settrace(None)
+
+    lines = 0
+    while interrupted_at(lines, opening):
+        assert list(tmp_path.iterdir()) == []
+        lines += 1
+    assert lines > 50
+
+
+def interrupted_at(line, work):
+    """Raise KeyboardInterrupt at a line of this project, counted from 0; False: `work` ended before."""
+    left = line
+
+    def trace(frame, event, _):
+        nonlocal left
+        name = frame.f_code.co_name
+        if "esrgan_deploy" not in frame.f_code.co_filename or name == "_remove_unused":
+            return None  # an interruption of the tidying itself leaves what it had not come to
+        if event == "line":
+            left -= 1
+            if left < 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace
+
+    sys.settrace(trace)
+    try:
+        work()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(None)
+    return False

@@ -161,35 +161,31 @@ def open_checkpoint(target: Path, identity: Mapping[str, Any], *, resume: bool) 
     path = parts_of(target)
     identity = json.loads(json.dumps({"format": CHECKPOINT_FORMAT, **identity}))  # as it will be read back
     check_parts(target)
-    try:
-        folder = make_folder(path, {_LOCK})
-    except OSError as error:
-        raise _not_kept(path, error) from error
-    with folder:
+    try:  # from before the folder is made: Ctrl-C is raised between any two steps of its opening
         try:
-            with locked_if_free(path / _LOCK) as free:
-                if not free:
-                    raise OutputError(
-                        f"{target}: another process is writing it; wait for that one or name another file"
-                    )
-                with _opened(folder) as file:
-                    yield from _with_records(folder, file, target, identity, resume=resume)
-        finally:
-            with contextlib.suppress(OSError):  # there are segments, or another process uses it
-                path.rmdir()
-
-
-def _with_records(
-    folder: OwnFolder, file: IO[bytes], target: Path, identity: Mapping[str, Any], *, resume: bool
-) -> Iterator[Checkpoint]:
-    checkpoint = None
-    try:
-        checkpoint = _read(folder, file, target, identity, resume=resume)
-        yield checkpoint
+            folder = make_folder(path, {_LOCK})
+        except OSError as error:
+            raise _not_kept(path, error) from error
+        with folder, locked_if_free(path / _LOCK) as free:
+            if not free:
+                raise OutputError(f"{target}: another process is writing it; wait for that one or name another file")
+            with _opened(folder) as file:
+                yield _read(folder, file, target, identity, resume=resume)
     finally:
-        if not (checkpoint.records if checkpoint else finished_segments(folder)):
-            file.close()
-            _remove_all(folder)
+        _remove_unused(path)
+
+
+def _remove_unused(path: Path) -> None:
+    """Remove a folder that lists no finished segment, unless another process uses it or something else lies in it."""
+    with contextlib.suppress(OSError, OutputError):  # it is gone, or was exchanged; the reason of the end is raised
+        folder = open_folder(path, {_LOCK})
+        if folder is None:
+            return
+        with folder, locked_if_free(path / _LOCK) as free:
+            lines = read_journal(folder)
+            if free and not lines.fault and len(lines.texts) < 2:  # the first one lists no segment
+                _remove_all(folder)
+        path.rmdir()
 
 
 def _open_parts(target: Path) -> OwnFolder | None:
