@@ -79,6 +79,7 @@ def test_wheel_holds_nothing_but_our_packages(wheel):
         "debug",
         "ordinary",
         "paper",
+        "realesrgan",
     }
 
 

@@ -25,7 +25,8 @@ FAMILIES = {
     "basicsr": ["msrresnet", "msrgan", "rrdbnet-psnr", "esrgan"],
     "compact": ["psnr", "gan"],
     "debug": ["psnr", "gan"],
-    "ordinary": ["psnr"],
+    "ordinary": ["psnr", "gan"],
+    "realesrgan": ["net", "gan"],
 }
 
 
@@ -59,6 +60,8 @@ def test_every_gan_starts_from_the_result_of_another_recipe(name):
         ("basicsr/rrdbnet-psnr", 16_697_987),  # docs of Real-ESRGAN
         ("paper/rrdb-psnr", 16_697_987),
         ("basicsr/esrgan", 16_697_987),
+        ("realesrgan/gan", 16_697_987),
+        ("ordinary/gan", 621_424),  # realesr-animevideov3's file
     ],
 )
 def test_generators_have_the_published_number_of_parameters(name, parameters):
@@ -102,6 +105,39 @@ def test_basicsr_has_the_numbers_of_the_official_files():
     for name in FAMILIES["basicsr"]:
         assert parse(f"basicsr/{name}").data.flips
         assert parse(f"basicsr/{name}").data.rotations
+
+
+def test_realesrgan_has_the_numbers_of_the_official_files():
+    """train_realesrnet_x4plus and train_realesrgan_x4plus, copied by hand."""
+    net, gan = parse("realesrgan/net"), parse("realesrgan/gan")
+    for recipe, steps, lr in ((net, 1_000_000, 2e-4), (gan, 400_000, 1e-4)):
+        assert (recipe.data.patch, recipe.batch, recipe.steps, recipe.ema) == (256, 4 * 12, steps, 0.999)
+        assert (recipe.optimiser.lr, recipe.optimiser.betas, recipe.schedule.schedule) == (lr, (0.9, 0.99), "constant")
+        assert (recipe.data.flips, recipe.data.rotations) == (True, False)
+        degradation = recipe.data.train[0].degradation
+        assert degradation.sharpen_target
+        assert degradation.video is None
+        assert degradation.final_sinc_probability == 0.8
+        for stage, blur, resize, range_, noise, poisson in (
+            (degradation.first, 1.0, (0.2, 0.7, 0.1), (0.15, 1.5), (1, 30), (0.05, 3)),
+            (degradation.second, 0.8, (0.3, 0.4, 0.3), (0.3, 1.2), (1, 25), (0.05, 2.5)),
+        ):
+            assert (stage.blur_probability, stage.sinc_probability) == (blur, 0.1)
+            assert (stage.resize.up, stage.resize.down, stage.resize.keep) == resize
+            assert (stage.resize_range, stage.gaussian_noise_sigma, stage.poisson_noise_scale) == (
+                range_,
+                noise,
+                poisson,
+            )
+            assert (stage.gaussian_noise_probability, stage.jpeg_quality) == (0.5, (30, 95))
+    assert [loss.model_dump() for loss in net.losses] == [{"loss": "l1", "weight": 1}]
+    pixel, perceptual, adversarial = gan.losses
+    assert pixel.model_dump() == {"loss": "l1", "weight": 1}
+    assert perceptual.layers == {"conv1_2": 0.1, "conv2_2": 0.1, "conv3_4": 1, "conv4_4": 1, "conv5_4": 1}
+    assert (perceptual.network, perceptual.weight, perceptual.criterion) == ("vgg19", 1, "l1")
+    assert (adversarial.kind, adversarial.weight, adversarial.relativistic) == ("standard", 0.1, False)
+    assert gan.discriminator.network == {"name": "UNetDiscriminator", "channels": 64, "skip": True}
+    assert (gan.discriminator.optimiser.lr, gan.discriminator.optimiser.betas) == (1e-4, (0.9, 0.99))
 
 
 def test_srgan_has_the_numbers_of_its_paper():
