@@ -1,59 +1,48 @@
-"""PSNR-Y on ordinary material: clean, JPEG, soft and noisy, MPEG-4 and H.264 pictures, for any x4 checkpoints.
+r"""How networks do on ordinary material: clean, JPEG, soft and noisy, MPEG-4 and H.264 pictures, made from photographs.
 
-python benchmarks/studies/ordinary.py PHOTOS NAME=CHECKPOINT [NAME=CHECKPOINT ...]
+    python benchmarks/studies/ordinary.py PHOTOS --st-lpips-weights alex_shift_tolerant.pth \
+        NAME=CHECKPOINT NAME=PSNR,GAN ... [--alphas 0 0.5 0.8 1] [--sheets DIR] [-o FILE]
 
-PHOTOS is a folder of pictures that no checkpoint has seen, for instance what validation_photos.py writes. Each is cut
-to its middle, made four times smaller as MATLAB does, damaged in five ways, and enlarged by bicubic and by each
-checkpoint. Writes results/ordinary.json.
+PHOTOS is a folder of pictures that no network has seen, for instance what validation_photos.py writes. Each is cut
+to its middle, made four times smaller as MATLAB does, damaged in five ways (`esrgan-eval --degrade`), and enlarged by
+bicubic, the compact pair, Real-ESRGAN's animevideov3 and x4plus, and what is given. Writes results/ordinary.json, or
+FILE. Rows that FILE already has from the same weights and pictures are not measured again, so that one more candidate
+takes about a minute; --again measures all.
+
+--sheets DIR draws crops of twelve scenes beside each other, see `ordinary_sheets.py`, from the first pair given.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
-import cv2
 import numpy as np
 
-from esrgan_deploy import Upscaler
+from esrgan_deploy.errors import EsrganError
 from esrgan_deploy.images import read_image
-from esrgan_export.bicubic import downscale, upscale
-from esrgan_export.checkpoint import load_checkpoint
+from esrgan_export.bicubic import downscale
+from esrgan_export.evaluation.degradations import DEGRADATIONS
 from esrgan_export.image_types import Uint8Image
-from esrgan_export.metrics.psnr import psnr_y
-from esrgan_export.network_session import NetworkSession
-from esrgan_train.data.video_frame import through_codec
-from side_by_side import save
+from esrgan_export.metrics import niqe, psnr_y
+from esrgan_export.metrics.rmse import PIRM_SHAVE
+from esrgan_export.metrics.st_lpips import load_st_lpips
+from ordinary_rows import ALPHAS, ANIMEVIDEO, BICUBIC, COMPACT, SCALE, Row, baselines, given_rows
+from side_by_side import RESULTS, save
 
-SCALE = 4
 LARGEST = 384
 """Rows and columns of the middle that is used."""
-Enlarge = Callable[[Uint8Image], Uint8Image]
-
-
-def jpeg(picture: Uint8Image, quality: int) -> Uint8Image:
-    """Through a JPEG with 4:2:0, as OpenCV and phones write it."""
-    _, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    decoded = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
-    return np.ascontiguousarray(decoded[..., ::-1])
-
-
-def noisy(picture: Uint8Image) -> Uint8Image:
-    """Blurred by a Gaussian of 0.8 px, noise of 6 code values, JPEG 75."""
-    soft = cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 0.8)
-    grain = np.random.default_rng(0).normal(0, 6, picture.shape)
-    return jpeg(np.clip(np.rint(soft + grain), 0, 255).astype(np.uint8), 75)
-
-
-DAMAGE: dict[str, Enlarge] = {
-    "clean": lambda lr: lr,
-    "jpeg60": lambda lr: jpeg(lr, 60),
-    "noisy": noisy,
-    "mpeg4_q6": lambda lr: through_codec([lr], "mpeg4", 6)[0],
-    "h264_crf30": lambda lr: through_codec([lr], "h264", 30)[0],
-}
+SEED = 0
+Metric = Callable[[Uint8Image, Uint8Image], float]
+Figures = dict[str, dict[str, float]]
+"""Metric -> kind of LR -> mean over the pictures."""
 
 
 def middle(picture: Uint8Image) -> Uint8Image:
@@ -63,26 +52,125 @@ def middle(picture: Uint8Image) -> Uint8Image:
     return np.ascontiguousarray(picture[top : top + height, left : left + width])
 
 
-def main(photos: Path, checkpoints: dict[str, Path]) -> None:
-    """Measure, print the table, write results/ordinary.json."""
-    pictures = {path.stem: middle(read_image(path).rgb) for path in sorted(photos.glob("*.png"))}
-    methods: dict[str, Enlarge] = {"bicubic": lambda lr: upscale(lr, SCALE)}
-    for name, path in checkpoints.items():
-        methods[name] = Upscaler(NetworkSession(load_checkpoint(path).network)).upscale
-    print(f"{'PSNR-Y, dB':20} " + " ".join(f"{kind:>10}" for kind in DAMAGE))
-    figures: dict[str, dict[str, float]] = {}
-    for name, enlarge in methods.items():
-        figures[name] = {
-            kind: fmean(psnr_y(enlarge(damage(downscale(hr, SCALE))), hr, SCALE) for hr in pictures.values())
-            for kind, damage in DAMAGE.items()
+class Study:
+    """The pictures in five kinds, and the measures."""
+
+    def __init__(self, photos: Path, st_lpips_weights: Path) -> None:
+        self.hr = {path.stem: middle(read_image(path).rgb) for path in sorted(photos.glob("*.png"))}
+        clean = {name: downscale(hr, SCALE) for name, hr in self.hr.items()}
+        self.lr = {
+            kind: {name: damage.apply(lr, SEED) for name, lr in clean.items()} for kind, damage in DEGRADATIONS.items()
         }
-        print(f"{name:20} " + " ".join(f"{value:10.2f}" for value in figures[name].values()), flush=True)
-    save("ordinary", {"pictures": sorted(pictures), "psnr_y": figures})
+        distance = load_st_lpips(st_lpips_weights)
+        self.metrics: dict[str, Metric] = {
+            "psnr_y": lambda sr, hr: psnr_y(sr, hr, SCALE),
+            "st_lpips": lambda sr, hr: distance(sr, hr, SCALE),
+            "niqe": lambda sr, hr: niqe(sr, PIRM_SHAVE),
+        }
+        pictures = [*self.hr.values(), *(lr for kind in self.lr.values() for lr in kind.values())]
+        files = [picture.tobytes() for picture in pictures] + [st_lpips_weights.read_bytes()]
+        self.fingerprint = hashlib.sha256(
+            "".join(hashlib.sha256(file).hexdigest() for file in files).encode()
+        ).hexdigest()
+        """Of all pictures and ST-LPIPS: figures of two runs with the same one can stand in one table."""
+
+    def measure(self, row: Row) -> Figures:
+        """Enlarge all pictures, and measure them."""
+        enlarge = row.open()
+        values: dict[str, dict[str, list[float]]] = {metric: {} for metric in self.metrics}
+        for kind, pictures in self.lr.items():
+            for name, lr in pictures.items():
+                sr = enlarge(lr)
+                for metric, function in self.metrics.items():
+                    values[metric].setdefault(kind, []).append(function(sr, self.hr[name]))
+        return {metric: {kind: fmean(found) for kind, found in kinds.items()} for metric, kinds in values.items()}
+
+
+def measured(study: Study, rows: Sequence[Row], known: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Figures and fingerprint by the name of the row; those in `known` with the same fingerprint are taken as they are.
+
+    Args:
+        study: the pictures and measures.
+        rows: what to measure, each with a name of its own.
+        known: `rows` of an earlier file of results over the same pictures.
+    """
+    found = {}
+    for row in rows:
+        fingerprint = row.fingerprint()
+        earlier = next((entry for entry in known.values() if entry["fingerprint"] == fingerprint), None)
+        if earlier is None:
+            print(f"measuring {row.name}", file=sys.stderr, flush=True)
+            earlier = {"fingerprint": fingerprint, **study.measure(row)}
+        found[row.name] = earlier
+    return found
+
+
+def print_tables(rows: Mapping[str, Mapping[str, Any]]) -> None:
+    """PSNR-Y beside its distance from bicubic's, ST-LPIPS beside its relation to animevideov3's, and NIQE."""
+    difference = partial(_difference, rows[BICUBIC]["psnr_y"])
+    relation = partial(_relation, rows[ANIMEVIDEO]["st_lpips"])
+    _print_table("PSNR-Y, dB; and minus bicubic's", rows, "psnr_y", "{:.2f}", lambda *of: f"{difference(*of):+.2f}")
+    _print_table("ST-LPIPS; against animevideov3's", rows, "st_lpips", "{:.3f}", lambda *of: f"{relation(*of):+.0%}")
+    _print_table("NIQE", rows, "niqe", "{:.2f}", lambda *of: "")
+    print("\nWorst of the four damaged kinds: PSNR-Y minus bicubic's (aim: -0.30 or more; above 0 for a PSNR end), ")
+    print(
+        "ST-LPIPS against animevideov3's (aim: -12 % or less); and clean PSNR-Y minus that of compact a0 (aim: -0.30)"
+    )
+    clean, *damaged = DEGRADATIONS
+    for name, row in rows.items():
+        decibels, low = min((difference(row["psnr_y"], kind), kind) for kind in damaged)
+        share, high = max((relation(row["st_lpips"], kind), kind) for kind in damaged)
+        gap = row["psnr_y"][clean] - rows[f"{COMPACT} a0"]["psnr_y"][clean]
+        print(f"{name:22} {decibels:+.2f} dB ({low:6})   {share:+4.0%} ({high:6})   clean {gap:+.2f} dB")
+
+
+def _difference(baseline: Mapping[str, float], values: Mapping[str, float], kind: str) -> float:
+    return values[kind] - baseline[kind]
+
+
+def _relation(baseline: Mapping[str, float], values: Mapping[str, float], kind: str) -> float:
+    return values[kind] / baseline[kind] - 1
+
+
+def _print_table(
+    title: str,
+    rows: Mapping[str, Mapping[str, Any]],
+    metric: str,
+    number: str,
+    beside: Callable[[Mapping[str, float], str], str],
+) -> None:
+    print(f"\n{title:34} " + " ".join(f"{kind:>12}" for kind in DEGRADATIONS))
+    for name, row in rows.items():
+        cells = (f"{number.format(row[metric][kind])} {beside(row[metric], kind):>5}" for kind in DEGRADATIONS)
+        print(f"{name:34} " + " ".join(f"{cell:>12}" for cell in cells))
+
+
+def main(args: argparse.Namespace) -> None:
+    """Measure, print, write; draw."""
+    given = [row for text in args.networks for row in given_rows(text, args.alphas)]
+    study = Study(args.photos, args.st_lpips_weights)
+    known = json.loads(args.output.read_text()) if args.output.exists() and not args.again else {}
+    comparable = known.get("study_sha256") == study.fingerprint
+    rows = measured(study, [*baselines(), *given], known["rows"] if comparable else {})
+    print_tables(rows)
+    figures = {"pictures": sorted(study.hr), "study_sha256": study.fingerprint, "rows": rows}
+    save("ordinary", figures, path=args.output)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("photos", type=Path, help="a folder of PNG files")
+    add("networks", nargs="*", metavar="NAME=FILES", help="x4 networks: NAME=CHECKPOINT or NAME=PSNR,GAN")
+    add("--alphas", type=float, nargs="+", default=ALPHAS, metavar="A", help="of pairs (default: 0 0.5 0.8 1)")
+    add("--st-lpips-weights", type=Path, required=True, metavar="F", help="alex_shift_tolerant.pth")
+    add("--again", action="store_true", help="measure also the rows whose figures are known")
+    add("-o", "--output", type=Path, default=RESULTS / "ordinary.json", metavar="F", help="results/ordinary.json")
+    return parser.parse_intermixed_args()
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photos", type=Path, help="a folder of PNG files")
-    parser.add_argument("checkpoints", nargs="+", metavar="NAME=CHECKPOINT", help="x4 networks to compare")
-    arguments = parser.parse_args()
-    main(arguments.photos, {name: Path(path) for name, _, path in (c.partition("=") for c in arguments.checkpoints)})
+    try:
+        main(_arguments())
+    except EsrganError as error:
+        sys.exit(f"ordinary.py: {error}")

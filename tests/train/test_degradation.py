@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from esrgan_export.video_frame import ENCODERS
 from esrgan_train.data import degradation, kernels
 from esrgan_train.data.degradation import (
     DegradationOptions,
@@ -20,7 +21,6 @@ from esrgan_train.data.degradation import (
     sharpen,
 )
 from esrgan_train.data.degradation_options import VideoOptions
-from esrgan_train.data.video_frame import ENCODERS, through_codec
 
 GENTLE = {
     "blur_probability": 0,
@@ -423,25 +423,6 @@ def test_options_survive_json_and_keep_the_second_rounds_defaults():
 def test_options_that_cannot_be_right_are_refused(given_options, reason):
     with pytest.raises(ValidationError, match=reason):
         DegradationOptions.model_validate(given_options)
-
-
-@pytest.mark.parametrize("codec", ENCODERS)
-def test_a_codec_keeps_the_picture_and_loses_more_at_lower_quality(codec, photo):
-    good, bad = (4, 24) if codec == "mpeg4" else (15, 45)
-    grey = np.repeat(photo.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)  # no loss by 4:2:0
-    scores = [psnr(grey, through_codec([grey] * 3, codec, quality)[-1]) for quality in (good, bad)]
-    assert scores[0] > 34
-    assert 20 < scores[1] < scores[0] - 4
-
-
-@pytest.mark.parametrize("codec", ENCODERS)
-def test_a_codec_takes_any_size_and_gives_every_frame_back_in_order(codec):
-    """Sizes that are no whole blocks made libraries write beyond the end of their memory."""
-    for height, width in ((1, 1), (7, 33), (63, 65), (90, 17)):
-        clip = [np.full((height, width, 3), level, np.uint8) for level in (40, 100, 160, 220)]
-        decoded = through_codec(clip, codec, 8)
-        assert [frame.shape for frame in decoded] == [(height, width, 3)] * 4
-        assert [round(float(frame.mean()) / 60 - 2 / 3) for frame in decoded] == [0, 1, 2, 3]
 
 
 def test_video_replaces_the_last_jpeg_as_declared(monkeypatch, photo):

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from esrgan_export.image_types import FloatImage
+from esrgan_export.video_frame import through_codec
 from esrgan_train.data import kernels
 from esrgan_train.data.degradation_options import DegradationOptions, StageOptions, VideoOptions
-from esrgan_train.data.video_frame import through_codec
 
 KERNEL_SIZES = range(7, 22, 2)
 RESIZE_FILTERS = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC)
