@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -60,7 +61,7 @@ def export_real(name: str, folder: Path) -> Path:
 def save(script: str, figures: Mapping[str, Any], name: str | None = None, path: Path | None = None) -> None:
     """Write `path` (results/NAME.json; NAME is the script's, unless given): the machine, the command, and `figures`."""
     RESULTS.mkdir(exist_ok=True)
-    # Only the names of models and photos, not the folders that they were in.
-    arguments = [Path(argument).name if "/" in argument else argument for argument in sys.argv[1:]]
+    # Only the names of models and photos, not the folders that they were in; also in NAME=FILE,FILE.
+    arguments = [re.sub(r"[^=,]*/(?=.)", "", argument) for argument in sys.argv[1:]]
     command = shlex.join(["python", f"benchmarks/studies/{script}.py", *arguments])
     write_json(path or RESULTS / f"{name or script}.json", {**provenance(command), **figures})

@@ -1,6 +1,7 @@
 """esrgan-eval, called as a user calls it."""
 
 import base64
+import io
 import json
 import os
 import re
@@ -19,7 +20,8 @@ from esrgan_deploy import ModelInfo
 from esrgan_export.back_projection import back_project
 from esrgan_export.bicubic import downscale, upscale
 from esrgan_export.checkpoint import save_checkpoint
-from esrgan_export.cli.eval import METRICS, main
+from esrgan_export.cli.eval import DEGRADATIONS, METRICS, main
+from esrgan_export.evaluation import degradations
 from esrgan_export.evaluation.measures import NAMES
 from esrgan_export.metrics import niqe, pirm_mse, psnr_rgb, psnr_y, ssim_rgb, ssim_y
 from esrgan_export.metrics.st_lpips import load_st_lpips
@@ -261,6 +263,67 @@ def test_mos_page_shows_what_was_compared(evaluate, tmp_path):
 
 
 NET = ("--hr", "hr", "-m", "net.safetensors")
+
+
+def by_pillow(lr):
+    """JPEG 60, 4:2:0, by another encoder than ours."""
+    image, file = pytest.importorskip("PIL.Image"), io.BytesIO()
+    image.fromarray(lr).save(file, "JPEG", quality=60, subsampling="4:2:0")
+    return np.array(image.open(file))
+
+
+def test_degraded_lr_is_measured_and_shown_kind_by_kind(evaluate, hr, tmp_path):
+    page = tmp_path / "page.html"
+    kinds = ("--degrade", "jpeg60", "clean", "--degrade", "jpeg60")
+    code, out, err, values = evaluate(*NET, "--metrics", "psnr", "rmse", *kinds, "--html", page)
+    assert code == 0, err
+    lr = {name: by_pillow(downscale(picture, 4)) for name, picture in hr.items()}
+    with NetworkSession(small_network("srvgg")) as session:
+        made = {name: {"bicubic": upscale(lr[name], 4), "net": session.run(lr[name][None])[0]} for name in hr}
+    for method in ("bicubic", "net"):
+        found = values["methods"][method]["degradations"]
+        assert list(found) == ["jpeg60", "clean"]
+        expected = {name: psnr_y(made[name][method], picture, 4) for name, picture in hr.items()}
+        for name, value in expected.items():
+            assert found["jpeg60"]["pictures"][name]["psnr"] == pytest.approx(value, rel=1e-12)
+        assert found["jpeg60"]["mean"]["psnr"] == pytest.approx(sum(expected.values()) / 2)
+    clean = values["methods"]["bicubic"]["degradations"]["clean"]["pictures"]["cat"]["psnr"]
+    assert clean == pytest.approx(psnr_y(upscale(downscale(hr["cat"], 4), 4), hr["cat"], 4))
+    assert (list(values["degradations"]), values["seed"]) == (["jpeg60", "clean"], 0)
+    _check_table_of_kinds(out.splitlines(), values["methods"]["net"]["degradations"]["clean"]["mean"])
+    _check_page_of_kinds(page.read_text(), lr["cat"], made["cat"]["bicubic"])
+
+
+def _check_table_of_kinds(lines, mean):
+    words = [line.split() for line in lines]
+    assert [line[:-3] for line in words[1:13:2]] == [
+        *(["cat", "jpeg60"], ["cup", "jpeg60"], ["cat", "clean"], ["cup", "clean"]),
+        *(["mean", "of", "2", "jpeg60"], ["mean", "of", "2", "clean"]),
+    ]
+    assert words[12] == ["net", f"{mean['psnr']:.2f}", f"{mean['rmse']:.2f}"]
+    assert [line.split(":")[0] for line in lines[13:]] == ["PIRM region by RMSE, jpeg60", "PIRM region by RMSE, clean"]
+
+
+def _check_page_of_kinds(text, lr, bicubic):
+    headings = re.findall("<h2>(.*?)</h2>", text)
+    assert headings[:2] == ["jpeg60: JPEG 60, 4:2:0", "clean: MATLAB&#x27;s bicubic, as in papers"]
+    assert headings[2:] == ["cat jpeg60", "cup jpeg60", "cat clean", "cup clean"]
+    shown_lr, shown_bicubic = (png(uri) for uri in re.findall(r'<img src="([^"]+)"', text)[1:3])
+    x = next(x for x in range(73) if (bicubic[:, x : x + 128] == shown_bicubic).all())
+    np.testing.assert_array_equal(shown_lr, lr.repeat(4, 0).repeat(4, 1)[:, x : x + 128])
+
+
+def test_all_kinds_are_measured_with_the_noise_of_the_seed(evaluate):
+    arguments = (*NET, "--metrics", "psnr", "--degrade", *DEGRADATIONS)
+    first, again, other = (evaluate(*arguments, "--seed", seed)[3]["methods"]["bicubic"] for seed in (0, 0, 1))
+    assert first == again
+    changed = [kind for kind in DEGRADATIONS if first["degradations"][kind] != other["degradations"][kind]]
+    assert changed == ["noisy"]
+    means = [first["degradations"][kind]["mean"]["psnr"] for kind in DEGRADATIONS]
+    assert max(means) == means[0]
+    assert len(set(means)) == 5
+
+
 BAD_INPUT = {
     "nothing": ((), "--hr DIR"),
     "nothing to measure": (("--hr", "hr"), "nothing to measure"),
@@ -275,6 +338,11 @@ BAD_INPUT = {
     "model twice": (("--hr", "hr", "-m", "net.safetensors", "net.safetensors"), "tables would call it 'net'"),
     "unknown metric": ((*NET, "--metrics", "vmaf"), "'vmaf'"),
     "back-projection": ((*NET, "--back-projection", "-1"), "--back-projection -1"),
+    "unknown degradation": ((*NET, "--degrade", "clean", "h265"), "no degradation 'h265'; did you mean 'h264'? Known:"),
+    "degraded and given lr": ((*NET, "--degrade", "h264", "--lr", "hr"), "so --lr hr has no part in it; leave one out"),
+    "degraded and results": ((*NET, "--degrade", "h264", "--sr", "hr"), "so --sr hr has no part in it; leave one out"),
+    "negative seed": ((*NET, "--degrade", "noisy", "--seed", "-1"), "--seed -1 is negative"),
+    "tiny and degraded": (("--hr", "tiny", "-m", "net.safetensors", "--degrade", "h264"), "metrics at x4 need 22x22"),
     "pi without ma": ((*NET, "--metrics", "pi"), "whose model is in no Python package"),
     "lpips without weights": ((*NET, "--metrics", "lpips"), "--lpips-heads"),
     "st-lpips without weights": ((*NET, "--metrics", "st-lpips"), "--st-lpips-weights"),
@@ -390,8 +458,9 @@ def test_commands_of_the_documentation(folder, tmp_path, capsys, monkeypatch):
         exec(program, {})
 
 
-def test_metrics_of_the_command_are_those_that_exist():
+def test_metrics_and_degradations_of_the_command_are_those_that_exist():
     assert METRICS == NAMES
+    assert list(degradations.DEGRADATIONS) == list(DEGRADATIONS)
 
 
 def test_help_loads_nothing_heavy():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 
 METRICS = ("psnr", "ssim", "psnr-rgb", "ssim-rgb", "rmse", "niqe", "ma", "pi", "lpips", "st-lpips")
 METRICS_HELP = f"{', '.join(METRICS)} (default: psnr ssim niqe)"
+DEGRADATIONS = ("clean", "jpeg60", "noisy", "mpeg4", "h264")
+DEGRADE_HELP = f"make LR as people have it: {', '.join(DEGRADATIONS)}"
 DEFAULT_SCALE = 4
 MOST_STEPS = 10_000
 EPILOG = """\
 examples:
   esrgan-eval --hr Set14 -m psnr.onnx gan.onnx --html set14.html
   esrgan-eval --hr Set14 --sr results/esrgan results/rcan --metrics psnr ssim rmse niqe --json set14.json
+  esrgan-eval --hr photos -m default.onnx --degrade clean jpeg60 noisy mpeg4 h264 --html ordinary.html
 
 HR is cropped to multiples of the scale; LR is HR shrunk by MATLAB's bicubic unless --lr names it. PSNR and SSIM are
 those of papers: luma (BT.601, studio swing), border shaved by the scale. docs/evaluation.md defines every column.
@@ -47,6 +50,7 @@ def _parser() -> cli.Parser:
     add("--sr", **several, metavar="DIR", help="folders of results, named as the HR pictures")
     add("-m", "--model", **several, help="ONNX files or checkpoints to run")
     add("--lr", type=Path, metavar="DIR", help="low-resolution pictures (default: made from HR)")
+    add("--degrade", nargs="+", action="extend", default=[], metavar="KIND", help=DEGRADE_HELP)
     add("-s", "--scale", type=int, metavar="N", help="enlargement (default: that of the models, else 4)")
     add("--metrics", nargs="+", choices=METRICS, default=["psnr", "ssim", "niqe"], metavar="M", help=METRICS_HELP)
     add("--back-projection", type=int, default=0, metavar="N", help="make results agree with LR, in N steps")
@@ -63,7 +67,8 @@ def _parser() -> cli.Parser:
     people.add_argument(
         "--mos-page", type=Path, metavar="F", help="write a page on which people score the results blind"
     )
-    people.add_argument("--seed", type=int, default=0, help="of the order on that page (default: 0)")
+    seed_help = "of the order on that page, and of the noise of --degrade (default: 0)"
+    people.add_argument("--seed", type=int, default=0, help=seed_help)
     people.add_argument(
         "--mos-tally", type=Path, nargs="+", metavar="F", help="count saved answers, and do nothing else"
     )
@@ -82,7 +87,7 @@ def _run(args: argparse.Namespace, command: str) -> None:
     pictures = images_by_stem(args.hr)
     with ExitStack() as stack:
         methods, scale = _open_methods(args, list(pictures), stack)
-        _evaluate(args, command, methods, _pairs(args, pictures, scale), list(pictures), scale)
+        _evaluate(args, command, methods, pictures, scale)
 
 
 def _check_options(args: argparse.Namespace) -> None:
@@ -93,6 +98,7 @@ def _check_options(args: argparse.Namespace) -> None:
         raise OptionError("no pictures given: --hr DIR, and --sr DIR or -m MODEL for what is measured")
     if not args.sr and not args.model:
         raise OptionError("nothing to measure: --sr DIR for a folder of results, -m MODEL for a network")
+    _check_degradations(args)
     if args.scale is not None and args.scale < 1:
         raise OptionError(f"--scale {args.scale} is too small; give at least 1")
     if args.back_projection < 0:
@@ -104,6 +110,18 @@ def _check_options(args: argparse.Namespace) -> None:
     for path in (args.json, args.html, args.mos_page):
         if path:
             check_writable(path)
+
+
+def _check_degradations(args: argparse.Namespace) -> None:
+    if args.degrade and (args.lr or args.sr):
+        given = f"--lr {args.lr}" if args.lr else f"--sr {args.sr[0]}"
+        raise OptionError(f"--degrade makes LR for the networks of -m, so {given} has no part in it; leave one out")
+    if args.degrade and args.seed < 0:
+        raise OptionError(f"--seed {args.seed} is negative; the noise of --degrade needs 0 or more")
+    for name in args.degrade:
+        from esrgan_export.evaluation.degradations import degradation
+
+        degradation(name)
 
 
 def _open_methods(args: argparse.Namespace, pictures: list[str], stack: ExitStack) -> tuple[list[Method], int]:
@@ -141,12 +159,11 @@ def _evaluate(
     args: argparse.Namespace,
     command: str,
     methods: Sequence[Method],
-    pairs: Iterable[ImagePair],
-    pictures: Sequence[str],
+    pictures: Mapping[str, Path],
     scale: int,
 ) -> None:
     from esrgan_deploy.system.files import write_json
-    from esrgan_export.evaluation.evaluate import PairCallback, evaluate
+    from esrgan_export.evaluation.evaluate import PairCallback, evaluate, mean_label
     from esrgan_export.evaluation.ma_scores import open_ma_scorer
     from esrgan_export.evaluation.measures import Weights, build_measures
     from esrgan_export.evaluation.mos import MosWriter
@@ -156,20 +173,25 @@ def _evaluate(
     ma = open_ma_scorer(args.ma) if args.ma else None
     measures = build_measures(args.metrics, Weights(args.lpips_heads, args.lpips_trunk, args.st_lpips_weights, ma))
     _warn_of_trunk(args)
-    table = ScoreTable(measures, pictures, [method.name for method in methods])
+    kinds: list[str | None] = list(dict.fromkeys(args.degrade)) or [None]
+    labels = [f"{name} {kind}" if kind else name for kind in kinds for name in pictures]
+    labels += [mean_label(len(pictures), kind) for kind in kinds]
+    table = ScoreTable(measures, labels, [method.name for method in methods])
     page = PageWriter(measures) if args.html else None
-    mos = MosWriter(args.seed, len(pictures)) if args.mos_page else None
-    callbacks: list[PairCallback] = [lambda pair, _, scores: say(*table.rows(pair.name, scores).split("\n"))]
+    mos = MosWriter(args.seed, len(kinds) * len(pictures)) if args.mos_page else None
+    callbacks: list[PairCallback] = [lambda pair, _, scores: say(*table.rows(pair.label, scores).split("\n"))]
     callbacks += [writer.add for writer in (page, mos) if writer]
     say(*table.head().split("\n"))
-    evaluation = evaluate(pairs, scale, methods, measures, callbacks)
+    evaluations = [
+        evaluate(_pairs(args, pictures, scale, kind), scale, methods, measures, callbacks, kind) for kind in kinds
+    ]
     if args.json:
-        write_json(args.json, to_json(evaluation, command))
+        write_json(args.json, to_json(evaluations, command, args.seed))
     if page:
-        page.write(args.html, evaluation, command)
+        page.write(args.html, evaluations, command)
     if mos:
         mos.write(args.mos_page)
-    say(*table.foot(evaluation).split("\n"))
+    say(*table.foot(evaluations).split("\n"))
 
 
 def _warn_of_trunk(args: argparse.Namespace) -> None:
@@ -183,9 +205,11 @@ def _warn_of_trunk(args: argparse.Namespace) -> None:
             )
 
 
-def _pairs(args: argparse.Namespace, pictures: Mapping[str, Path], scale: int) -> Iterator[ImagePair]:
+def _pairs(args: argparse.Namespace, pictures: Mapping[str, Path], scale: int, kind: str | None) -> Iterator[ImagePair]:
+    from esrgan_export.evaluation.degradations import degradation
     from esrgan_export.evaluation.image_pairs import images_by_stem, load_pair, partner
 
     lr = images_by_stem(args.lr) if args.lr else {}
     partners = {stem: partner(stem, lr, args.lr, scale) if args.lr else None for stem in pictures}
-    return (load_pair(path, partners[stem], scale) for stem, path in pictures.items())
+    damage = degradation(kind) if kind else None
+    return (load_pair(path, partners[stem], scale, damage, args.seed) for stem, path in pictures.items())

@@ -27,6 +27,13 @@ class Evaluation:
     """File or folder of each method, by its name; the order is that of the tables."""
     scores: Mapping[str, Mapping[str, Scores]]
     """By picture, then by method."""
+    degradation: str | None = None
+    """What was done to all LR pictures, see `degradations`; None: nothing was to be."""
+
+    @property
+    def label(self) -> str:
+        """The row of the means in tables."""
+        return mean_label(len(self.scores), self.degradation)
 
     def mean(self, method: str) -> dict[str, float]:
         """The mean over the pictures by key of the measure, computed as the measure defines it."""
@@ -38,12 +45,18 @@ class Evaluation:
         return {method: self.mean(method) for method in self.sources}
 
 
+def mean_label(pictures: int, degradation: str | None) -> str:
+    """`Evaluation.label`, before there is one."""
+    return f"mean of {pictures}{f' {degradation}' if degradation else ''}"
+
+
 def evaluate(
     pairs: Iterable[ImagePair],
     scale: int,
     methods: Sequence[Method],
     measures: Sequence[Measure],
     callbacks: Sequence[PairCallback] = (),
+    degradation: str | None = None,
 ) -> Evaluation:
     """Run every method on every pair, and measure the results. One pair at a time is in memory.
 
@@ -53,6 +66,7 @@ def evaluate(
         methods: each has a different name.
         measures: from `build_measures`.
         callbacks: see `PairCallback`.
+        degradation: that of all pairs.
 
     Raises:
         MediaError: a picture cannot be read, does not fit, or cannot be measured.
@@ -61,8 +75,8 @@ def evaluate(
     for pair in pairs:
         made = {method.name: method(pair) for method in methods}
         scores[pair.name] = {
-            name: score(MethodResult(name, pair.name, sr, pair.hr, scale), measures) for name, sr in made.items()
+            name: score(MethodResult(name, pair.label, sr, pair.hr, scale), measures) for name, sr in made.items()
         }
         for callback in callbacks:
             callback(pair, made, scores[pair.name])
-    return Evaluation(scale, measures, {method.name: method.source for method in methods}, scores)
+    return Evaluation(scale, measures, {method.name: method.source for method in methods}, scores, degradation)

@@ -13,6 +13,7 @@ from esrgan_deploy.budget import check_memory
 from esrgan_deploy.errors import MediaError
 from esrgan_deploy.images import SUFFIXES, read_image
 from esrgan_export.bicubic import downscale, mod_crop
+from esrgan_export.evaluation.degradations import Degradation
 from esrgan_export.image_types import Uint8Image
 from esrgan_export.metrics.rmse import PIRM_SHAVE
 from esrgan_export.metrics.ssim import WINDOW
@@ -30,8 +31,15 @@ class ImagePair:
     hr: Uint8Image
     """Cropped at the right and bottom to multiples of the scale."""
     lr: Uint8Image
-    """`hr` shrunk by MATLAB's bicubic, or a picture that was given."""
+    """`hr` shrunk by MATLAB's bicubic, and perhaps degraded; or a picture that was given."""
     scale: int
+    degradation: str | None = None
+    """How `lr` was degraded, see `degradations`; None: it was not to be."""
+
+    @property
+    def label(self) -> str:
+        """The picture in tables: its name, and how it was degraded."""
+        return f"{self.name} {self.degradation}" if self.degradation else self.name
 
 
 def images_by_stem(folder: StrPath) -> dict[str, Path]:
@@ -80,13 +88,17 @@ def read_uint8_image(path: Path) -> Uint8Image:
     return still.rgb if still.rgb.dtype == np.uint8 else np.rint(still.rgb / 257).astype(np.uint8)
 
 
-def load_pair(hr_path: StrPath, lr_path: StrPath | None, scale: int) -> ImagePair:
+def load_pair(
+    hr_path: StrPath, lr_path: StrPath | None, scale: int, degradation: Degradation | None = None, seed: int = 0
+) -> ImagePair:
     """Read an HR picture, crop it, and read or make its LR partner.
 
     Args:
         hr_path: a picture that is large enough for all metrics at this scale.
         lr_path: None: LR is made by MATLAB's bicubic.
         scale: HR pixels per LR pixel, in each direction.
+        degradation: what happens to an LR picture that is made.
+        seed: of its noise.
 
     Raises:
         MediaError: a picture cannot be read or is too small, or the sizes do not fit.
@@ -105,7 +117,9 @@ def load_pair(hr_path: StrPath, lr_path: StrPath | None, scale: int) -> ImagePai
             f"{lr_path}: is {size(lr)}, times {scale} that is not the {size(hr)} of {hr_path} "
             f"(cropped to multiples of {scale}); check the scale, or leave --lr out to have LR made"
         )
-    return ImagePair(hr_path.stem, hr, lr, scale)
+    if degradation is None:
+        return ImagePair(hr_path.stem, hr, lr, scale)
+    return ImagePair(hr_path.stem, hr, degradation.apply(lr, seed), scale, degradation.name)
 
 
 def size(picture: Uint8Image) -> str:

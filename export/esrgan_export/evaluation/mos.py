@@ -64,7 +64,7 @@ class MosWriter:
             self._calibration = {name: data_uri(crop.of(picture)) for name, picture in examples.items()}
             return
         versions = [
-            {"image": data_uri(crop.of(picture)), "key": _hidden({"picture": pair.name, "method": name})}
+            {"image": data_uri(crop.of(picture)), "key": _hidden({"picture": pair.label, "method": name})}
             for name, picture in {**made, **examples}.items()
         ]
         self._random.shuffle(versions)

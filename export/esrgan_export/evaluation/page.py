@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.cli.terminal import html_text
 from esrgan_deploy.system.files import replacing
+from esrgan_export.evaluation.degradations import DEGRADATIONS
 from esrgan_export.evaluation.evaluate import Evaluation, Scores
 from esrgan_export.evaluation.html_images import data_uri, most_detailed, nearest, thumbnail
 from esrgan_export.evaluation.image_pairs import ImagePair, size
@@ -52,27 +53,28 @@ class PageWriter:
             values = [f"{m.title} {cell(scores[name][m.key], m)}" for m in self._measures]
             figures.append(_figure(data_uri(crop.of(picture)), name, values))
         figures.append(_figure(data_uri(crop.of(pair.hr)), "HR", [size(pair.hr)]))
-        self._sections.append(f'<h2>{html_text(pair.name)}</h2>\n<div class="row">\n' + "\n".join(figures) + "\n</div>")
+        row = "\n".join(figures)
+        self._sections.append(f'<h2>{html_text(pair.label)}</h2>\n<div class="row">\n{row}\n</div>')
 
-    def write(self, path: StrPath, evaluation: Evaluation, command: str) -> None:
+    def write(self, path: StrPath, evaluations: Sequence[Evaluation], command: str) -> None:
         """Write the page.
 
         Args:
             path: the HTML file.
-            evaluation: the result, for the table of means.
+            evaluations: the results, for the tables of means.
             command: the command line of the evaluation, which the page shows.
 
         Raises:
             OutputError: `path` cannot be written.
         """
-        count = len(evaluation.scores)
+        count = len(evaluations[0].scores)
         parts = [
             '<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width">\n<title>esrgan-eval</title>',
             f"<style>{STYLE}</style>",
-            f"<h1>Super-resolution x{evaluation.scale}: mean of {count} picture{'s' * (count > 1)}</h1>",
-            _table(evaluation),
-            *(f"<p>{html_text(line)}</p>" for line in notes(evaluation)),
+            f"<h1>Super-resolution x{evaluations[0].scale}: mean of {count} picture{'s' * (count > 1)}</h1>",
+            *map(_table, evaluations),
+            *(f"<p>{html_text(line)}</p>" for line in notes(evaluations)),
             f"<p><code>{html_text(command)}</code></p>",
             f"<p>Crops of {CROP}x{CROP} pixels, where HR has most detail, each pixel shown 2x2. "
             "LR is shown without interpolation.</p>",
@@ -100,7 +102,9 @@ def _table(evaluation: Evaluation) -> str:
             for m in evaluation.measures
         )
         rows.append(f"<tr><td>{html_text(name)}{cells}")
-    return "\n".join(["<table>", f"<tr><th>method{head}", *rows, "</table>"])
+    found = evaluation.degradation
+    title = [f"<h2>{html_text(f'{found}: {DEGRADATIONS[found].description}')}</h2>"] if found else []
+    return "\n".join([*title, "<table>", f"<tr><th>method{head}", *rows, "</table>"])
 
 
 def _mark(value: float, column: Sequence[float], measure: Measure) -> str:

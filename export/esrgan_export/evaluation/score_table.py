@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from esrgan_deploy.cli.terminal import printable
+from esrgan_export.evaluation.degradations import DEGRADATIONS
 from esrgan_export.evaluation.evaluate import Evaluation, Scores
 from esrgan_export.evaluation.measures import Measure
 from esrgan_export.metrics.psnr import LARGEST_IN_MEAN
@@ -22,28 +23,28 @@ NARROWEST = 8
 class ScoreTable:
     """A table of text whose lines can be printed as soon as a picture is measured."""
 
-    def __init__(self, measures: Sequence[Measure], pictures: Sequence[str], methods: Sequence[str]) -> None:
-        """The names decide the widths of the columns."""
+    def __init__(self, measures: Sequence[Measure], labels: Sequence[str], methods: Sequence[str]) -> None:
+        """The labels of pictures and means, and the names of methods, decide the widths of the columns."""
         self._measures = measures
-        self._first = max(len(printable(name)) for name in (*pictures, f"mean of {len(pictures)}"))
+        self._first = max(len(printable(label)) for label in labels)
         self._second = max(len(printable(name)) for name in (*methods, "method"))
 
     def head(self) -> str:
         """The line with the names of the columns."""
         return self._line("picture", "method", [m.title for m in self._measures])
 
-    def rows(self, name: str, scores: Mapping[str, Scores]) -> str:
+    def rows(self, label: str, scores: Mapping[str, Scores]) -> str:
         """The lines of one picture, one for each method."""
         lines = []
         for index, (method, values) in enumerate(scores.items()):
             cells = [cell(values[m.key], m) for m in self._measures]
-            lines.append(self._line("" if index else name, method, cells))
+            lines.append(self._line("" if index else label, method, cells))
         return "\n".join(lines)
 
-    def foot(self, evaluation: Evaluation) -> str:
-        """The lines of the means, and the notes below them."""
-        lines = [self.rows(f"mean of {len(evaluation.scores)}", evaluation.means())]
-        return "\n".join([*lines, *map(printable, notes(evaluation))])
+    def foot(self, evaluations: Sequence[Evaluation]) -> str:
+        """The lines of the means of each evaluation, and the notes below them."""
+        lines = [self.rows(evaluation.label, evaluation.means()) for evaluation in evaluations]
+        return "\n".join([*lines, *map(printable, notes(evaluations))])
 
     def _line(self, first: str, second: str, cells: Sequence[str]) -> str:
         columns = zip(cells, self._measures, strict=True)
@@ -57,43 +58,66 @@ def cell(value: float, measure: Measure) -> str:
     return f"{value:.{measure.decimals}f}" if math.isfinite(value) else "exact"
 
 
-def notes(evaluation: Evaluation) -> list[str]:
+def notes(evaluations: Sequence[Evaluation]) -> list[str]:
     """The notes below the table: PIRM's regions, and how pictures that were reproduced exactly are counted."""
     lines = []
-    if any(m.key == "rmse" for m in evaluation.measures):
-        regions = (f"{name} {pirm_region(mean['rmse']) or 'none'}" for name, mean in evaluation.means().items())
-        lines.append(f"PIRM region by RMSE: {', '.join(regions)}")
-    if any(value == math.inf for _, _, scores in _all(evaluation) for value in scores.values()):
+    for evaluation in evaluations:
+        if any(m.key == "rmse" for m in evaluation.measures):
+            regions = (f"{name} {pirm_region(mean['rmse']) or 'none'}" for name, mean in evaluation.means().items())
+            of = f", {evaluation.degradation}" if evaluation.degradation else ""
+            lines.append(f"PIRM region by RMSE{of}: {', '.join(regions)}")
+    everything = (scores for evaluation in evaluations for _, _, scores in _all(evaluation))
+    if any(value == math.inf for scores in everything for value in scores.values()):
         lines.append(f"exact: the PSNR is infinite; it counts as {LARGEST_IN_MEAN:g} dB in the mean")
     return lines
 
 
-def to_json(evaluation: Evaluation, command: str) -> dict[str, Any]:
+def to_json(evaluations: Sequence[Evaluation], command: str, seed: int) -> dict[str, Any]:
     """Everything that was measured, ready for JSON; an infinite PSNR is null.
 
     Args:
-        evaluation: the result.
+        evaluations: one of LR that was not degraded; or one for each degradation, by whose names each method's means
+            and pictures then are.
         command: the command line of the evaluation.
+        seed: of the degradations.
     """
-    means = evaluation.means()
+    first = evaluations[0]
+    degradations = [evaluation.degradation for evaluation in evaluations if evaluation.degradation]
     return {
         "format": SCORES_FORMAT,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": command,
-        "scale": evaluation.scale,
-        "measures": {m.key: {"title": m.title, "higher_is_better": m.higher_is_better} for m in evaluation.measures},
+        "scale": first.scale,
+        **(_degradations(degradations, seed) if degradations else {}),
+        "measures": {m.key: {"title": m.title, "higher_is_better": m.higher_is_better} for m in first.measures},
         "methods": {
             name: {
                 "source": source,
-                "mean": means[name],
-                **({"pirm_region": pirm_region(means[name]["rmse"])} if "rmse" in means[name] else {}),
-                "pictures": {
-                    picture: {key: value if math.isfinite(value) else None for key, value in scores.items()}
-                    for picture, method, scores in _all(evaluation)
-                    if method == name
-                },
+                **(
+                    {"degradations": {e.degradation: _scores_of(e, name) for e in evaluations}}
+                    if degradations
+                    else _scores_of(first, name)
+                ),
             }
-            for name, source in evaluation.sources.items()
+            for name, source in first.sources.items()
+        },
+    }
+
+
+def _degradations(names: Sequence[str], seed: int) -> dict[str, Any]:
+    return {"degradations": {name: DEGRADATIONS[name].description for name in names}, "seed": seed}
+
+
+def _scores_of(evaluation: Evaluation, method: str) -> dict[str, Any]:
+    """The means and all values of one method."""
+    mean = evaluation.mean(method)
+    return {
+        "mean": mean,
+        **({"pirm_region": pirm_region(mean["rmse"])} if "rmse" in mean else {}),
+        "pictures": {
+            picture: {key: value if math.isfinite(value) else None for key, value in scores.items()}
+            for picture, name, scores in _all(evaluation)
+            if name == method
         },
     }
 
