@@ -13,12 +13,13 @@ from torch import Tensor
 from esrgan_deploy.alpha import Endpoints, endpoints_path
 from esrgan_deploy.arguments import StrPath, as_path
 from esrgan_deploy.model import ModelInfo
+from esrgan_deploy.onnx_write import set_info
 from esrgan_deploy.system.files import check_writable, replacing
 from esrgan_export.checkpoint import Checkpoint
 from esrgan_export.endpoints import check_refittable, make_endpoints, measure_endpoints
 from esrgan_export.networks import Network
 from esrgan_export.quantise import prepare
-from esrgan_export.to_onnx import export_onnx, set_info
+from esrgan_export.to_onnx import export_onnx
 from esrgan_export.verification_report import VerificationReport
 from esrgan_export.verify import ProgressMessage, convert_verified, measure, passed, verify
 

@@ -14,8 +14,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from esrgan_deploy.onnx_write import IR_VERSION, OPSET
 from esrgan_export.image_types import FloatImage
-from esrgan_export.to_onnx import IR_VERSION, OPSET
 
 SIXTEEN_BIT = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 SELECTING = {"Clip", "Concat", "DepthToSpace", "Gather", "Identity", "Relu", "SpaceToDepth", "Split"}

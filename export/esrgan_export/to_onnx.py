@@ -19,19 +19,16 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch.onnx.symbolic_helper import parse_args
 
-from esrgan_deploy import __version__
 from esrgan_deploy.errors import OptionError
 from esrgan_deploy.model import ModelInfo
+from esrgan_deploy.onnx_write import OPSET, complete
 from esrgan_export.networks import Network
 
 Array = npt.NDArray[Any]
-
-OPSET = 17
-IR_VERSION = 8  # the version that came with opset 17; old runtimes refuse newer ones
 
 
 def export_onnx(
@@ -64,21 +61,10 @@ def export_onnx(
     _fold_batch_norm(model.graph, weights)
     _fill_weights(model.graph, weights)
     _name_by_weights(model.graph)
-    _append_clamp(model.graph)
-    height, width = static_shape or ("H", "W")
-    _declare_interface(model.graph, "N" if dynamic_batch else 1, height, width, network.scale)
-    model.ir_version = IR_VERSION
-    model.producer_name, model.producer_version = "esrgan-deploy", __version__
-    set_info(model, info)
+    complete(model, info, "N" if dynamic_batch else 1, *(static_shape or ("H", "W")))
     onnx.checker.check_model(model, full_check=True)
     onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     return model
-
-
-def set_info(model: onnx.ModelProto, info: ModelInfo) -> None:
-    """Replace all metadata of `model` by `info`."""
-    del model.metadata_props[:]
-    helper.set_model_props(model, info.to_metadata())
 
 
 def _check_shape(shape: tuple[int, int], multiple_of: int) -> None:
@@ -239,27 +225,3 @@ def _name_by_weights(graph: onnx.GraphProto) -> None:
     for node in graph.node:
         weight = next((name for name in node.input if name in weights), None)
         node.name = weight.rpartition(".")[0] if weight else node.name.removeprefix("/")
-
-
-def _append_clamp(graph: onnx.GraphProto) -> None:
-    """Clip the result to [0, 1], since hosts convert it to integers without a check."""
-    producer = next(node for node in graph.node if "output" in node.output)
-    producer.output[list(producer.output).index("output")] = "unclamped"
-    for name, value in (("zero", 0.0), ("one", 1.0)):
-        tensor = helper.make_tensor(name, TensorProto.FLOAT, [], [value])
-        graph.node.append(helper.make_node("Constant", [], [name], name=name, value=tensor))
-    graph.node.append(helper.make_node("Clip", ["unclamped", "zero", "one"], ["output"], name="clamp"))
-
-
-def _declare_interface(graph: onnx.GraphProto, n: str | int, height: str | int, width: str | int, scale: int) -> None:
-    """Declare the dimensions of input and output, each a number or the name of a symbol."""
-
-    def scaled(size: str | int) -> str | int:
-        return size * scale if isinstance(size, int) else f"{size}_out" if scale > 1 else size
-
-    del graph.input[:]
-    del graph.output[:]
-    graph.input.append(helper.make_tensor_value_info("input", TensorProto.FLOAT, [n, 3, height, width]))
-    out = [n, 3, scaled(height), scaled(width)]
-    graph.output.append(helper.make_tensor_value_info("output", TensorProto.FLOAT, out))
-    graph.name = "esrgan"

@@ -6,14 +6,11 @@ Format: https://github.com/Tencent/ncnn/wiki/param-and-model-file-structure
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
+import numpy.typing as npt
 
-from esrgan_deploy.budget import TEXT_BYTES, read_bytes
-from esrgan_deploy.errors import ModelError
+Weights = npt.NDArray[np.float32]
 
 MAGIC = "7767517"
 TAG_FP16 = 0x01306B47
@@ -34,18 +31,20 @@ READ: dict[str, set[int]] = {
     "BinaryOp": {0, 1, 2},
     "Interp": {1, 2},
     "PixelShuffle": {0},
+    "Reorg": {0},
 }
 FIXED: dict[str, dict[int, float]] = {
     "Concat": {0: 0},  # axis: channels
     "Convolution": {2: 1, 3: 1, 12: 1, 13: 1, 8: 0, 18: 0, 19: 0},  # dilation, stride, int8, pad value, dynamic weight
     "Eltwise": {0: 1},  # sum
     "Interp": {0: 1, 3: 0, 4: 0, 5: 0, 6: 0},  # nearest; no fixed output size, no target input, no aligned corners
-    "PixelShuffle": {1: 0},
+    "PixelShuffle": {1: 0},  # (colour, position), as PyTorch has it
+    "Reorg": {1: 0},
 }
 
 
 class UnfitError(Exception):
-    """Why a file cannot be used. `read_ncnn` adds the name of the file and the remedy."""
+    """Why a file cannot be used; who reads it adds the name of the file and the remedy."""
 
 
 @dataclass
@@ -57,8 +56,8 @@ class Layer:
     inputs: list[str]
     outputs: list[str]
     params: dict[int, list[float]]
-    weight: Tensor = field(default_factory=lambda: torch.empty(0))
-    bias: Tensor | None = None
+    weight: Weights = field(default_factory=lambda: np.empty(0, np.float32))
+    bias: Weights | None = None
 
     def value(self, key: int, default: float = 0) -> float:
         """The first number of parameter `key`."""
@@ -69,16 +68,18 @@ class Layer:
         return int(self.value(key, default))
 
 
-def read_layers(param: Path, weights: Path) -> list[Layer]:
-    """The layers of a graph in file order, with their weights.
+def read_layers(text: str, data: bytes) -> list[Layer]:
+    """The layers of a graph in file order, with their weights in fp32.
+
+    Args:
+        text: the content of the .param.
+        data: the content of the .bin.
 
     Raises:
         UnfitError: a file is damaged, or holds a layer or a parameter that no supported network has.
-        ModelError: a file cannot be read.
-        UnicodeDecodeError: `param` is not text.
     """
-    layers = _parse(read_bytes(param, ModelError, TEXT_BYTES).decode())
-    _attach_weights(layers, read_bytes(weights, ModelError))
+    layers = _parse(text)
+    _attach_weights(layers, data)
     return layers
 
 
@@ -125,6 +126,11 @@ def _check_parameters(layer: Layer) -> None:
         return
     if layer.type not in READ:
         raise UnfitError(f"layer {layer.name} is a {layer.type}, which no supported network has")
+    if layer.type == "Interp" and layer.value(1, 1) < 1:
+        raise UnfitError(
+            f"Interp {layer.name} shrinks the picture of the network before it; take that network's own file, "
+            "and ask for another size with --outscale"
+        )
     fixed = FIXED.get(layer.type, {})
     for key, numbers in layer.params.items():
         if key not in READ[layer.type] and (key not in fixed or numbers != [fixed[key]]):
@@ -165,11 +171,11 @@ class _WeightReader:
         start, self.offset = self.offset, self.offset + size
         return self.data[start : self.offset]
 
-    def floats(self, count: int, layer: str) -> Tensor:
+    def floats(self, count: int, layer: str) -> Weights:
         """`count` fp32 values without a tag: biases and slopes."""
-        return torch.from_numpy(np.frombuffer(self._take(4 * count, layer), "<f4").astype(np.float32))
+        return np.frombuffer(self._take(4 * count, layer), "<f4").astype(np.float32)
 
-    def tagged(self, count: int, layer: str) -> Tensor:
+    def tagged(self, count: int, layer: str) -> Weights:
         """`count` values behind a tag that names their type, as fp32; fp16 is padded to whole 4 bytes."""
         tag = int.from_bytes(self._take(4, layer), "little")
         if tag in TAG_FP32:
@@ -180,4 +186,4 @@ class _WeightReader:
             )
         values = np.frombuffer(self._take(2 * count, layer), "<f2").astype(np.float32)
         self._take(-2 * count % 4, layer)
-        return torch.from_numpy(values)
+        return values
