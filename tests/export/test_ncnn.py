@@ -1,7 +1,6 @@
 """ncnn files: the ncnn library runs the same files as an oracle, and changed graphs are refused."""
 
 import re
-import struct
 
 import numpy as np
 import pytest
@@ -9,10 +8,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from esrgan_deploy import ModelInfo, __version__
 from esrgan_deploy.errors import ModelError
+from esrgan_deploy.ncnn import onnx_from_ncnn
 from esrgan_export.checkpoint import load_checkpoint
 from esrgan_export.ncnn import read_ncnn
 from esrgan_export.networks import RRDBNet, SRVGGNetCompact
+from esrgan_export.to_onnx import export_onnx
+from ncnn_writer import write_rrdbnet, write_srvgg
+from small_networks import small_network
 
 
 def photo_like(height, width):
@@ -63,66 +67,17 @@ def test_real_networks_agree_with_ncnn(ncnn_folder, name, size, config):
     assert_agrees_with_ncnn(network, param, photo_like(*size))
 
 
+def state(network):
+    return {key: tensor.numpy() for key, tensor in network.state_dict().items()}
+
+
 def rrdbnet_files(folder, network, fp16=False):
-    """Write one-block RRDBNet x4 `network` as ncnn's converter does, and return the .param."""
-    lines, data = [], bytearray()
-    count = iter(range(10**6))
-
-    def layer(kind, inputs, params=""):
-        output = f"b{next(count)}"
-        lines.append(f"{kind} {kind}_{output} {len(inputs)} 1 {' '.join(inputs)} {output} {params}")
-        return output
-
-    def conv(name, x, leaky):
-        weight, bias = (network.state_dict()[f"{name}.{part}"].numpy() for part in ("weight", "bias"))
-        if fp16:
-            half = weight.astype("<f2").tobytes()
-            data.extend(struct.pack("<I", 0x01306B47) + half + bytes(-len(half) % 4))
-        else:
-            data.extend(struct.pack("<I", 0x0002C056) + weight.astype("<f4").tobytes())
-        data.extend(bias.astype("<f4").tobytes())
-        slope = "9=2 -23310=1,2.000000e-01" if leaky else ""
-        return layer("Convolution", [x], f"0={weight.shape[0]} 1=3 4=1 5=1 6={weight.size} {slope}")
-
-    lines.append("Input in 0 1 data")
-    first = x = conv("conv_first", "data", leaky=False)
-    for k in (1, 2, 3):
-        known = [x]
-        for j in (1, 2, 3, 4, 5):
-            source = known[0] if j == 1 else layer("Concat", known)
-            known.append(conv(f"body.0.rdb{k}.conv{j}", source, leaky=j < 5))
-        x = layer("Eltwise", [known[-1], x], "0=1 -23301=2,2.000000e-01,1.000000e+00")
-    x = layer("Eltwise", [x, first], "0=1 -23301=2,2.000000e-01,1.000000e+00")
-    x = layer("BinaryOp", [first, conv("conv_body", x, leaky=False)], "0=0")
-    for name in ("conv_up1", "conv_up2"):
-        x = conv(name, layer("Interp", [x], "0=1 1=2.000000e+00 2=2.000000e+00"), leaky=True)
-    conv("conv_last", conv("conv_hr", x, leaky=True), leaky=False)
-    lines[-1] = re.sub(r" b\d+ (?=0=)", " output ", lines[-1])
-    text = "\n".join(["7767517", f"{len(lines)} {len(lines)}", *lines])
-    folder.joinpath("net.param").write_text(text)
-    folder.joinpath("net.bin").write_bytes(data)
-    return folder / "net.param"
+    """`network` as ncnn's converter writes it; returns the .param."""
+    return write_rrdbnet(folder, state(network), network.blocks, network.scale, fp16)
 
 
 def srvgg_files(folder, network):
-    """Write SRVGGNetCompact `network` (2 inner convolutions, x2) with fp32 weights."""
-    state = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
-    lines, data = ["Input in 0 1 data", "Split s 1 2 data d0 d1"], bytearray()
-    blob = "d1"
-    for k in range(7):
-        weight = state[f"body.{k}.weight"]
-        if k % 2:
-            lines.append(f"PReLU p{k} 1 1 {blob} b{k} 0={weight.size}")
-            data.extend(weight.astype("<f4").tobytes())
-        else:
-            lines.append(f"Convolution c{k} 1 1 {blob} b{k} 0={len(weight)} 1=3 4=1 5=1 6={weight.size}")
-            data.extend(bytes(4) + weight.astype("<f4").tobytes() + state[f"body.{k}.bias"].astype("<f4").tobytes())
-        blob = f"b{k}"
-    lines += ["PixelShuffle up 1 1 b6 fine 0=2", "Interp near 1 1 d0 base 0=1 1=2.0 2=2.0"]
-    lines += ["BinaryOp add 2 1 fine base output 0=0"]
-    folder.joinpath("net.param").write_text("\n".join(["7767517", f"{len(lines)} {len(lines)}", *lines]))
-    folder.joinpath("net.bin").write_bytes(data)
-    return folder / "net.param"
+    return write_srvgg(folder, state(network), network.scale)
 
 
 @pytest.fixture
@@ -157,6 +112,56 @@ def test_fp16_weights_are_padded_to_whole_words(tmp_path):
     assert network.conv_first.weight.numel() % 2 == 1
     loaded = read_ncnn(rrdbnet_files(tmp_path, network, fp16=True), tmp_path / "net.bin")
     assert torch.equal(loaded.conv_last.bias, network.conv_last.bias)
+
+
+KINDS = ("rrdb", "rrdb-x8", "rrdb-x2", "rrdb-x1", "srvgg")
+
+
+def files_of(folder, network):
+    return srvgg_files(folder, network) if isinstance(network, SRVGGNetCompact) else rrdbnet_files(folder, network)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_form_is_recognised_and_gives_the_picture_that_ncnn_gives(tmp_path, kind):
+    network = small_network(kind)
+    param = files_of(tmp_path, network)
+    loaded = load_checkpoint(param).network
+    assert loaded.config() == network.config()
+    assert all(torch.equal(loaded.state_dict()[key], stored) for key, stored in network.state_dict().items())
+    assert_agrees_with_ncnn(loaded, param, photo_like(12, 8))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_onnx_form_is_byte_for_byte_what_export_makes(tmp_path, kind):
+    param = files_of(tmp_path, small_network(kind))
+    assert_same_artefact(param, load_checkpoint(param))
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3])
+def test_the_onnx_form_at_other_scales(tmp_path, scale):
+    param = srvgg_files(tmp_path, SRVGGNetCompact(6, 3, scale))
+    assert_same_artefact(param, load_checkpoint(param))
+
+
+@pytest.mark.parametrize("name", ["X4PLUSANIME", "ANIMAVIDEOV3"])
+def test_the_onnx_form_of_real_networks_too(ncnn_folder, name):
+    param = ncnn_folder / f"REALESRGAN_{name}_UP4X.param"
+    assert_same_artefact(param, load_checkpoint(param))
+
+
+def assert_same_artefact(param, checkpoint):
+    network = checkpoint.network
+    info = ModelInfo(
+        scale=network.scale,
+        multiple_of=network.multiple_of,
+        overlap=17,
+        arch=network.config(),
+        gan_sha256=checkpoint.sha256,
+        created_by=f"esrgan-deploy {__version__}",
+    )
+    ours, theirs = onnx_from_ncnn(param, param.with_suffix(".bin"), overlap=17), export_onnx(network, info)
+    assert [node.name for node in ours.graph.node] == [node.name for node in theirs.graph.node]
+    assert ours.SerializeToString() == theirs.SerializeToString(), "the difference is in no name"
 
 
 def test_srvgg_without_tags(tmp_path, srvgg):
