@@ -34,7 +34,7 @@ import numpy as np
 from esrgan_deploy.arguments import StrPath, as_path, described
 from esrgan_deploy.budget import check_memory, check_regular
 from esrgan_deploy.errors import BackendMissingError, ModelError, OptionError
-from esrgan_deploy.model import ModelInfo, load_onnx
+from esrgan_deploy.model import ModelInfo
 from esrgan_deploy.system.files import replacing
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Endpoints:
         Raises:
             BackendMissingError: safetensors is not installed.
         """
-        with _safetensors_needed():
+        with safetensors_needed():
             from safetensors.numpy import save
         parts = {"psnr": self.psnr, "gan": self.gan, "constant": self.constants}
         tensors = {
@@ -131,6 +131,40 @@ class Endpoints:
                 raise ModelError(f"{endpoints}: belongs to another {name} than {model} was made from; {EXPORT_AGAIN}")
 
 
+def of_graph(model: onnx.ModelProto, info: ModelInfo, psnr: Weights, gan: Weights) -> Endpoints:
+    """The endpoints of `model`, from weights in its shapes.
+
+    Args:
+        model: exported from the pair, at any alpha.
+        info: its metadata, which names network and checkpoints.
+        psnr: weights at alpha 0, by the names of the graph's initialisers.
+        gan: weights at alpha 1.
+    """
+    constants = {tensor.name: tensor for tensor in _constants(model)}
+    tensors = (*model.graph.initializer, *constants.values())
+    from onnx import numpy_helper
+
+    return Endpoints(
+        psnr=psnr,
+        gan=gan,
+        types={tensor.name: TYPES[tensor.data_type] for tensor in tensors},
+        psnr_sha256=info.psnr_sha256 or "",
+        gan_sha256=info.gan_sha256 or "",
+        arch=info.arch or {},
+        constants={name: np.asarray(numpy_helper.to_array(value), np.float32) for name, value in constants.items()},
+    )
+
+
+def _constants(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """The floating-point constants, under the names of the tensors that nodes read."""
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].t.data_type in TYPES:
+            tensor = type(node.attribute[0].t)()
+            tensor.CopyFrom(node.attribute[0].t)
+            tensor.name = node.output[0]
+            yield tensor
+
+
 def check_alpha(alpha: float) -> None:
     """Make sure that alpha is a share of the GAN.
 
@@ -146,37 +180,6 @@ def check_alpha(alpha: float) -> None:
 def endpoints_path(model: StrPath) -> Path:
     """The endpoints file that belongs to an ONNX file or engine: x.onnx -> x.ends.safetensors."""
     return as_path(model).with_suffix(".ends.safetensors")
-
-
-def load_at_alpha(path: StrPath, alpha: float | None) -> tuple[onnx.ModelProto, ModelInfo]:
-    """Read an ONNX file like `load_onnx`, and give it the weights at `alpha` from the endpoints beside it.
-
-    If the weights change, `file_sha256` becomes "HASH@ALPHA", so that nobody takes results of the new network, say in
-    the checkpoint of a clip, for results of the file.
-
-    Args:
-        path: an ONNX file.
-        alpha: None, or the alpha of the file: leave it as it is. Then no endpoints are needed.
-
-    Raises:
-        BackendMissingError: onnx or safetensors is not installed.
-        ModelError: a damaged file, or endpoints of another pair.
-        OptionError: alpha is not in [0, 1], or the endpoints file is missing.
-    """
-    path = as_path(path)
-    model, info = load_onnx(path)
-    if alpha is None or alpha == info.alpha:
-        return model, info
-    check_alpha(alpha)
-    source = endpoints_path(path)
-    if not source.exists():
-        raise OptionError(f"{path}: alpha {alpha:g} needs {source.name} beside it, which is missing; {EXPORT_AGAIN}")
-    endpoints = read_endpoints(source)
-    endpoints.check_belongs(info, source, path)
-    try:
-        return model_at_alpha(model, endpoints, alpha), info_at_alpha(info, alpha)
-    except ModelError as error:
-        raise ModelError(f"{path}: {error}") from error
 
 
 def info_at_alpha(info: ModelInfo, alpha: float) -> ModelInfo:
@@ -250,7 +253,7 @@ def read_endpoints(path: StrPath) -> Endpoints:
         BackendMissingError: safetensors is not installed.
         ModelError: no such file, a damaged one, or another format than this version reads.
     """
-    with _safetensors_needed():
+    with safetensors_needed():
         from safetensors import SafetensorError, safe_open
     path = as_path(path)
     check_memory(path, "its weights", check_regular(path, ModelError))
@@ -299,7 +302,8 @@ def _check_complete(endpoints: Endpoints, tensors: Mapping[str, npt.NDArray[Any]
 
 
 @contextmanager
-def _safetensors_needed() -> Iterator[None]:
+def safetensors_needed() -> Iterator[None]:
+    """Around its import: an error that says what to install."""
     try:
         yield
     except ImportError as error:

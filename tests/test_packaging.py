@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from esrgan_deploy.backends.int8 import int8_path
+from esrgan_deploy.models import MODELS
+
 ROOT = Path(__file__).parent.parent
 
 RUNTIME_PROGRAM = """
@@ -83,15 +86,12 @@ def test_wheel_holds_nothing_but_our_packages(wheel):
     }
 
 
-def test_the_compact_pair_is_small_and_comes_with_its_card(wheel):
+def test_the_bundled_models_are_small_and_come_with_their_cards(wheel):
     sizes = {info.filename: info.file_size for info in zipfile.ZipFile(wheel).infolist()}
-    for name in (
-        "esrgan_export/models/compact_psnr_x4.safetensors",
-        "esrgan_export/models/compact_gan_x4.safetensors",
-        "esrgan_deploy/models/compact_x4_a0.80_fp32.onnx",
-    ):
-        assert 100_000 < sizes[name] < 4_000_000, name
-    assert "esrgan_export/models/CARD.md" in sizes
+    for model in MODELS.values():
+        for path in (model.psnr, model.gan, model.onnx, int8_path(model.onnx)):
+            assert 100_000 < sizes[f"esrgan_deploy/models/{path.name}"] < 4_000_000, path.name
+        assert f"esrgan_deploy/models/{model.card.name}" in sizes
 
 
 @pytest.mark.slow

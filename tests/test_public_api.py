@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
 MODULES = ("esrgan_deploy", "esrgan_deploy.images", "esrgan_deploy.video")
 ALSO_PUBLIC = {
-    "esrgan_deploy.models": {"BUNDLED"},
+    "esrgan_deploy.models": {"BUNDLED", "MODELS"},
     "esrgan_deploy.model": {"load_onnx"},
     "esrgan_deploy.backends.trt": {"TensorRTSession"},
 }

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> cli.Parser:
     parser = cli.Parser("esrgan-bench", "Measure networks on this machine.", EPILOG)
     add = parser.add_argument
-    add("-m", "--model", type=Path, nargs="+", action="extend", help="ONNX files (default: the compact network)")
+    add("-m", "--model", type=Path, nargs="+", action="extend", help="ONNX files (default: the one that comes along)")
     add("-b", "--backend", nargs="+", action="extend", choices=BACKENDS, help="default: the fastest here")
     precisions = (
         "what the CPU computes in; int8: the INT8 file beside the model (default: the fastest at full fidelity)"

@@ -34,7 +34,7 @@ from av.video.stream import VideoStream
 from esrgan_deploy.backends.reference import ReferenceSession
 from esrgan_deploy.frame_io import Frames
 from esrgan_deploy.model import ModelInfo
-from esrgan_deploy.models import BUNDLED
+from esrgan_deploy.models import COMPACT_CLEAN
 from esrgan_deploy.upscaler import Upscaler
 from esrgan_deploy.video import VideoOptions, upscale_video
 from esrgan_deploy.video.run.cluster import UpscalerSpec, upscale_on_ray
@@ -191,7 +191,7 @@ def observed() -> Iterator[Seen]:
 
 
 def measure_real(rounds: int, folder: Path) -> dict[str, Any]:
-    """The bundled network on a real clip: two workers of one thread each beside one process of two threads."""
+    """Compact-clean on a real clip: two workers of one thread each beside one process of two threads."""
     import ray
 
     options = VideoOptions(segment_frames=REAL_FRAMES // 4, frames=(0, REAL_FRAMES))
@@ -199,11 +199,11 @@ def measure_real(rounds: int, folder: Path) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {}
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
-        with UpscalerSpec(BUNDLED, threads=2).open() as upscaler:
+        with UpscalerSpec(COMPACT_CLEAN, threads=2).open() as upscaler:
             ways = {
                 "one process": partial(upscale_video, SOURCE, targets["one process"], upscaler, options),
                 "two workers": partial(
-                    upscale_on_ray, SOURCE, targets["two workers"], UpscalerSpec(BUNDLED, threads=1), options
+                    upscale_on_ray, SOURCE, targets["two workers"], UpscalerSpec(COMPACT_CLEAN, threads=1), options
                 ),
             }
             seconds = interleaved(ways, rounds)

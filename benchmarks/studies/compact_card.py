@@ -1,4 +1,4 @@
-r"""The figures and pictures of the compact pair's model card: from the weights, the logs and the validation photos.
+r"""The figures and pictures of the card of compact-clean: from the weights, the logs and the validation photos.
 
     python benchmarks/studies/compact_card.py PHOTOS --psnr-run DIR --gan-run DIR \
         --st-lpips-weights alex_shift_tolerant.pth
@@ -21,18 +21,19 @@ import numpy.typing as npt
 from matplotlib import pyplot as plt
 
 from esrgan_bench.report import provenance
+from esrgan_deploy.models import MODELS
 from esrgan_deploy.system.files import write_json
 from esrgan_export.bicubic import upscale
 from esrgan_export.checkpoint import load_checkpoint
 from esrgan_export.interpolate import interpolate
 from esrgan_export.metrics.perceptual_distance import PerceptualDistance
 from esrgan_export.metrics.st_lpips import load_st_lpips
-from esrgan_export.models import GAN, PSNR
 from esrgan_train.data.cache import Pair, open_pairs
 from esrgan_train.run_log import read_log
 from esrgan_train.validate import METRICS, validate
 from side_by_side import RESULTS
 
+MODEL = MODELS["compact-clean"]
 Picture = npt.NDArray[np.uint8]
 PICTURES = Path(__file__).parents[2] / "docs" / "compact"
 ALPHAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -47,7 +48,7 @@ def main() -> None:
     pairs = open_pairs(args.photos, 4)
     distance = load_st_lpips(args.st_lpips_weights)
     outputs = {"bicubic": {pair.name: upscale(pair.lr, 4) for pair in pairs}}
-    psnr, gan = load_checkpoint(PSNR), load_checkpoint(GAN)
+    psnr, gan = load_checkpoint(MODEL.psnr), load_checkpoint(MODEL.gan)
     for alpha in ALPHAS:
         outputs[f"alpha {alpha:g}"] = validate(interpolate(psnr, gan, alpha), pairs, (), 1024, samples=len(pairs))[1]
     scores = {method: _score(pictures, pairs, distance) for method, pictures in outputs.items()}

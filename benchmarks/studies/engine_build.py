@@ -21,7 +21,7 @@ from esrgan_deploy.engine.build.plan import build_plan
 from esrgan_deploy.engine.options import EngineOptions, Profile
 from esrgan_deploy.frame_io import FrameType
 from esrgan_deploy.model import load_onnx
-from esrgan_deploy.models import BUNDLED
+from esrgan_deploy.models import COMPACT_CLEAN
 from side_by_side import export_real, save
 
 TARGET_S = 60.0
@@ -61,12 +61,12 @@ def main() -> None:
 
 
 def _networks(folder: Path) -> dict[str, Path]:
-    """Real networks, in half precision as they would be deployed, and the one that is bundled."""
+    """Real networks, in half precision as they would be deployed, and the smallest that is bundled."""
     import onnx
 
     from esrgan_export.precision import to_precision
 
-    paths = {"bundled": BUNDLED}
+    paths = {"bundled": COMPACT_CLEAN}
     for key, name in (("srvgg", "REALESRGAN_ANIMAVIDEOV3_UP4X"), ("rrdb", "REALESRGAN_X4PLUS_UP4X")):
         paths[key] = export_real(name, folder)
         onnx.save(to_precision(onnx.load(paths[key]), "fp16"), paths[key])

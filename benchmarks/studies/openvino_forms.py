@@ -20,7 +20,7 @@ from esrgan_deploy import Session, open_session
 from esrgan_deploy.backends import ov
 from esrgan_deploy.backends.int8 import int8_path
 from esrgan_deploy.model import load_onnx
-from esrgan_deploy.models import BUNDLED
+from esrgan_deploy.models import COMPACT_CLEAN
 from side_by_side import interleaved, ratio, save
 
 FORMS = {"widened": "widen_last_convolution", "unsigned": "unsigned_activations"}
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=21, help="timed runs of each (default: 21)")
     args = parser.parse_args()
     print(f"{'network':32} {'size':>8}   faster by")
-    models = args.model or [BUNDLED, int8_path(BUNDLED)]
+    models = args.model or [COMPACT_CLEAN, int8_path(COMPACT_CLEAN)]
     save("openvino_forms", {"results": [compare(m, *size, args.rounds) for m in models for size in SIZES]})
 
 

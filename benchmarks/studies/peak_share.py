@@ -28,7 +28,7 @@ from esrgan_deploy.backends.names import CpuPrecision
 from esrgan_deploy.backends.ov import cpu_has_bf16
 from esrgan_deploy.flops import count_flops
 from esrgan_deploy.model import load_onnx
-from esrgan_deploy.models import BUNDLED
+from esrgan_deploy.models import COMPACT_CLEAN
 from side_by_side import export_real, save
 
 NETWORK = "REALESRGAN_X4PLUS_UP4X"
@@ -49,8 +49,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rrdbnet = export_real(NETWORK, Path(folder))
         for precision in precisions:
-            results += [measure(model, precision, args.rounds) for model in (rrdbnet, BUNDLED)]
-        for model in filter(None, (args.int8_rrdbnet, int8_path(BUNDLED))):
+            results += [measure(model, precision, args.rounds) for model in (rrdbnet, COMPACT_CLEAN)]
+        for model in filter(None, (args.int8_rrdbnet, int8_path(COMPACT_CLEAN))):
             results.append(measure(model, "int8", args.rounds))
     save("peak_share", {"size": f"{SIDE}x{SIDE}", "backend": BACKEND, "results": results})
 

@@ -9,11 +9,9 @@ from typing import NamedTuple
 
 import peers_setup as setup
 from esrgan_deploy.backends.ov import cpu_has_bf16
-from esrgan_deploy.model import load_onnx
-from esrgan_deploy.models import BUNDLED
+from esrgan_deploy.models import MODELS
 from esrgan_export.checkpoint import load_checkpoint, save_checkpoint
 from esrgan_export.interpolate import interpolate
-from esrgan_export.models import GAN, PSNR
 from esrgan_export.ncnn import read_ncnn
 from esrgan_export.networks import Network
 from peers_process import Contender, UnavailableError
@@ -65,17 +63,17 @@ def rrdbnet23(folder: Path, int8: Path | None, calibration: Path | None) -> Subj
 
 
 def compact(folder: Path, int8: Path | None, calibration: Path | None) -> Subject:
-    """The network that comes with the runtime, an RRDBNet with 3 blocks of 16 channels; arguments as above."""
-    alpha = load_onnx(BUNDLED)[1].alpha
-    assert alpha is not None
-    network = interpolate(load_checkpoint(PSNR), load_checkpoint(GAN), alpha)
+    """The smallest network that comes with the package, an RRDBNet with 3 blocks of 16 channels; arguments as above."""
+    model = MODELS["compact-clean"]
+    network = interpolate(load_checkpoint(model.psnr), load_checkpoint(model.gan), model.alpha)
+    pair = ["--psnr", str(model.psnr), "--gan", str(model.gan), "--alpha", f"{model.alpha:g}"]
     return Subject(
-        title="compact x4 (bundled)",
+        title="compact-clean x4 (bundled)",
         network=network,
-        onnx=BUNDLED,
+        onnx=model.onnx,
         checkpoint=_checkpoint(network, folder),
-        int8=lambda: int8 or setup.int8_file(["--alpha", f"{alpha:g}"], calibration, _new(folder / "int8")),
-        ncnn=lambda: setup.converted_to_ncnn(BUNDLED, _new(folder / "ncnn")),
+        int8=lambda: int8 or setup.int8_file(pair, calibration, _new(folder / "int8")),
+        ncnn=lambda: setup.converted_to_ncnn(model.onnx, _new(folder / "ncnn")),
         framelift_model=None,
     )
 

@@ -21,7 +21,7 @@ from typing import Any
 from esrgan_deploy import ModelInfo, Session, Upscaler, open_session
 from esrgan_deploy.backends.reference import ReferenceSession
 from esrgan_deploy.cli.upscale import CLIP_STREAMS
-from esrgan_deploy.models import BUNDLED
+from esrgan_deploy.models import COMPACT_CLEAN
 from esrgan_deploy.video import probe, upscale_video
 from esrgan_deploy.video.output.encode import SegmentEncoder, encoder_settings
 from esrgan_deploy.video.pixels.convert import to_yuv
@@ -67,7 +67,9 @@ def main() -> None:
     """Measure, print the tables, write results/pipeline_costs.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="runs of each kind (default: 3)")
-    parser.add_argument("-m", "--model", type=Path, default=BUNDLED, help="whose start is timed (default: compact)")
+    parser.add_argument(
+        "-m", "--model", type=Path, default=COMPACT_CLEAN, help="what is opened (default: compact-clean)"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -110,7 +112,7 @@ def measure_steps(rounds: int, folder: Path) -> dict[str, dict[str, float]]:
     """CPU milliseconds of each step of a frame, and the memory of arrays that it makes, in enlarged frames."""
     path = make_clip(STEP, folder / "steps.mp4")
     info = probe(path)
-    with open_session(BUNDLED, "openvino") as session:
+    with open_session(COMPACT_CLEAN, "openvino") as session:
         settings = encoder_settings(info, (info.height * 4, info.width * 4))
         write = to_yuv(settings.width, settings.height, settings.pixel_format, settings.colour)
         frames = decoded(path)
@@ -169,7 +171,7 @@ def measure_threads(rounds: int, folder: Path) -> dict[str, Any]:
     path = make_clip(THREADS, folder / "threads.mp4")
     frames = decoded(path)
     target = folder / "large.mp4"
-    with open_session(BUNDLED, "openvino", streams=CLIP_STREAMS) as session, _nothing() as nothing:
+    with open_session(COMPACT_CLEAN, "openvino", streams=CLIP_STREAMS) as session, _nothing() as nothing:
         ways: Mapping[str, Callable[[], object]] = {
             "network alone": partial(run_bare, session, frames),
             "all else alone": lambda: upscale_video(path, target, Upscaler(nothing, tile=0)),

@@ -1,7 +1,7 @@
 """What stands still in a clip is computed once: the time from file to file beside that of computing everything.
 
 The same clip, without loss, goes through the same code twice; in one of the two, no tile ever passes for unchanged. The
-two files are compared. The network is the bundled compact one.
+two files are compared. The network is compact-clean.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 from esrgan_deploy import Session, Upscaler, open_session
 from esrgan_deploy.backends import Frames
 from esrgan_deploy.cli.upscale import CLIP_STREAMS
-from esrgan_deploy.models import BUNDLED
+from esrgan_deploy.models import COMPACT_CLEAN
 from esrgan_deploy.tile_reuse import TileResult
 from esrgan_deploy.video import upscale_video
 from side_by_side import interleaved, ratio, save
@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="timed runs of each clip and each way (default: 5)")
     rounds = parser.parse_args().rounds
-    with open_session(BUNDLED, streams=CLIP_STREAMS) as session:
+    with open_session(COMPACT_CLEAN, streams=CLIP_STREAMS) as session:
         print(f"{'clip':15} {'frames':>7} {'reused tiles':>13} {'times as fast':>14}")
         static = measure_gain("static camera", static_camera(STATIC_FRAMES), session, TILE, STATIC_TARGET, rounds)
         drawn = repeated(pictures(DRAWINGS), REPEATED)

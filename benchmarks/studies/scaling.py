@@ -17,7 +17,7 @@ from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
-from esrgan_deploy.models import BUNDLED
+from esrgan_deploy.models import COMPACT_CLEAN
 from side_by_side import save
 
 SHAPES = ((128, 128), (256, 256), (640, 360), (1280, 720), (1920, 1080), (3840, 2160))
@@ -32,7 +32,7 @@ MEMORY_TARGET = 1.1
 def main() -> None:
     """Measure, print the table, write results/scaling.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-m", "--model", type=Path, default=BUNDLED, help="ONNX file (default: the compact network)")
+    parser.add_argument("-m", "--model", type=Path, default=COMPACT_CLEAN, help="ONNX file (default: compact-clean)")
     parser.add_argument("-b", "--backend", default="openvino", help="as for esrgan-upscale (default: openvino)")
     parser.add_argument("--shapes", type=_shape, nargs="+", default=SHAPES, metavar="WxH", help="of the pictures")
     parser.add_argument("--child", type=_shape, metavar="WxH", help=argparse.SUPPRESS)

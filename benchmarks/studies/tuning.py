@@ -21,7 +21,7 @@ import numpy.typing as npt
 from esrgan_deploy import OptionError, Upscaler, open_session
 from esrgan_deploy.flops import count_flops
 from esrgan_deploy.model import load_onnx
-from esrgan_deploy.models import BUNDLED
+from esrgan_deploy.models import COMPACT_CLEAN
 from esrgan_deploy.tuning import LIMIT_S, Candidate, Choice, tune
 from esrgan_deploy.tuning.candidates import candidates
 from esrgan_deploy.tuning.run_settings import fastest_tile
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="timed runs of each candidate (default: 3)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        models = args.model or [BUNDLED, export_real(NETWORK, Path(folder))]
+        models = args.model or [COMPACT_CLEAN, export_real(NETWORK, Path(folder))]
         results = [compare(model, args.precision, args.rounds) for model in models]
     save("tuning", {"precision": args.precision, "results": results})
 

@@ -24,7 +24,7 @@ from av.video.stream import VideoStream
 from esrgan_deploy import ModelInfo, Session, Upscaler, open_session
 from esrgan_deploy.backends.reference import ReferenceSession
 from esrgan_deploy.cli.upscale import CLIP_STREAMS
-from esrgan_deploy.models import BUNDLED
+from esrgan_deploy.models import COMPACT_CLEAN
 from esrgan_deploy.video import CODECS, probe, upscale_video
 from esrgan_deploy.video.pixels.convert import to_rgb
 from side_by_side import interleaved, ratio, save
@@ -77,13 +77,13 @@ def measure_speed(rounds: int, folder: Path) -> dict[str, Any]:
     """The compact network's frames per second, bare and in the pipeline."""
     path = make_clip(SPEED, folder / "clip.mp4")
     pictures = decoded(path)
-    with open_session(BUNDLED, streams=CLIP_STREAMS) as session:
+    with open_session(COMPACT_CLEAN, streams=CLIP_STREAMS) as session:
         ways: dict[str, Callable[[], object]] = {
             "bare": partial(run_bare, session, pictures),
             "pipeline": partial(upscale_video, path, folder / "large.mp4", Upscaler(session)),
         }
         seconds = interleaved(ways, rounds)
-        named = {"network": BUNDLED.name, "backend": session.backend, "precision": session.precision}
+        named = {"network": COMPACT_CLEAN.name, "backend": session.backend, "precision": session.precision}
     return {**named, **compared("compact network / bare network", SPEED, seconds, SPEED_TARGET)}
 
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from esrgan_deploy.alpha import check_alpha, load_at_alpha
+from esrgan_deploy.alpha import check_alpha
 from esrgan_deploy.arguments import check_batch, check_result
+from esrgan_deploy.endpoints import load_at_alpha
 from esrgan_deploy.errors import ClosedError, EsrganError, MachineError, ModelError, OptionError
 from esrgan_deploy.frame_io import Frames, FrameType, show_nan
 from esrgan_deploy.model import ModelInfo

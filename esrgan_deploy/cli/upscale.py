@@ -70,9 +70,14 @@ def _parser() -> cli.Parser:
     add = parser.add_argument
     add("input", type=Path, metavar="INPUT", help="picture, folder of pictures, clip, or - for YUV4MPEG2 from stdin")
     add("-o", "--output", type=Path, required=True, help="file, folder that mirrors a folder, or - for YUV4MPEG2")
-    add("-m", "--model", type=Path, help="ONNX file, or TensorRT engine (default: the compact network, alpha 0.8)")
+    add("-m", "--model", type=Path, help="ONNX file, or TensorRT engine (default: the one that comes along)")
     add("-b", "--backend", default="auto", choices=BACKENDS, help="what runs the network (default: the fastest here)")
-    add("--alpha", type=float, metavar="A", help="the GAN's share, 0 to 1, of a model exported with --refit")
+    add(
+        "--alpha",
+        type=float,
+        metavar="A",
+        help="the GAN's share, 0 to 1, of a bundled model or one exported with --refit",
+    )
     add("-s", "--outscale", type=float, help="enlargement, if other than the network's")
     add("-t", "--tile", type=int, metavar="PX", help="side of a tile; 0: never tile (default: tile large frames)")
     add("--overlap", type=int, metavar="PX", help="context of a tile on each side (default: what the model needs)")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,7 @@ import onnx
 from onnx import numpy_helper
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from esrgan_deploy.alpha import TYPES, Endpoints, model_at_alpha
+from esrgan_deploy.alpha import Endpoints, model_at_alpha, of_graph
 from esrgan_deploy.errors import FidelityError, OptionError
 from esrgan_deploy.model import ModelInfo
 from esrgan_export.checkpoint import Checkpoint
@@ -70,15 +70,9 @@ def make_endpoints(psnr: Checkpoint, gan: Checkpoint, model: onnx.ModelProto, in
         FidelityError: set to its own alpha, the model has other weights than it was exported with.
         ModelError: a weight of an endpoint is too large for its type in the graph; blends have no larger weights.
     """
-    endpoints = Endpoints(
-        psnr=_as_in_graph(psnr.network, model),
-        gan=_as_in_graph(gan.network, model),
-        types={tensor.name: TYPES[tensor.data_type] for tensor in (*model.graph.initializer, *_constants(model))},
-        psnr_sha256=psnr.sha256,
-        gan_sha256=gan.sha256,
-        arch=gan.network.config(),
-        constants={tensor.name: np.asarray(numpy_helper.to_array(tensor), np.float32) for tensor in _constants(model)},
-    )
+    weights = (_as_in_graph(checkpoint.network, model) for checkpoint in (psnr, gan))
+    made_from = dataclasses.replace(info, psnr_sha256=psnr.sha256, gan_sha256=gan.sha256, arch=gan.network.config())
+    endpoints = of_graph(model, made_from, *weights)
     assert info.alpha is not None, "a model of two checkpoints has an alpha"
     blended = model_at_alpha(model, endpoints, info.alpha)
     for ours, theirs in zip(blended.graph.initializer, model.graph.initializer, strict=True):
@@ -99,13 +93,3 @@ def _as_in_graph(network: Network, model: onnx.ModelProto) -> dict[str, npt.NDAr
         tensor.name: state[tensor.name].detach().cpu().float().numpy().reshape(tensor.dims)
         for tensor in model.graph.initializer
     }
-
-
-def _constants(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """The floating-point constants, under the names of the tensors that nodes read."""
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].t.data_type in TYPES:
-            tensor = onnx.TensorProto()
-            tensor.CopyFrom(node.attribute[0].t)
-            tensor.name = node.output[0]
-            yield tensor

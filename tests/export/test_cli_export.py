@@ -113,7 +113,7 @@ def test_comparison_is_drawn(export, tmp_path):
 
 BOTH = ("--psnr", "psnr.safetensors", "--gan", "gan.safetensors")
 BAD_INPUT = {
-    "compact pair without its share": ((), "--alpha A"),
+    "default pair without its share": ((), "--alpha A"),
     "two without alpha": (BOTH, "--alpha A"),
     "alpha too large": ((*BOTH, "--alpha", "1.5"), "1.5 is not in [0, 1]"),
     "alpha nan": ((*BOTH, "--alpha", "nan"), "nan is not in [0, 1]"),

@@ -20,12 +20,11 @@ from esrgan_deploy.backends.int8 import int8_path
 from esrgan_deploy.errors import FidelityError, MediaError, OptionError
 from esrgan_deploy.images import StillImage, write_image
 from esrgan_deploy.model import load_onnx
-from esrgan_deploy.models import BUNDLED
+from esrgan_deploy.models import COMPACT_CLEAN, MODELS
 from esrgan_export import photos
 from esrgan_export.artefact import export_artefact, report_path
 from esrgan_export.cli import export as cli_export
 from esrgan_export.metrics import psnr
-from esrgan_export.models import GAN
 from esrgan_export.quantise import mixed, prepare, prepared
 from esrgan_export.quantise.calibration import load_crops
 from esrgan_export.quantise.equalise import CLIPS, FILL, choose_scales, equalise_group, input_factors, measure_ranges
@@ -403,7 +402,7 @@ def _damaged(folder):
         (["--int8"], "--int8 needs --calibrate"),
         (["--calibrate", "x"], "--calibrate is for --int8"),
         (["--int8", "--calibrate", "x", "--refit"], "--refit: int8 weights"),
-        (["--gan", str(int8_path(BUNDLED)), "--int8", "--calibrate", "x", "--alpha", "1"], "is exported already"),
+        (["--gan", str(int8_path(COMPACT_CLEAN)), "--int8", "--calibrate", "x", "--alpha", "1"], "is exported already"),
     ],
 )
 def test_options_that_make_no_sense_together(arguments, message, capsys):
@@ -420,8 +419,9 @@ def test_the_compact_pair_keeps_its_picture(tmp_path):
     photos_seen = write_photos(tmp_path / "seen")
     for name in ("bottle", "dusk"):
         (photos_seen / f"{name}.png").unlink()
-    arguments = ["--alpha", "0.8", "--int8", "--calibrate", str(photos_seen), "-o", str(tmp_path)]
-    assert cli_export.main(arguments) == 0
+    compact = MODELS["compact-clean"]
+    pair = ["--psnr", str(compact.psnr), "--gan", str(compact.gan), "--alpha", "0.8", "--name", "compact"]
+    assert cli_export.main([*pair, "--int8", "--calibrate", str(photos_seen), "-o", str(tmp_path)]) == 0
     path = tmp_path / "compact_x4_a0.80_int8.onnx"
     model, info = load_onnx(path)
     assert (info.precision, info.alpha, info.scale) == ("int8", 0.8, 4)
@@ -430,16 +430,18 @@ def test_the_compact_pair_keeps_its_picture(tmp_path):
     assert min(unseen) > 40
     assert report["mean_psnr_db"] > 42
     # It really is smaller, and really int8 where the arithmetic is.
-    assert path.stat().st_size < 0.5 * GAN.stat().st_size
+    assert path.stat().st_size < 0.5 * compact.gan.stat().st_size
     assert sum(node.op_type == "QuantizeLinear" for node in model.graph.node) > 20
 
 
-def test_the_bundled_network_has_an_int8_artefact_that_keeps_its_picture():
+@pytest.mark.parametrize(("name", "least_db"), [("compact-clean", 41.5)])
+def test_bundled_models_have_an_int8_artefact_that_keeps_the_picture(name, least_db):
     frames = {name: photo[16:80][None] for name, photo in photos.load_photos().items()}
-    with open_session(BUNDLED, "openvino") as exact, open_session(BUNDLED, "openvino", precision="int8") as rounded:
+    path = MODELS[name].onnx
+    with open_session(path, "openvino") as exact, open_session(path, "openvino", precision="int8") as rounded:
         assert rounded.precision == "int8"
         values = [psnr(exact.run(frame) / 255, rounded.run(frame) / 255) for frame in frames.values()]
-    assert min(values) > 41.5  # both are rounded to 8 bits besides
+    assert min(values) > least_db  # both are rounded to 8 bits besides
     assert max(values) < 60, "that is not int8"
 
 

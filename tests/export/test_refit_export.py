@@ -13,21 +13,23 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from esrgan_deploy import ModelError, ModelInfo, OptionError
-from esrgan_deploy.alpha import endpoints_path, load_at_alpha, model_at_alpha, read_endpoints
+from esrgan_deploy.alpha import endpoints_path, model_at_alpha, read_endpoints
+from esrgan_deploy.endpoints import load_at_alpha
 from esrgan_deploy.errors import FidelityError
 from esrgan_deploy.model import load_onnx
+from esrgan_deploy.models import MODELS
 from esrgan_export import artefact
 from esrgan_export.checkpoint import load_checkpoint, save_checkpoint
 from esrgan_export.cli.export import main
 from esrgan_export.endpoints import check_refittable, make_endpoints
 from esrgan_export.interpolate import interpolate
-from esrgan_export.models import GAN, PSNR
 from esrgan_export.precision import to_precision
 from esrgan_export.to_onnx import export_onnx
 from esrgan_export.verification_report import Seam
 from esrgan_export.verify import convert_verified, measure
 from small_networks import small_network
 
+COMPACT = MODELS["compact-clean"]
 KINDS = ("srvgg", "rrdb", "msrresnet")
 PRECISIONS = {"fp32": None, "fp16": [], "fp16 with islands": slice(1, 4), "bf16": []}
 
@@ -80,8 +82,8 @@ def test_a_blended_model_is_an_export_at_that_alpha_bit_for_bit(pairs, kind, pre
 
 @pytest.fixture(scope="module")
 def compact():
-    """The pair that ships, and its endpoints."""
-    pair = [load_checkpoint(path) for path in (PSNR, GAN)]
+    """A pair that ships, and its endpoints."""
+    pair = [load_checkpoint(path) for path in (COMPACT.psnr, COMPACT.gan)]
     model, info = export(pair, 0.8)
     return pair, make_endpoints(*pair, model, info)
 

@@ -17,7 +17,8 @@ from onnx import TensorProto, numpy_helper
 from safetensors.numpy import load, save
 
 from esrgan_deploy import BackendMissingError, ModelError, OptionError
-from esrgan_deploy.alpha import endpoints_path, load_at_alpha, model_at_alpha, read_endpoints, write_endpoints
+from esrgan_deploy.alpha import endpoints_path, model_at_alpha, read_endpoints, write_endpoints
+from esrgan_deploy.endpoints import load_at_alpha
 from esrgan_deploy.model import load_onnx
 from gain_pair import kernel_of, pair_endpoints, write_model
 
@@ -253,7 +254,7 @@ def test_its_own_alpha_takes_no_endpoints(tmp_path, alpha):
 
 def test_missing_ends_name_the_remedy(tmp_path):
     path = write_model(tmp_path / "a.onnx", with_endpoints=False)
-    with pytest.raises(OptionError, match=r"alpha 0.5 needs a.ends.safetensors beside it.*--refit"):
+    with pytest.raises(OptionError, match=r"setting alpha needs a.ends.safetensors beside it.*--refit"):
         load_at_alpha(path, 0.5)
 
 

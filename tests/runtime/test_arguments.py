@@ -14,11 +14,12 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from esrgan_deploy import ClosedError, EsrganError, OptionError, Upscaler, open_session
-from esrgan_deploy.alpha import endpoints_path, load_at_alpha, read_endpoints, write_endpoints
+from esrgan_deploy.alpha import endpoints_path, read_endpoints, write_endpoints
 from esrgan_deploy.arguments import as_path
+from esrgan_deploy.endpoints import load_at_alpha
 from esrgan_deploy.images import StillImage, read_image, upscale_image, write_image
 from esrgan_deploy.model import load_onnx
-from esrgan_deploy.models import BUNDLED
+from esrgan_deploy.models import COMPACT_CLEAN
 from esrgan_deploy.video import parts_of, probe, upscale_pipe, upscale_video
 from gain_pair import write_model
 
@@ -324,4 +325,4 @@ def test_transparency_fits_its_picture():
 
 
 def test_the_bundled_model_opens_by_name():
-    assert load_onnx(str(BUNDLED))[1].scale == 4
+    assert load_onnx(str(COMPACT_CLEAN))[1].scale == 4

@@ -14,6 +14,7 @@ import pytest
 
 from children import popen
 from esrgan_deploy.cli.upscale import CODECS, PICTURES, main
+from esrgan_deploy.models import BUNDLED
 from esrgan_deploy.video import parts_of
 
 
@@ -49,14 +50,14 @@ def test_picture_through_a_network(picture, tmp_path, blur_x2):
     assert cv2.imread(str(target)).shape == (18, 24, 3)
 
 
-def test_without_a_model_the_compact_network_that_comes_along_runs(tmp_path, capsys):
+def test_without_a_model_the_default_that_comes_along_runs(tmp_path, capsys):
     """A step edge comes out sharper than the best that linear interpolation can do, and flat areas stay flat."""
     picture = np.full((24, 24, 3), 64, np.uint8)
     picture[:, 12:] = 192
     source, target = tmp_path / "in.png", tmp_path / "out.png"
     cv2.imwrite(str(source), picture)
     assert main([str(source), "-o", str(target)]) == 0
-    assert "compact_x4_a0.80_fp32.onnx x4" in capsys.readouterr().err
+    assert f"{BUNDLED.name} x4" in capsys.readouterr().err
     large = cv2.imread(str(target)).astype(int)
     assert large.shape == (96, 96, 3)
     assert np.abs(large[32:64, 16:32] - 64).max() <= 4

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from esrgan_deploy.models import BUNDLED
+from esrgan_deploy.models import COMPACT_CLEAN
 
 LIMIT_S = 60
 """For a process that takes two seconds; one that hangs would take for ever."""
@@ -41,7 +41,7 @@ TWO_STREAMS = f"""
 import sys
 import numpy as np
 from esrgan_deploy import open_session
-with open_session({str(BUNDLED)!r}, "openvino", streams=2) as session:
+with open_session({str(COMPACT_CLEAN)!r}, "openvino", streams=2) as session:
     frames = [np.full((1, 72, 96, 3), value, sys.argv[1]) for value in range(4)]
     results = [future.result() for future in [session.submit(frame) for frame in frames]]
 print([result.shape[1] for result in results])
@@ -50,7 +50,7 @@ print([result.shape[1] for result in results])
 OPENED = f"""
 import openvino
 from esrgan_deploy import open_session
-session = open_session({str(BUNDLED)!r}, "openvino", threads=1)
+session = open_session({str(COMPACT_CLEAN)!r}, "openvino", threads=1)
 
 def work(index):
     openvino.Type.u16.to_dtype()
@@ -151,7 +151,7 @@ FREED_ELSEWHERE = f"""
 import signal, threading
 from esrgan_deploy import open_session
 
-sessions = [open_session({str(BUNDLED)!r}, "openvino")]
+sessions = [open_session({str(COMPACT_CLEAN)!r}, "openvino")]
 sessions[0].close()
 thread = threading.Thread(target=sessions.clear)
 thread.start()
@@ -174,7 +174,7 @@ CONNECTIONS = f"""
 import sys
 sys.addaudithook(lambda event, arguments: event == "socket.getaddrinfo" and print("asked for", arguments[0]))
 from esrgan_deploy import open_session
-with open_session({str(BUNDLED)!r}, "openvino", threads=1):
+with open_session({str(COMPACT_CLEAN)!r}, "openvino", threads=1):
     import threading
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
@@ -201,6 +201,6 @@ def test_onnx_runtime_tells_nobody_that_it_is_used(package, tmp_path):
     environment = {**os.environ, **places}
     for name in ("CI", "ORT_DISABLE_TELEMETRY"):
         environment.pop(name, None)
-    code = f"import {package}, onnxruntime; onnxruntime.InferenceSession({str(BUNDLED)!r})"
+    code = f"import {package}, onnxruntime; onnxruntime.InferenceSession({str(COMPACT_CLEAN)!r})"
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
     assert not list(tmp_path.rglob("*"))

@@ -11,7 +11,7 @@ from onnx.reference import ReferenceEvaluator
 from esrgan_deploy import open_session
 from esrgan_deploy.backends import ov
 from esrgan_deploy.backends.ov_graph import widen_last_convolution
-from esrgan_deploy.models import BUNDLED
+from esrgan_deploy.models import COMPACT_CLEAN
 from tiny_onnx import write_onnx
 
 RESIZE = helper.make_node("Resize", ["input", "", "scales"], ["large"], mode="nearest")
@@ -99,10 +99,10 @@ def test_the_bundled_network_is_widened_and_keeps_its_picture(monkeypatch, rng):
 
     monkeypatch.setattr(ov, "features", lambda: {"avx512f"})
     monkeypatch.setattr(ov, "widen_last_convolution", widen)
-    with open_session(BUNDLED, "openvino", precision="fp32") as session:
+    with open_session(COMPACT_CLEAN, "openvino", precision="fp32") as session:
         widened = session.run(frames)
     monkeypatch.setattr(ov, "features", frozenset)
-    with open_session(BUNDLED, "openvino", precision="fp32") as session:
+    with open_session(COMPACT_CLEAN, "openvino", precision="fp32") as session:
         plain = session.run(frames)
     shapes = {tensor.name: tensor.dims[:] for tensor in seen[0].graph.initializer}
     last = next(node for node in reversed(seen[0].graph.node) if node.op_type == "Conv")

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from esrgan_deploy import ModelInfo, open_session
 from esrgan_deploy.errors import ModelError
 from esrgan_deploy.model import load_onnx
-from esrgan_deploy.models import BUNDLED
+from esrgan_deploy.models import COMPACT_CLEAN
 from esrgan_deploy.onnx_check import OPERATORS, SHAPED_BY_ALL, SHAPED_BY_LATER
 from tiny_onnx import write_onnx
 
@@ -413,7 +413,7 @@ def test_a_pipe_is_no_model(tmp_path):
 
 
 def test_the_bundled_models_pass():
-    for path in (BUNDLED, BUNDLED.with_name(BUNDLED.name.replace("fp32", "int8"))):
+    for path in (COMPACT_CLEAN, COMPACT_CLEAN.with_name(COMPACT_CLEAN.name.replace("fp32", "int8"))):
         assert json.loads(json.dumps(load_onnx(path)[1].arch))
 
 

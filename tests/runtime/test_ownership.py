@@ -14,7 +14,7 @@ from esrgan_deploy.backends import saved_choices
 from esrgan_deploy.cli.engine import main
 from esrgan_deploy.engine.store.folder import EngineFolder
 from esrgan_deploy.engine.store.sidecar import open_engine, sidecar_beside
-from esrgan_deploy.models import BUNDLED
+from esrgan_deploy.models import COMPACT_CLEAN
 from esrgan_deploy.system import ownership, paths
 from esrgan_deploy.system.own_folder import make_folder
 from esrgan_deploy.system.ownership import strangers
@@ -149,16 +149,16 @@ def test_the_cache_of_another_user_is_not_used(home):
         os.chown(folder, NOBODY, NOBODY)
     with pytest.raises(OutputError, match=r"belongs to another user \(nobody\), so what is in it cannot be trusted"):
         user_cache("tuning")
-    assert saved_choices.recall(BUNDLED, "auto") is None
+    assert saved_choices.recall(COMPACT_CLEAN, "auto") is None
 
 
 def test_a_choice_in_an_open_folder_is_not_taken(home):
     from test_tuning import OV, choice_of
 
-    path = saved_choices.remember(BUNDLED, "auto", choice_of(OV))
-    assert saved_choices.recall(BUNDLED, "auto")
+    path = saved_choices.remember(COMPACT_CLEAN, "auto", choice_of(OV))
+    assert saved_choices.recall(COMPACT_CLEAN, "auto")
     path.parent.chmod(0o777)
-    assert saved_choices.recall(BUNDLED, "auto") is None
+    assert saved_choices.recall(COMPACT_CLEAN, "auto") is None
 
 
 @pytest.mark.parametrize(
@@ -167,8 +167,8 @@ def test_a_choice_in_an_open_folder_is_not_taken(home):
 def test_a_choice_that_nobody_writes_counts_as_missing(home, text):
     from test_tuning import OV, choice_of
 
-    saved_choices.remember(BUNDLED, "auto", choice_of(OV)).write_text(text)
-    assert saved_choices.recall(BUNDLED, "auto") is None
+    saved_choices.remember(COMPACT_CLEAN, "auto", choice_of(OV)).write_text(text)
+    assert saved_choices.recall(COMPACT_CLEAN, "auto") is None
 
 
 @pytest.mark.parametrize("kind", ["file", "loop", "dangling", "too long"])
@@ -182,7 +182,7 @@ def test_odd_places_for_a_cache_are_no_obstacle(tmp_path, monkeypatch, kind):
     paths.temporary_cache.cache_clear()
     assert not writable_cache("engines").is_relative_to(tmp_path)
     paths.temporary_cache.cache_clear()
-    assert saved_choices.recall(BUNDLED, "auto") is None
+    assert saved_choices.recall(COMPACT_CLEAN, "auto") is None
 
 
 # --- engines ----------------------------------------------------------------------------------------------------------
@@ -221,9 +221,9 @@ def test_a_folder_of_engines_that_others_can_write_is_refused(engine, capsys):
         EngineFolder(engine.parent).engines()
     assert main(["--list", "--cache", str(engine.parent)]) == 2
     with pytest.raises(OutputError, match="who could put any program there"):
-        open_session(BUNDLED, "ort", cache=engine.parent)
+        open_session(COMPACT_CLEAN, "ort", cache=engine.parent)
     engine.parent.chmod(0o755)
-    open_session(BUNDLED, "ort", cache=engine.parent).close()
+    open_session(COMPACT_CLEAN, "ort", cache=engine.parent).close()
 
 
 def test_a_folder_of_engines_is_open_to_no_writer_whatever_the_umask(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from esrgan_deploy import BACKENDS, BackendMissingError, MachineError, ModelError, ModelInfo, OptionError, open_session
-from esrgan_deploy.models import BUNDLED
+from esrgan_deploy.models import COMPACT_CLEAN
 from tiny_onnx import blur_x2_in_numpy, write_onnx
 
 CPU_BACKENDS = ("openvino", "ort")
@@ -59,9 +59,9 @@ def test_streams_compute_the_same_side_by_side(rng):
         for dtype in (np.uint8, np.uint16)
         for _ in range(6)
     ]
-    with open_session(BUNDLED, "openvino", precision="fp32") as session:
+    with open_session(COMPACT_CLEAN, "openvino", precision="fp32") as session:
         alone = [session.run(frame) for frame in frames]
-    with open_session(BUNDLED, "openvino", precision="fp32", streams=2) as session:
+    with open_session(COMPACT_CLEAN, "openvino", precision="fp32", streams=2) as session:
         together = [future.result() for future in [session.submit(frame) for frame in frames]]
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -95,7 +95,7 @@ def test_a_model_that_was_changed_meanwhile_is_not_mixed_with_the_one_that_was_o
     path.write_bytes(blur_x2.read_bytes())
     with open_session(path, backend) as session:
         session.run(np.zeros((1, 8, 8, 3), np.uint8))
-        path.write_bytes(BUNDLED.read_bytes())
+        path.write_bytes(COMPACT_CLEAN.read_bytes())
         session.run(np.zeros((1, 8, 8, 3), np.uint8))
         with pytest.raises(ModelError, match=r"net\.onnx: was changed since it was opened"):
             session.run(np.zeros((1, 8, 8, 3), np.uint16))

@@ -402,10 +402,10 @@ import json, os, sys
 from pathlib import Path
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 from esrgan_deploy import open_session
-from esrgan_deploy.models import BUNDLED
+from esrgan_deploy.models import COMPACT_CLEAN
 from esrgan_deploy.tuning import search
 search.SPENT_S = 1.0
-with open_session(BUNDLED) as session:
+with open_session(COMPACT_CLEAN) as session:
     untuned = session.backend
 choice = search.tune(Path(sys.argv[1]), "int8")
 timed = [t.candidate for t in choice.timings]

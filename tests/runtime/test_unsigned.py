@@ -12,7 +12,7 @@ from esrgan_deploy import open_session
 from esrgan_deploy.backends import ov
 from esrgan_deploy.backends.int8 import int8_path
 from esrgan_deploy.backends.ov_graph import unsigned_activations
-from esrgan_deploy.models import BUNDLED
+from esrgan_deploy.models import COMPACT_CLEAN
 from tiny_onnx import write_onnx
 
 STEP = 0.02
@@ -135,7 +135,7 @@ def test_openvino_gets_it_where_it_was_measured_to_be_faster(monkeypatch, featur
     seen = []
     monkeypatch.setattr(ov, "features", lambda: features)
     monkeypatch.setattr(ov, "unsigned_activations", lambda model: seen.append(model) or unsigned_activations(model))
-    open_session(int8_path(BUNDLED), "openvino").close()
+    open_session(int8_path(COMPACT_CLEAN), "openvino").close()
     assert bool(seen) is unsigned
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from esrgan_deploy import ClosedError, EsrganError, Upscaler, open_session
-from esrgan_deploy.models import BUNDLED
+from esrgan_deploy.models import COMPACT_CLEAN
 
 FRAME = np.zeros((8, 8, 3), np.uint8)
 BACKENDS = ("reference", "ort", "openvino")
@@ -16,11 +16,11 @@ FORKED = """
 import os, signal, sys, warnings
 import numpy as np
 from esrgan_deploy import ClosedError, Upscaler, open_session
-from esrgan_deploy.models import BUNDLED
+from esrgan_deploy.models import COMPACT_CLEAN
 
 warnings.simplefilter("ignore")  # Python warns of forks beside threads, which is what this is about
 frame = np.zeros((8, 8, 3), np.uint8)
-session = open_session(BUNDLED, sys.argv[1])
+session = open_session(COMPACT_CLEAN, sys.argv[1])
 upscaler = Upscaler(session)
 upscaler.upscale(frame)
 child = os.fork()
@@ -38,7 +38,7 @@ if child == 0:
             assert "spawn" in str(error)
         else:
             os._exit(1)
-    with open_session(BUNDLED, "reference") as own:  # what the message advises
+    with open_session(COMPACT_CLEAN, "reference") as own:  # what the message advises
         own.run(frame[None])
     upscaler.close()
     os._exit(0)
@@ -58,7 +58,7 @@ def test_a_session_in_a_forked_child_says_so_and_does_not_hang(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_use_after_close(backend):
-    session = open_session(BUNDLED, backend)
+    session = open_session(COMPACT_CLEAN, backend)
     upscaler = Upscaler(session)
     for _ in range(2):
         upscaler.close()
@@ -94,7 +94,7 @@ def test_wrong_models(model):
 @pytest.mark.parametrize("options", [{"threads": "2"}, {"threads": 0}, {"streams": 1.5}, {"cache": 3}])
 def test_wrong_options_of_a_session(options):
     with pytest.raises(EsrganError):
-        open_session(BUNDLED, "openvino", **options)
+        open_session(COMPACT_CLEAN, "openvino", **options)
 
 
 @pytest.mark.parametrize(
@@ -109,5 +109,5 @@ def test_wrong_frames(frame):
 
 @pytest.mark.parametrize("alpha", [None, "x", float("nan"), -0.1, 2, []])
 def test_wrong_alphas(alpha):
-    with open_session(BUNDLED, "ort") as session, pytest.raises(EsrganError):
+    with open_session(COMPACT_CLEAN, "ort") as session, pytest.raises(EsrganError):
         session.set_alpha(alpha)

@@ -34,7 +34,7 @@ examples:
   esrgan-train qat --alpha 0.8 --calibrate frames
   esrgan-train qat --gan RealESRGAN_x4plus.pth --calibrate frames --steps 1000 -o models --resume
 
-Networks are named as in esrgan-export; without --psnr and --gan it takes the compact pair. --calibrate names pictures
+Networks are named as in esrgan-export; without --psnr and --gan it takes the default pair. --calibrate names pictures
 of the size and kind that will be upscaled. Every fourth is held out, and the weights that score best on those are
 exported. The ONNX file is compared with PyTorch in fp32 on five photos, as every export is. Ctrl-C saves the state of
 the run; --resume goes on with it.
@@ -203,7 +203,7 @@ def _rate(text: str) -> float:
 
 
 def _qat(args: argparse.Namespace) -> None:
-    export.take_compact_pair(args)
+    export.take_default_pair(args)
     export.check_options(args)
     _check_installed()
     export.prepare_folder(args.output)

@@ -8,8 +8,8 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from esrgan_deploy.alpha import endpoints_path
 from esrgan_deploy.cuda.driver import Driver
+from esrgan_deploy.endpoints import check_endpoints
 from esrgan_deploy.engine.build.memory import engine_memory
 from esrgan_deploy.engine.machine import this_machine
 from esrgan_deploy.engine.options import EngineOptions, Profile, Shape, default_profile
@@ -115,11 +115,8 @@ class CachedEngines(EngineSource):
         self.path = path
         model, self.info = load_onnx(path)
         self.refittable = settings.refit
-        if settings.refit and not endpoints_path(path).is_file():
-            raise OptionError(
-                f"{path}: setting alpha needs {endpoints_path(path).name} beside the model; export both with "
-                "esrgan-export --refit"
-            )
+        if settings.refit:
+            check_endpoints(path, self.info)
         self._trt = trt
         self._driver = driver
         self._cache = cache

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from esrgan_deploy.alpha import endpoints_path
 from esrgan_deploy.arguments import StrPath, as_path
+from esrgan_deploy.endpoints import load_endpoints
 from esrgan_deploy.engine.build.plan import Plan, build_plan
 from esrgan_deploy.engine.build.progress import BuildProgress
 from esrgan_deploy.engine.machine import Machine, this_machine
@@ -25,7 +26,7 @@ from esrgan_deploy.engine.options import EngineOptions, Shape
 from esrgan_deploy.engine.store import prune, timing_cache
 from esrgan_deploy.engine.store.folder import EngineFolder, Entry, remove_file
 from esrgan_deploy.engine.store.sidecar import SIDECAR_FORMAT, EngineFile, Sidecar, open_engine, write_sidecar
-from esrgan_deploy.errors import ModelError, OptionError, OutputError
+from esrgan_deploy.errors import ModelError, OutputError
 from esrgan_deploy.model import ModelInfo, load_onnx
 from esrgan_deploy.system.files import replacing
 from esrgan_deploy.system.locks import locked
@@ -74,7 +75,7 @@ class EngineCache:
         Args:
             trt: the TensorRT that is installed.
             facts: of the GPU, from `find_gpu`; None: unknown, which is enough for portable engines.
-            model: the ONNX file; for an engine with `refit` the weights of both endpoints lie beside it.
+            model: the ONNX file; an engine with `refit` needs its endpoints; see `endpoints.load_endpoints`.
             options: what the engine is for.
             free_memory: bytes on the GPU that the engine may take; None: not known.
             progress: called for each phase of a build.
@@ -104,8 +105,8 @@ class EngineCache:
                 progress(f"built again, since it could not be used: {fault}", 0, 0)
             self._remove(request.key)
             with self._removed_on_failure(request.key):
-                plan, info = self._build(request, free_memory, progress)
-                return self._write(request, info, plan)
+                plan, info, endpoints = self._build(request, free_memory, progress)
+                return self._write(request, info, plan, endpoints)
 
     def find(
         self,
@@ -177,15 +178,12 @@ class EngineCache:
 
     def _build(
         self, request: _BuildRequest, free_memory: int | None, progress: BuildProgress
-    ) -> tuple[Plan, ModelInfo]:
+    ) -> tuple[Plan, ModelInfo, bytes | None]:
+        """The plan, the metadata of its model, and the content of the endpoints file that goes with it."""
         network, info = load_onnx(request.model)
         if info.file_sha256 != request.model_sha256:
             raise ModelError(f"{request.model}: was changed while it was read; start again")
-        if request.options.refit and not endpoints_path(request.model).is_file():
-            raise OptionError(
-                f"{request.model}: a refittable engine needs {endpoints_path(request.model).name} beside the model; "
-                "export both with esrgan-export --refit"
-            )
+        endpoints = load_endpoints(request.model, network, info).to_bytes() if request.options.refit else None
         self._files.check_room(request.model)
         timings = self._files.timing_path(request.machine)
         before = timing_cache.read(timings)
@@ -202,11 +200,10 @@ class EngineCache:
         if plan.timing_cache and plan.timing_cache != before:
             with contextlib.suppress(OutputError):  # without the file the next build only takes longer
                 timing_cache.write(timings, plan.timing_cache)
-        return plan, info
+        return plan, info, endpoints if plan.options.refit else None
 
-    def _write(self, request: _BuildRequest, info: ModelInfo, plan: Plan) -> EngineFile:
+    def _write(self, request: _BuildRequest, info: ModelInfo, plan: Plan, endpoints: bytes | None) -> EngineFile:
         """Write the endpoints, then the plan, then the sidecar, so that an engine with a sidecar is complete."""
-        endpoints = _read(endpoints_path(request.model)) if plan.options.refit else None
         sidecar = Sidecar(
             key=request.key,
             model=request.model.name,

@@ -14,7 +14,7 @@ from esrgan_deploy import __version__, cli
 from esrgan_deploy.cli.progress import BuildProgress
 from esrgan_deploy.cli.terminal import done, note
 from esrgan_deploy.errors import BackendMissingError, EsrganError, OptionError, OutputError
-from esrgan_export.models import GAN, PSNR
+from esrgan_deploy.models import DEFAULT, MODELS
 
 if TYPE_CHECKING:
     from esrgan_deploy.model import ModelInfo
@@ -29,7 +29,7 @@ examples:
   esrgan-export --gan RealESRGAN_x4plus.pth --int8 --calibrate frames
   esrgan-export --psnr RRDB_PSNR_x4.pth --gan RRDB_ESRGAN_x4.pth --alpha 0.6 0.8 1 --fp16 -o models
 
-Without --psnr and --gan it exports the compact pair that comes with this package. Checkpoints: .pth, .safetensors, or
+Without --psnr and --gan it exports the default pair that comes with this package. Checkpoints: .pth, .safetensors, or
 ncnn's .param. Each ONNX file is compared with PyTorch in fp32 on five photos; the figures are printed and written
 beside it. An export that differs too much fails and writes no file. With a GPU and TensorRT, an engine is built too.
 """
@@ -84,7 +84,7 @@ def _shape(text: str) -> tuple[int, int]:
 
 
 def _export(args: argparse.Namespace) -> None:
-    take_compact_pair(args)
+    take_default_pair(args)
     check_options(args)
     _check_installed()
     prepare_folder(args.output)
@@ -109,10 +109,11 @@ def _export(args: argparse.Namespace) -> None:
         _export_one(source.network, psnr, gan, None, args, progress)
 
 
-def take_compact_pair(args: argparse.Namespace) -> None:
-    """If neither checkpoint is named, take the pair that comes with this package."""
+def take_default_pair(args: argparse.Namespace) -> None:
+    """If neither checkpoint is named, take the default pair of those that come with this package."""
     if args.psnr is None and args.gan is None:
-        args.psnr, args.gan, args.name = PSNR, GAN, args.name or "compact"
+        model = MODELS[DEFAULT]
+        args.psnr, args.gan, args.name = model.psnr, model.gan, args.name or model.stem
 
 
 def check_options(args: argparse.Namespace) -> None:

@@ -56,7 +56,7 @@ def find_groups(model: onnx.ModelProto) -> list[Group]:
 
     The convolutions that read the image or compute the output are left out. They have three channels on one side, so
     INT8 saves little there. An error of the first is passed on to all others, and one of the last is visible at once:
-    the last one alone cost the compact pair 2 dB.
+    the last one alone cost compact-clean 2 dB.
     """
     graph = _Graph(model)
     readers = {}

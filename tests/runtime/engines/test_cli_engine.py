@@ -18,7 +18,7 @@ from esrgan_deploy import ModelInfo
 from esrgan_deploy.cli.engine import TILINGS, main
 from esrgan_deploy.engine import options
 from esrgan_deploy.engine.adapter import TensorRT
-from esrgan_deploy.models import BUNDLED
+from esrgan_deploy.models import COMPACT_CLEAN
 from fake_cuda import FACTS, FakeDriver
 from fake_tensorrt import make
 from planted_engines import DYNAMIC, H200, names, plant, truncate
@@ -287,7 +287,7 @@ def test_on_a_gpu_an_engine_is_built_for_it_and_for_its_memory(gpu, blur_x2, tmp
 @pytest.mark.unix("sends signals to another process")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_build_leaves_nothing(rtx, tmp_path, sent):
-    command = [sys.executable, "-c", PROGRAM, str(BUNDLED), "--cache", str(tmp_path)]
+    command = [sys.executable, "-c", PROGRAM, str(COMPACT_CLEAN), "--cache", str(tmp_path)]
     with popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr.readline() == "Building engine: step 0 of 6\n"
         process.send_signal(sent)

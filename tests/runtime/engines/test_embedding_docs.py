@@ -23,7 +23,7 @@ from esrgan_deploy.backends import trt
 from esrgan_deploy.engine.adapter import TensorRT
 from esrgan_deploy.engine.build.graph import frame_graph
 from esrgan_deploy.engine.options import EngineOptions, Profile
-from esrgan_deploy.models import BUNDLED
+from esrgan_deploy.models import COMPACT_CLEAN
 from fake_cuda import FakeDriver
 from tiny_onnx import write_onnx
 
@@ -76,7 +76,7 @@ def test_the_loop_with_pyav(folder):
 
 
 def test_the_loop_with_pyav_and_the_network_that_ships(folder):
-    (folder / "model.onnx").write_bytes(BUNDLED.read_bytes())
+    (folder / "model.onnx").write_bytes(COMPACT_CLEAN.read_bytes())
     exec(program("av"), {})
     (_, first), *_ = after = read("clip_large.mkv")
     assert len(after) == 7
@@ -238,7 +238,7 @@ def configured(tensors, batched=False):
 
 def test_the_server_is_told_what_an_exported_file_is():
     single, _, _ = configurations()
-    graph = onnx.load(BUNDLED).graph
+    graph = onnx.load(COMPACT_CLEAN).graph
     assert single.max_batch_size == 0
     assert configured(single.input) == tensors_of(graph.input)
     assert configured(single.output) == tensors_of(graph.output)
@@ -261,7 +261,7 @@ def test_the_server_is_told_what_an_engine_is():
         r"esrgan-engine model\.onnx --shape (\d+)x(\d+) --batch (\d+)", PAGE.read_text(encoding="utf-8")
     )
     width, height, batch = map(int, shape)
-    framed = frame_graph(onnx.load(BUNDLED), EngineOptions(Profile.fixed(batch, height, width)))
+    framed = frame_graph(onnx.load(COMPACT_CLEAN), EngineOptions(Profile.fixed(batch, height, width)))
     framed = onnx.shape_inference.infer_shapes(framed, data_prop=True)
     assert engine.max_batch_size == 0
     assert configured(engine.input) == tensors_of(framed.graph.input)

@@ -20,7 +20,7 @@ from esrgan_deploy.engine.options import EngineOptions, Shape
 from esrgan_deploy.engine.store import timing_cache
 from esrgan_deploy.engine.store.cache import EngineCache, engine_key
 from esrgan_deploy.engine.store.sidecar import sidecar_beside
-from esrgan_deploy.models import BUNDLED
+from esrgan_deploy.models import COMPACT_CLEAN
 from esrgan_deploy.system.paths import temporary_cache
 from fake_cuda import FACTS, FakeDriver
 from fake_tensorrt import make
@@ -323,7 +323,7 @@ def test_a_folder_that_is_a_file_is_said(rtx, blur_x2, tmp_path):
 def test_a_disk_without_room_is_noticed_before_the_build(rtx, tiny_disk):
     told = Told()
     with pytest.raises(OutputError, match=r"has 0\.1 MiB free, and the engine of compact.*about 1\.3; make room"):
-        EngineCache(tiny_disk).get(rtx, None, BUNDLED, OPTIONS, progress=told)
+        EngineCache(tiny_disk).get(rtx, None, COMPACT_CLEAN, OPTIONS, progress=told)
     assert told == []
     assert names(tiny_disk) == []
 

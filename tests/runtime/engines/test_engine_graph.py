@@ -13,7 +13,7 @@ from esrgan_deploy.engine.build.graph import frame_graph
 from esrgan_deploy.engine.options import EngineOptions, Profile, Shape
 from esrgan_deploy.frame_io import attach_frame_io
 from esrgan_deploy.model import load_onnx
-from esrgan_deploy.models import BUNDLED
+from esrgan_deploy.models import COMPACT_CLEAN
 from tiny_onnx import write_onnx
 
 DYNAMIC = Profile(Shape(1, 8, 8), Shape(2, 20, 28), Shape(4, 64, 64))
@@ -45,7 +45,7 @@ def random_batch(rng, frame_type, shape=(3, 20, 28, 3)):
 def network(request, blur_x2, tmp_path):
     if request.param == "fp16":
         return write_half(tmp_path / "half.onnx")
-    return {"bundled": BUNDLED, "blur": blur_x2}[request.param]
+    return {"bundled": COMPACT_CLEAN, "blur": blur_x2}[request.param]
 
 
 @pytest.mark.parametrize("frame_type", TYPES)
@@ -123,7 +123,7 @@ def declared(graph):
 
 @pytest.mark.parametrize(("frame_type", "channels"), [("uint8", 3), ("uint16", 6)])
 def test_sizes_are_literal_where_the_profile_has_one_value(frame_type, channels):
-    model = load_onnx(BUNDLED)[0]
+    model = load_onnx(COMPACT_CLEAN)[0]
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
     profile = Profile(Shape(5, 24, 16), Shape(5, 24, 32), Shape(5, 24, 64))
     found = declared(frame_graph(model, EngineOptions(profile, frame_type)))

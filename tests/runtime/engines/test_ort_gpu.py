@@ -25,7 +25,7 @@ from esrgan_deploy.backends.ort_engines import EngineFolder, machine_key, networ
 from esrgan_deploy.backends.ort_gpu import KEPT_SHAPES, OrtGpuSession, tensorrt_options
 from esrgan_deploy.backends.ort_libraries import needed
 from esrgan_deploy.cuda.gpu import DeviceFacts
-from esrgan_deploy.models import BUNDLED
+from esrgan_deploy.models import COMPACT_CLEAN
 from gain_pair import GREY, expected, write_model
 from tiny_onnx import blur_x2_in_numpy, write_onnx
 
@@ -145,7 +145,7 @@ def test_an_upscaler_gives_what_the_plain_session_gives(rng):
     # 40 columns are two tiles of 24 exactly; others would be cut evenly for a session that takes any shape.
     frames = [frames_of(rng, (20, 40)) for _ in range(3)]
     results = []
-    for session in (OrtGpuSession(BUNDLED, device="cpu"), OrtSession(BUNDLED)):
+    for session in (OrtGpuSession(COMPACT_CLEAN, device="cpu"), OrtSession(COMPACT_CLEAN)):
         with Upscaler(session, tile=24, overlap=4, batch=2) as upscaler:
             results.append(np.stack(list(upscaler.map(frames))))
     # A network of fixed sizes is optimised differently, and half-way cases may round either way.
@@ -489,7 +489,7 @@ with OrtGpuSession(model, "ort-tensorrt", device="cpu") as bound, OrtSession(mod
 with open_session(model, "auto") as session:
     print(session.backend)
 """
-    done = onnxruntime_gpu.run(tmp_path, program, BUNDLED)
+    done = onnxruntime_gpu.run(tmp_path, program, COMPACT_CLEAN)
     assert done.stdout.split() == [onnxruntime_gpu.VERSION, "True", "openvino"], done.stderr
 
 

@@ -19,7 +19,7 @@ from esrgan_deploy.engine.options import EngineOptions, Profile, Shape
 from esrgan_deploy.engine.store.cache import EngineCache
 from esrgan_deploy.frame_io import attach_frame_io
 from esrgan_deploy.model import load_onnx
-from esrgan_deploy.models import BUNDLED
+from esrgan_deploy.models import COMPACT_CLEAN
 
 pytestmark = [
     pytest.mark.gpu,
@@ -66,7 +66,7 @@ def open_network(model):
 
 def on_cpu(frames, model=None):
     """What the float32 network makes of (N, H, W, 3) frames, one by one."""
-    run = open_network(attach_frame_io(model or load_onnx(BUNDLED)[0], frames.dtype.name))
+    run = open_network(attach_frame_io(model or load_onnx(COMPACT_CLEAN)[0], frames.dtype.name))
     return np.concatenate([run(frame[None]) for frame in frames])
 
 
@@ -87,7 +87,7 @@ def smooth_frames(rng, count, dtype=np.uint8, height=HEIGHT, width=WIDTH):
 @pytest.fixture(scope="module")
 def fp16_model(tmp_path_factory):
     """The network that ships with its weights, constants and endpoints in float16."""
-    model = onnx.load(BUNDLED)
+    model = onnx.load(COMPACT_CLEAN)
     graph = model.graph
     scales = {node.input[2] for node in graph.node if node.op_type == "Resize"}
     constants = [
@@ -111,7 +111,7 @@ def fp16_model(tmp_path_factory):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_float32_is_exact_but_for_rounding(cache, rng, dtype):
     frames = smooth_frames(rng, 2, dtype)
-    with TensorRTSession(BUNDLED, cache=cache) as session:
+    with TensorRTSession(COMPACT_CLEAN, cache=cache) as session:
         result = session.run(frames)
     assert result.dtype == dtype
     assert quality(result, on_cpu(frames)) >= (60 if dtype == np.uint8 else 80)
@@ -131,7 +131,7 @@ def test_batches_in_flight_do_not_mix(cache, rng, streams, caplog):
     caplog.set_level(logging.INFO, "esrgan_deploy")
     frames = smooth_frames(rng, 12)
     parts = np.split(frames, [2, 4, 5, 10])
-    with TensorRTSession(BUNDLED, cache=cache, batch=2, streams=streams) as session:
+    with TensorRTSession(COMPACT_CLEAN, cache=cache, batch=2, streams=streams) as session:
         futures = [session.submit(part) for part in parts * 4]
         results = [future.result() for future in futures]
         again = np.concatenate([session.run(frame[None]) for frame in frames])
@@ -150,7 +150,7 @@ def test_a_dynamic_engine_takes_its_shapes_in_turn(cache, rng):
         engine = cache.get(
             load_tensorrt(),
             driver.facts,
-            BUNDLED,
+            COMPACT_CLEAN,
             EngineOptions(profile),
             free_memory=free,
             progress=lambda phase, done, total: None,
@@ -244,7 +244,7 @@ def through_pycuda(session, frames, expected_shape):
 @pytest.mark.parametrize("through", [through_raw, through_torch, through_cupy, through_pycuda])
 def test_frames_of_other_libraries_stay_on_the_gpu(cache, rng, through):
     frames = smooth_frames(rng, 2)
-    with TensorRTSession(BUNDLED, cache=cache) as session:
+    with TensorRTSession(COMPACT_CLEAN, cache=cache) as session:
         on_host = session.run(frames)
         np.testing.assert_array_equal(through(session, frames, on_host.shape), on_host)
 
@@ -259,7 +259,7 @@ def test_frames_in_a_context_that_the_program_made(cache, rng):
     driver.init()
     context = driver.Device(0).make_context()
     try:
-        with TensorRTSession(BUNDLED, cache=cache) as session:
+        with TensorRTSession(COMPACT_CLEAN, cache=cache) as session:
             stream = driver.Stream()
             height, width = (size * session.info.scale for size in frames.shape[1:3])
             target = gpuarray.empty((2, height, width, 3), frames.dtype)
@@ -300,11 +300,11 @@ def write_pair(path, source):
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_alpha_in_place_is_the_model_at_that_alpha(cache, fp16_model, tmp_path, rng, precision):
     path = tmp_path / "pair.onnx"
-    endpoints = write_pair(path, BUNDLED if precision == "fp32" else fp16_model)
+    endpoints = write_pair(path, COMPACT_CLEAN if precision == "fp32" else fp16_model)
     frames = smooth_frames(rng, 2)
     with TensorRTSession(path, cache=cache, refit=True) as session:
         for alpha in (1.0, 0.35, 0.0):
             session.set_alpha(alpha)
-            expected = on_cpu(frames, model_at_alpha(load_onnx(BUNDLED)[0], endpoints, alpha))
+            expected = on_cpu(frames, model_at_alpha(load_onnx(COMPACT_CLEAN)[0], endpoints, alpha))
             for _ in range(5):  # the later ones as graphs
                 assert quality(session.run(frames), expected) >= (60 if precision == "fp32" else 50)

@@ -16,7 +16,7 @@ from esrgan_deploy.engine.options import Shape
 from esrgan_deploy.engine.run.host_streams import IN_FLIGHT
 from esrgan_deploy.engine.store.sidecar import open_engine
 from esrgan_deploy.model import load_onnx
-from esrgan_deploy.models import BUNDLED
+from esrgan_deploy.models import COMPACT_CLEAN
 from fake_cuda import FACTS, FakeDriver
 from fake_gpu import doubled, fake_machine, random_frames
 
@@ -262,8 +262,8 @@ def test_alpha_stays_what_it_was_where_the_ends_are_damaged(cache, tmp_path):
 
 
 def test_what_fits_into_half_of_the_memory_needs_no_tiles(cache):
-    model, _ = load_onnx(BUNDLED)
-    with fake_machine(cache) as machine, machine.session(BUNDLED) as session:
+    model, _ = load_onnx(COMPACT_CLEAN)
+    with fake_machine(cache) as machine, machine.session(COMPACT_CLEAN) as session:
         side = math.isqrt(session.largest_untiled)
         room = machine.driver.facts.total_memory // 2
         shapes = {size: Shape(1, size, size) for size in (side, side + 2)}

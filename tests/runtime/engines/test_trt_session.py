@@ -18,7 +18,7 @@ from esrgan_deploy.engine.build.graph import frame_graph
 from esrgan_deploy.engine.options import EngineOptions, Profile
 from esrgan_deploy.engine.run.host_streams import IN_FLIGHT
 from esrgan_deploy.model import load_onnx
-from esrgan_deploy.models import BUNDLED
+from esrgan_deploy.models import COMPACT_CLEAN
 from fake_cuda import FakeDriver
 from fake_gpu import doubled, fake_machine, random_frames
 from fake_tensorrt.data import open_session as open_alone
@@ -48,8 +48,8 @@ def test_results_are_those_of_the_graph_bit_for_bit(cache, rng, frames):
     """The network that ships, several frames on their way at once, against the same graph run by itself."""
     batches = [random_frames(rng, 2, 20, 28, np.dtype(frames)) for _ in range(8)]
     options = EngineOptions(Profile.fixed(2, 20, 28), frames)
-    alone = open_alone(frame_graph(load_onnx(BUNDLED)[0], options))
-    with fake_machine(cache) as machine, machine.session(BUNDLED, streams=2) as session:
+    alone = open_alone(frame_graph(load_onnx(COMPACT_CLEAN)[0], options))
+    with fake_machine(cache) as machine, machine.session(COMPACT_CLEAN, streams=2) as session:
         results = [future.result() for future in [session.submit(batch) for batch in batches]]
     for batch, result in zip(batches, results, strict=True):
         (expected,) = alone.run(["frames_out"], {"frames_in": batch.view(np.uint8)})
@@ -59,9 +59,9 @@ def test_results_are_those_of_the_graph_bit_for_bit(cache, rng, frames):
 def test_results_are_those_of_the_onnx_runtime_session(cache, rng):
     """But for rounding: onnxruntime optimises its graph, which has no second output, in another way."""
     batch = random_frames(rng, 2, 20, 28)
-    with fake_machine(cache) as machine, machine.session(BUNDLED) as session:
+    with fake_machine(cache) as machine, machine.session(COMPACT_CLEAN) as session:
         difference = session.run(batch).astype(int)
-    with open_session(BUNDLED, "ort") as session:
+    with open_session(COMPACT_CLEAN, "ort") as session:
         difference -= session.run(batch)
     assert np.abs(difference).max() <= 1
     assert (difference != 0).mean() < 0.001
@@ -126,7 +126,7 @@ def test_padding_repeats_the_edge(cache, tmp_path, rng):
 
 def test_result_does_not_depend_on_the_batch(cache, rng):
     frames = random_frames(rng, 7, 12, 16)
-    with fake_machine(cache) as machine, machine.session(BUNDLED, batch=3) as session:
+    with fake_machine(cache) as machine, machine.session(COMPACT_CLEAN, batch=3) as session:
         together = session.run(frames)
         alone = np.concatenate([session.run(frames[index : index + 1]) for index in range(7)])
     np.testing.assert_array_equal(together, alone)
