@@ -5,7 +5,7 @@ r"""How networks do on ordinary material: clean, JPEG, soft and noisy, MPEG-4 an
 
 PHOTOS is a folder of pictures that no network has seen, for instance what validation_photos.py writes. Each is cut
 to its middle, made four times smaller as MATLAB does, damaged in five ways (`esrgan-eval --degrade`), and enlarged by
-bicubic, the compact pair, Real-ESRGAN's animevideov3 and x4plus, and what is given. Writes results/ordinary.json, or
+bicubic, compact-clean, Real-ESRGAN's animevideov3 and x4plus, and what is given. Writes results/ordinary.json, or
 FILE. Rows that FILE already has from the same weights and pictures are not measured again, so that one more candidate
 takes about a minute; --again measures all.
 
@@ -29,13 +29,13 @@ import numpy as np
 
 from esrgan_deploy.errors import EsrganError, OptionError
 from esrgan_deploy.images import read_image
+from esrgan_deploy.models import DEFAULT, MODELS
 from esrgan_export.bicubic import downscale
 from esrgan_export.evaluation.degradations import DEGRADATIONS
 from esrgan_export.image_types import Uint8Image
 from esrgan_export.metrics import niqe, psnr_y
 from esrgan_export.metrics.rmse import PIRM_SHAVE
 from esrgan_export.metrics.st_lpips import load_st_lpips
-from esrgan_export.models import GAN, PSNR
 from ordinary_rows import (
     ALPHAS,
     ANIMEVIDEO,
@@ -171,7 +171,8 @@ def main(args: argparse.Namespace) -> None:
     study = Study(args.photos, args.st_lpips_weights)
     print_tables(measured(study, [*baselines(), *given], args.output, args.again))
     if args.sheets:
-        pair = next((row.files for row in given if len(row.files) == 2), (PSNR, GAN))
+        bundled = MODELS[DEFAULT]
+        pair = next((row.files for row in given if len(row.files) == 2), (bundled.psnr, bundled.gan))
         bicubic, *real = [row for row in baselines() if row.name in (BICUBIC, ANIMEVIDEO, X4PLUS)]
         draw_sheets(args.sheets, args.photos, args.clips, [bicubic, *pair_rows("pair", pair, args.sheet_alphas), *real])
 
