@@ -131,7 +131,9 @@ def print_tables(rows: Mapping[str, Mapping[str, Any]]) -> None:
     _print_table("ST-LPIPS; against animevideov3's", rows, "st_lpips", "{:.3f}", lambda *of: f"{relation(*of):+.0%}")
     _print_table("NIQE", rows, "niqe", "{:.2f}", lambda *of: "")
     print("\nWorst of the damaged kinds: PSNR-Y minus bicubic's (aim: -0.30 or more, above 0 for a PSNR end), ST-LPIPS")
-    print("against animevideov3's (aim: -12 % or less); and PSNR-Y on clean LR minus that of compact a0 (aim: -0.30)")
+    print(
+        "against animevideov3's (aim: -12 % or less); PSNR-Y on clean LR minus compact-clean's at alpha 0 (aim: -0.30)"
+    )
     clean, *damaged = DEGRADATIONS
     for name, row in rows.items():
         decibels, low = min((difference(row["psnr_y"], kind), kind) for kind in damaged)

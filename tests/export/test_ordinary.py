@@ -108,7 +108,7 @@ def test_summary_names_the_worst_damaged_kind(capsys):
     net = {metric: dict(kinds) for metric, kinds in bicubic.items()}
     net["psnr_y"] |= {"clean": 20.0, "jpeg60": 24.8, "mpeg4": 25.2, "h264": 24.9}
     net["st_lpips"] |= {"clean": 0.9, "jpeg60": 0.4, "noisy": 0.44, "mpeg4": 0.3, "h264": 0.43}
-    ordinary.print_tables({"bicubic": bicubic, "compact a0": bicubic, "animevideov3": bicubic, "net": net})
+    ordinary.print_tables({"bicubic": bicubic, "compact-clean a0": bicubic, "animevideov3": bicubic, "net": net})
     last = capsys.readouterr().out.splitlines()[-1].split()
     assert last == ["net", "-0.20", "dB", "(jpeg60)", "-12%", "(noisy", ")", "clean", "-5.00", "dB"]
 
