@@ -31,6 +31,7 @@ from esrgan_deploy.system.environment import silence_telemetry
 from esrgan_deploy.upscaler import Upscaler
 from esrgan_deploy.version import __version__ as __version__
 from esrgan_deploy.watchdog import Watchdog
+from esrgan_deploy.zoo import fetch_model
 
 __all__ = [
     "BACKENDS",
@@ -48,6 +49,7 @@ __all__ = [
     "StallError",
     "Upscaler",
     "Watchdog",
+    "fetch_model",
     "open_session",
 ]
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, get_args
 
 from esrgan_deploy import cli
 from esrgan_deploy.backends.names import BACKENDS, CpuPrecision
+from esrgan_deploy.cli.models import HELP, add_trust, find_model, model_argument
 from esrgan_deploy.cli.progress import BuildProgress
 from esrgan_deploy.cli.terminal import done, note, say
 from esrgan_deploy.errors import OptionError
@@ -47,7 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> cli.Parser:
     parser = cli.Parser("esrgan-bench", "Measure networks on this machine.", EPILOG)
     add = parser.add_argument
-    add("-m", "--model", type=Path, nargs="+", action="extend", help="ONNX files (default: the one that comes along)")
+    models = f"ONNX files, {HELP} (default: default)"
+    add("-m", "--model", type=model_argument, nargs="+", action="extend", help=models)
+    add_trust(parser)
     add("-b", "--backend", nargs="+", action="extend", choices=BACKENDS, help="default: the fastest here")
     precisions = (
         "what the CPU computes in; int8: the INT8 file beside the model (default: the fastest at full fidelity)"
@@ -86,7 +89,7 @@ def _seconds(text: str) -> float:
 
 def _bench(args: argparse.Namespace, command: str, slower: list[str]) -> None:
     """Do what was asked for; `slower` is filled with the regressions."""
-    args.model = args.model or [BUNDLED]
+    args.model = [find_model(model, args) for model in args.model or [BUNDLED]]
     if args.expect or args.tune:
         given = [name for name in (*FILES, "compare") if getattr(args, name)]
         if given:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from esrgan_deploy import cli
 from esrgan_deploy.cli.guard import Guard
+from esrgan_deploy.cli.models import HELP, add_trust, find_model, model_argument
 from esrgan_deploy.cli.progress import BuildProgress
 from esrgan_deploy.cli.terminal import done, note, printable, say
 from esrgan_deploy.errors import EsrganError, OptionError
@@ -36,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> cli.Parser:
     parser = cli.Parser("esrgan-engine", "Build a TensorRT engine from an ONNX file, on the machine it is for.", EPILOG)
     add = parser.add_argument
-    add("model", type=Path, nargs="?", metavar="MODEL.onnx", help="as esrgan-export makes them")
+    add("model", type=model_argument, nargs="?", metavar="MODEL.onnx", help=f"as esrgan-export makes them, {HELP}")
+    add_trust(parser)
     add("--shape", type=cli.size, metavar="WxH", help="input size (default: the model's own, or 640x360)")
     for name in ("min", "opt", "max"):
         add(f"--{name}", type=cli.size, metavar="WxH", help=f"{name} of a dynamic engine, in place of --shape")
@@ -89,6 +91,7 @@ def _build(cache: EngineCache, args: argparse.Namespace) -> None:
     from esrgan_deploy.engine.options import EngineOptions
     from esrgan_deploy.model import load_onnx
 
+    args.model = find_model(args.model, args)
     _, info = load_onnx(args.model)
     options = EngineOptions(
         profile=_profile(args, info),

@@ -58,6 +58,7 @@ PLACES = (  # the first that fits counts
     Place("esrgan_deploy.engine", ModelError, ("model",), _RUN),
     Place("esrgan_deploy.backends", ModelError, ("model",), _RUN),
     Place("esrgan_deploy.tuning", ModelError, ("model",), _RUN),
+    Place("esrgan_deploy.zoo", ModelError, ("model", "gan", "psnr"), "cannot be had by this name"),
     Place("esrgan_deploy.model", ModelError, ("model",), _READ),
     Place("esrgan_deploy.alpha", ModelError, ("model",), _READ),
     Place("esrgan_deploy.frame_io", ModelError, ("model",), _READ),
@@ -84,7 +85,7 @@ PLACES = (  # the first that fits counts
 DEPENDENCIES = frozenset(
     "av cv2 PIL onnx onnxruntime onnxscript onnx_ir openvino ml_dtypes safetensors google torch yaml tomllib tqdm "
     "pydantic pydantic_core lightning_fabric tensorboard ray filelock psutil platformdirs matplotlib tensorrt "
-    f"tensorrt_rtx cuda pycuda pynvml ncnn {RUST_PANIC}".split()
+    f"tensorrt_rtx pooch requests urllib3 tomli cuda pycuda pynvml ncnn {RUST_PANIC}".split()
 )
 """Top-level modules: what is raised in their code, or is of their types, comes from what they were given."""
 

@@ -15,6 +15,7 @@ from esrgan_deploy.backends import gpu_comes_first, open_session
 from esrgan_deploy.backends.int8 import at_precision
 from esrgan_deploy.backends.names import BACKENDS, CpuPrecision
 from esrgan_deploy.cli.guard import Guard
+from esrgan_deploy.cli.models import HELP, add_trust, find_model, model_argument
 from esrgan_deploy.cli.progress import BuildProgress, Progress
 from esrgan_deploy.cli.terminal import done, note
 from esrgan_deploy.errors import EsrganError, MachineError, MediaError, OptionError, OutputError
@@ -70,7 +71,7 @@ def _parser() -> cli.Parser:
     add = parser.add_argument
     add("input", type=Path, metavar="INPUT", help="picture, folder of pictures, clip, or - for YUV4MPEG2 from stdin")
     add("-o", "--output", type=Path, required=True, help="file, folder that mirrors a folder, or - for YUV4MPEG2")
-    add("-m", "--model", type=Path, help="ONNX file, or TensorRT engine (default: the one that comes along)")
+    add("-m", "--model", type=model_argument, help=f"ONNX file or TensorRT engine, {HELP} (default: default)")
     add("-b", "--backend", default="auto", choices=BACKENDS, help="what runs the network (default: the fastest here)")
     add(
         "--alpha",
@@ -96,6 +97,7 @@ def _parser() -> cli.Parser:
         default=STALL_S,
         help="end when nothing has moved for S seconds, ten times as long while it computes; 0: never (default: 300)",
     )
+    add_trust(parser)
     clip = parser.add_argument_group("clips")
     add = clip.add_argument
     add("--resume", action="store_true", help="go on with what an interrupted run has finished")
@@ -154,6 +156,8 @@ def _upscale(args: argparse.Namespace) -> None:
 
         check_alpha(args.alpha)
     _check_target(source, target)
+    if args.model is not None:
+        args.model = find_model(args.model, args)
     model = BUNDLED if args.model is None and args.backend != "reference" else args.model
     if args.ray:
         _upscale_on_ray(source, target, model, args)

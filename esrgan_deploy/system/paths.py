@@ -17,6 +17,8 @@ from esrgan_deploy.errors import EsrganError, OutputError
 from esrgan_deploy.system.ownership import strangers
 
 _LOG = logging.getLogger(__name__)
+ANOTHER_CACHE = "set XDG_CACHE_HOME to another folder"
+"""The remedy where the user's cache is full, or cannot be written."""
 _RESERVED = re.compile(r"(?is)(CON|PRN|AUX|NUL|COM[0-9¹²³]|LPT[0-9¹²³]|CONIN\$|CONOUT\$) *(\..*)?")
 """Devices, which Windows finds in every folder, with any extension. Source: learn.microsoft.com, "Naming Files"."""
 _FORBIDDEN = re.compile(r'[<>:"|?*\x00-\x1f]')
@@ -140,6 +142,22 @@ def user_cache(name: str = "") -> Path:
     for place in (folder, folder / name):
         _check_own(place)
     return folder / name
+
+
+def user_config() -> Path | None:
+    """The user's folder for what they write themselves, on Linux `esrgan-deploy` in $XDG_CONFIG_HOME or ~/.config.
+
+    It need not exist. None: there is no home folder.
+    """
+    try:
+        import platformdirs
+
+        folder = platformdirs.user_config_path("esrgan-deploy", appauthor=False)
+    except ImportError:  # where os has no getuid, for instance on WASI
+        folder = Path(os.environ.get("XDG_CONFIG_HOME", "")) / "esrgan-deploy"
+    except RuntimeError:
+        return None
+    return folder if folder.is_absolute() else None
 
 
 def _check_own(folder: Path) -> None:

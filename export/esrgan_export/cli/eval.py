@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from esrgan_deploy import cli
 from esrgan_deploy.backends.names import BACKENDS
+from esrgan_deploy.cli.models import HELP, add_trust, find_model, model_argument
 from esrgan_deploy.cli.terminal import note, say
 from esrgan_deploy.errors import OptionError
 
@@ -48,7 +49,8 @@ def _parser() -> cli.Parser:
     several: dict[str, Any] = {"type": Path, "nargs": "+", "action": "extend", "default": []}
     add("--hr", type=Path, metavar="DIR", help="pictures in full resolution")
     add("--sr", **several, metavar="DIR", help="folders of results, named as the HR pictures")
-    add("-m", "--model", **several, help="ONNX files or checkpoints to run")
+    add("-m", "--model", **{**several, "type": model_argument}, help=f"ONNX files or checkpoints to run, {HELP}")
+    add_trust(parser)
     add("--lr", type=Path, metavar="DIR", help="low-resolution pictures (default: made from HR)")
     add("--degrade", nargs="+", action="extend", default=[], metavar="KIND", help=DEGRADE_HELP)
     add("-s", "--scale", type=int, metavar="N", help="enlargement (default: that of the models, else 4)")
@@ -129,6 +131,7 @@ def _open_methods(args: argparse.Namespace, pictures: list[str], stack: ExitStac
     from esrgan_export.evaluation.methods import BackProjected, Bicubic, Folder, Model
 
     models = []
+    args.model = [find_model(model, args) for model in args.model]
     for path in args.model:
         models.append(Model(path, args.backend, args.tile))
         stack.callback(models[-1].close)

@@ -6,11 +6,13 @@ import argparse
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esrgan_deploy import __version__, cli
+from esrgan_deploy.cli.models import HELP, ModelName, add_trust, find, model_argument
 from esrgan_deploy.cli.progress import BuildProgress
 from esrgan_deploy.cli.terminal import done, note
 from esrgan_deploy.errors import BackendMissingError, EsrganError, OptionError, OutputError
@@ -43,8 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> cli.Parser:
     parser = cli.Parser("esrgan-export", "Export ESRGAN-type checkpoints to ONNX, and verify the result.", EPILOG)
     add = parser.add_argument
-    add("--psnr", type=Path, metavar="P", help="checkpoint of the PSNR-oriented network (alpha 0)")
-    add("--gan", type=Path, metavar="G", help="checkpoint of the GAN (alpha 1)")
+    add("--psnr", type=model_argument, metavar="P", help=f"checkpoint of the PSNR-oriented network (alpha 0), {HELP}")
+    add("--gan", type=model_argument, metavar="G", help=f"checkpoint of the GAN (alpha 1), {HELP}")
+    add_trust(parser)
     add("--alpha", type=parse_alpha, nargs="+", metavar="A", help="the GAN's share, 0 to 1; one file for each value")
     precision = parser.add_mutually_exclusive_group()
     precision.add_argument("--fp16", action="store_true", help="compute in fp16 (default: fp32)")
@@ -88,6 +91,7 @@ def _export(args: argparse.Namespace) -> None:
     check_options(args)
     _check_installed()
     prepare_folder(args.output)
+    _find_checkpoints(args)
     progress = progress_printer()
     progress("loading PyTorch")
     from esrgan_export.checkpoint import load_checkpoint
@@ -114,6 +118,17 @@ def take_default_pair(args: argparse.Namespace) -> None:
     if args.psnr is None and args.gan is None:
         model = MODELS[DEFAULT]
         args.psnr, args.gan, args.name = model.psnr, model.gan, args.name or model.stem
+
+
+def _find_checkpoints(args: argparse.Namespace) -> None:
+    """Put files in place of names; a file that was given by its name lends that to the results."""
+    from esrgan_deploy.zoo.find import checkpoint_file
+
+    for end in ("gan", "psnr"):
+        given = getattr(args, end)
+        if isinstance(given, ModelName):
+            setattr(args, end, find(given, args, partial(checkpoint_file, end=end)))
+            args.name = args.name or given
 
 
 def check_options(args: argparse.Namespace) -> None:

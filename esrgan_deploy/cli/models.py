@@ -1,0 +1,129 @@
+"""-m NAME, in every command: names beside paths, the question of trust, and how far a download is."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from esrgan_deploy.cli import terminal
+from esrgan_deploy.cli.progress import SECONDS_BETWEEN_LINES
+from esrgan_deploy.watchdog import waiting_outside
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from esrgan_deploy.zoo.find import Ask
+
+HELP = "or a name, see esrgan-upscale --list-models"
+
+
+class ModelName(str):
+    """An argument that is no path at first sight."""
+
+
+def model_argument(text: str) -> Path | ModelName:
+    """A file, or what may be the name of a model.
+
+    It is a file where it has a folder in it or ends like a model's file does; of anything else, `find` decides.
+    """
+    from esrgan_deploy.zoo.registry import looks_like_path
+
+    return Path(text) if looks_like_path(text) or not text else ModelName(text)
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Add the option that answers the question before it is asked."""
+    trust = "take this model though nobody but its address confirms its hash"
+    parser.add_argument("--trust", metavar="NAME", action="append", default=[], help=trust)
+
+
+def find_model(given: Path | ModelName, args: argparse.Namespace) -> Path:
+    """The ONNX file, or engine, that an argument means; a name is fetched and converted where that is still to do.
+
+    Raises:
+        EsrganError: see `zoo.fetch_model`.
+    """
+    from esrgan_deploy.zoo.find import model_file
+
+    return find(given, args, model_file)
+
+
+def find(given: Path | ModelName, args: argparse.Namespace, get: Callable[[str, Ask, DownloadProgress], Path]) -> Path:
+    """The file that an argument means. A name goes before a file of the same name, which is said.
+
+    Raises:
+        OptionError: neither a name nor a file.
+        EsrganError: see `zoo.fetch_model`.
+    """
+    if isinstance(given, Path):
+        return given
+    from esrgan_deploy.zoo.registry import is_name
+
+    if not is_name(given) and Path(given).exists():
+        return Path(given)
+    if Path(given).is_file():
+        terminal.note(f"{given}: taken as the name of a model; for the file of this name write ./{given}")
+    with DownloadProgress() as progress:
+        return get(given, lambda what: _trusted(what, given, args), progress)
+
+
+def _trusted(what: str, name: str, args: argparse.Namespace) -> bool:
+    """Whether the user trusts a file: said so before, or does when asked on a terminal."""
+    if name in args.trust:
+        return True
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    terminal.note(f"{what}; nobody else confirms it. Take it? [y/N]")
+    with waiting_outside("the terminal"):
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+class DownloadProgress:
+    """Told how far a download is: a bar on a terminal, a line now and then otherwise, and messages always."""
+
+    def __init__(self) -> None:
+        self._what = ""
+        self._bar: Any = None
+        self._last_line = time.monotonic()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """`done` of `total` bytes have come; 0 of 0: `what` is a message."""
+        if not total:
+            self._close()
+            terminal.note(what)
+        elif sys.stderr.isatty():
+            self._draw(what, done, total)
+        elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            terminal.note(f"{what}: {done / 2**20:.1f} of {total / 2**20:.1f} MiB")
+
+    def _draw(self, what: str, done: int, total: int) -> None:
+        if what != self._what:
+            self._close()
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._what = what
+            text = terminal.printable(what)
+            self._bar = tqdm(
+                total=total, initial=done, desc=text, unit="B", unit_scale=True, unit_divisor=1024, leave=False
+            )
+        self._bar.update(done - self._bar.n)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
