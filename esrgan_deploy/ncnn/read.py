@@ -61,8 +61,8 @@ def read_ncnn(param: StrPath, weights: StrPath) -> NcnnNetwork:
         ) from error
     except UnfitError as reason:
         raise ModelError(
-            f"{param}: {reason}; readable are complete RRDBNet and SRVGGNetCompact files, .param and .bin of the "
-            "same model"
+            f"{param}: {reason}; readable are RRDBNet (ESRGAN, Real-ESRGAN, RealSR) and SRVGGNetCompact "
+            "(realesr-animevideov3, -general) files, .param and .bin of the same model"
         ) from reason
     return NcnnNetwork(config, _weights_by_name(named), hashlib.sha256(data).hexdigest())
 
