@@ -9,11 +9,12 @@ This is `--denoise_strength` of Real-ESRGAN's inference script for realesr-gener
 
 from __future__ import annotations
 
+import dataclasses
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from esrgan_deploy.alpha import Endpoints, model_at_alpha
+from esrgan_deploy.alpha import model_at_alpha, of_graph
 from esrgan_deploy.arguments import StrPath, as_path, described
 from esrgan_deploy.budget import read_bytes
 from esrgan_deploy.errors import ModelError, OptionError
@@ -86,26 +87,14 @@ def blend(strong: StrPath, weak: StrPath, denoise: float) -> onnx.ModelProto:
             )
     if _without_weights(one) != _without_weights(zero):
         raise ModelError(f"{weak}: is another network than {strong}, so there is nothing between the two")
-    endpoints = Endpoints(
-        psnr=_weights(zero),
-        gan=_weights(one),
-        types={tensor.name: "fp32" for tensor in one.graph.initializer},
-        psnr_sha256=_origin(zero_info),
-        gan_sha256=_origin(one_info),
-        arch=one_info.arch or {},
-    )
-    model = model_at_alpha(one, endpoints, denoise)
-    info = ModelInfo(
-        scale=one_info.scale,
-        precision=one_info.precision,
-        multiple_of=one_info.multiple_of,
+    info = dataclasses.replace(
+        one_info,
         overlap=max(one_info.overlap, zero_info.overlap) if one_info.overlap and zero_info.overlap else None,
         alpha=float(denoise),
-        arch=one_info.arch,
-        psnr_sha256=endpoints.psnr_sha256,
-        gan_sha256=endpoints.gan_sha256,
-        created_by=one_info.created_by,
+        psnr_sha256=_origin(zero_info),
+        gan_sha256=_origin(one_info),
     )
+    model = model_at_alpha(one, of_graph(one, info, psnr=_weights(zero), gan=_weights(one)), denoise)
     set_info(model, info)
     return model
 

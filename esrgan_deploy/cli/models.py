@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from esrgan_deploy.cli import terminal
 from esrgan_deploy.cli.progress import SECONDS_BETWEEN_LINES
+from esrgan_deploy.errors import OptionError
 from esrgan_deploy.watchdog import waiting_outside
 
 if TYPE_CHECKING:
@@ -51,6 +52,25 @@ def find_model(given: Path | ModelName, args: argparse.Namespace) -> Path:
     from esrgan_deploy.zoo.find import model_file
 
     return find(given, args, model_file)
+
+
+def find_denoised(given: Path | ModelName | None, args: argparse.Namespace) -> Path:
+    """As `find_model`, of a model at `args.denoise`.
+
+    Raises:
+        OptionError: what was given has no second network that keeps noise.
+        EsrganError: see `zoo.fetch_model`.
+    """
+    from esrgan_deploy.zoo.denoise import denoised_model, models_with_denoise
+    from esrgan_deploy.zoo.registry import is_name
+
+    if given is None or isinstance(given, Path) or (Path(given).exists() and not is_name(given)):
+        what = "the default model" if given is None else f"'{given}' is a file, which"
+        raise OptionError(
+            f"--denoise {args.denoise:g}: {what} has no second network that keeps noise; leave it out, or name a model "
+            f"that has one: -m {' or '.join(models_with_denoise())}"
+        )
+    return find(given, args, lambda name, ask, progress: denoised_model(name, args.denoise, ask, progress))
 
 
 def find(given: Path | ModelName, args: argparse.Namespace, get: Callable[[str, Ask, DownloadProgress], Path]) -> Path:

@@ -15,7 +15,7 @@ from esrgan_deploy.backends import gpu_comes_first, open_session
 from esrgan_deploy.backends.int8 import at_precision
 from esrgan_deploy.backends.names import BACKENDS, CpuPrecision
 from esrgan_deploy.cli.guard import Guard
-from esrgan_deploy.cli.models import HELP, add_trust, find_model, model_argument
+from esrgan_deploy.cli.models import HELP, add_trust, find_denoised, find_model, model_argument
 from esrgan_deploy.cli.progress import BuildProgress, Progress
 from esrgan_deploy.cli.terminal import done, note
 from esrgan_deploy.errors import EsrganError, MachineError, MediaError, OptionError, OutputError
@@ -79,6 +79,7 @@ def _parser() -> cli.Parser:
         metavar="A",
         help="the GAN's share, 0 to 1, of a bundled model or one exported with --refit",
     )
+    add("--denoise", type=float, metavar="D", help="1 removes noise, 0 keeps it: -m realesr-general-x4v3 (default: 1)")
     add("-s", "--outscale", type=float, help="enlargement, if other than the network's")
     add("-t", "--tile", type=int, metavar="PX", help="side of a tile; 0: never tile (default: tile large frames)")
     add("--overlap", type=int, metavar="PX", help="context of a tile on each side (default: what the model needs)")
@@ -155,8 +156,12 @@ def _upscale(args: argparse.Namespace) -> None:
         from esrgan_deploy.alpha import check_alpha
 
         check_alpha(args.alpha)
+    if args.denoise is not None:
+        _check_denoise(args)
     _check_target(source, target)
-    if args.model is not None:
+    if args.denoise is not None:
+        args.model = find_denoised(args.model, args)
+    elif args.model is not None:
         args.model = find_model(args.model, args)
     model = BUNDLED if args.model is None and args.backend != "reference" else args.model
     if args.ray:
@@ -177,6 +182,16 @@ def _upscale(args: argparse.Namespace) -> None:
             _upscale_picture(source, target, upscaler)
         else:
             _upscale_clip(source, target, upscaler, args)
+
+
+def _check_denoise(args: argparse.Namespace) -> None:
+    from esrgan_deploy.denoise import check_denoise
+
+    check_denoise(args.denoise)
+    if args.alpha is not None:
+        raise OptionError(
+            f"--alpha {args.alpha:g} blends a PSNR network and a GAN, --denoise {args.denoise:g} two others; give one"
+        )
 
 
 def _upscaler(model: Path | None, args: argparse.Namespace, building: BuildProgress) -> Upscaler:

@@ -6,6 +6,6 @@ find.py         from a name to a file: the user's folder, the cache, a Python pa
 download.py convert.py   one file from the network; ncnn and checkpoints become ONNX
 """
 
-from esrgan_deploy.zoo.find import fetch_model
+from esrgan_deploy.zoo.fetch import fetch_model
 
 __all__ = ["fetch_model"]

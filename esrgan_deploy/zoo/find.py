@@ -23,31 +23,8 @@ Ask = Callable[[str], bool]
 """Is asked whether a file is to be trusted whose hash nobody confirms; the argument says what is known."""
 
 
-def fetch_model(name: str, *, trust: bool = False, progress: Progress | None = None) -> Path:
-    """The ONNX file of a model that has a name, fetched and converted if it is not on this machine yet.
-
-        with Upscaler(open_session(fetch_model("realesr-animevideov3"))) as upscaler: ...
-
-    Looked for in the folder that the environment variable ESRGAN_MODELS names, in the cache, in Python packages that
-    carry models, then at the published addresses; compared with the published SHA-256. It is kept in the cache.
-
-    Args:
-        name: as `esrgan-upscale --list-models` shows it, or of an entry of the user's own.
-        trust: take a file also where its hash is confirmed neither by its authors nor by a registry.
-        progress: called with what is done, how many bytes, and of how many; (message, 0, 0) is a message.
-
-    Raises:
-        OptionError: an unknown name, a hash that needs `trust`, or a wrong entry of the user's.
-        MachineError: it is not here and cannot be fetched; the message says what to put where.
-        BackendMissingError: it needs torch, once, or the onnx package.
-        ModelError: the file has another hash, is damaged, or holds another network.
-        OutputError: the cache cannot be written.
-    """
-    return model_file(name, lambda _: trust, progress or _silent)
-
-
 def model_file(name: str, ask: Ask, progress: Progress) -> Path:
-    """As `fetch_model`, with a function that is asked whether to trust."""
+    """As `zoo.fetch_model`, with a function that is asked whether to trust."""
     own = own_model(name)
     if own:
         return _converted(name, own, progress)
@@ -56,7 +33,7 @@ def model_file(name: str, ask: Ask, progress: Progress) -> Path:
         return entry.bundled.onnx
     if made := made_before(entry):
         return made
-    with _own_place(name, progress) as folder:
+    with own_place(name, progress) as folder:
         if made := made_before(entry):  # by whom the lock was waited for
             return made
         source, files = _obtain(entry, folder, ask, progress)
@@ -71,7 +48,7 @@ def checkpoint_file(name: str, ask: Ask, progress: Progress, end: Literal["psnr"
 
     Raises:
         ModelError: the model is published as ONNX only.
-        EsrganError: see `fetch_model`.
+        EsrganError: see `zoo.fetch_model`.
     """
     own = own_model(name)
     if own:
@@ -83,7 +60,7 @@ def checkpoint_file(name: str, ask: Ask, progress: Progress, end: Literal["psnr"
         raise ModelError(
             f"{name}: is published as ONNX only, so there is nothing to export; it runs as it is: -m {name}"
         )
-    with _own_place(name, progress) as folder:
+    with own_place(name, progress) as folder:
         return _obtain(entry, folder, ask, progress, to_export=True)[1][0]
 
 
@@ -108,10 +85,6 @@ def installed(source: Source) -> list[Path] | None:
     return paths if paths and all(path.is_file() for path in paths) else None
 
 
-def _silent(_what: str, _done: int, _total: int) -> None:
-    """Nobody wants to know."""
-
-
 def _places(name: str) -> Iterator[Path]:
     """The folders of a model in the cache that there are."""
     try:
@@ -123,7 +96,7 @@ def _places(name: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _own_place(name: str, progress: Progress) -> Iterator[Path]:
+def own_place(name: str, progress: Progress) -> Iterator[Path]:
     """The folder of a model in the cache, made and locked for the block."""
     folder = writable_cache(CACHE) / name
     try:
@@ -143,7 +116,7 @@ def _converted(name: str, own: Path, progress: Progress) -> Path:
     for file in files:
         if not file.is_file():
             raise ModelError(f"{own}: {file.name} is missing beside it; ncnn models are a .param and a .bin file")
-    with _own_place(f"{name}.own", progress) as folder:
+    with own_place(f"{name}.own", progress) as folder:
         hashes = {file.name: sha256_of(file) for file in files}
         made = recall_made(folder)
         if made and made.files == hashes:
