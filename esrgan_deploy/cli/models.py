@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from esrgan_deploy.zoo.find import Ask
 
-HELP = "or a name, see esrgan-upscale --list-models"
+HELP = "or a name of esrgan-upscale --list-models"
 
 
 class ModelName(str):

@@ -15,6 +15,7 @@ from esrgan_deploy.backends import gpu_comes_first, open_session
 from esrgan_deploy.backends.int8 import at_precision
 from esrgan_deploy.backends.names import BACKENDS, CpuPrecision
 from esrgan_deploy.cli.guard import Guard
+from esrgan_deploy.cli.model_list import ListModels
 from esrgan_deploy.cli.models import HELP, add_trust, find_denoised, find_model, model_argument
 from esrgan_deploy.cli.progress import BuildProgress, Progress
 from esrgan_deploy.cli.terminal import done, note
@@ -98,6 +99,7 @@ def _parser() -> cli.Parser:
         default=STALL_S,
         help="end when nothing has moved for S seconds, ten times as long while it computes; 0: never (default: 300)",
     )
+    add("--list-models", action=ListModels, help="show every model that has a name, and end")
     add_trust(parser)
     clip = parser.add_argument_group("clips")
     add = clip.add_argument

@@ -14,7 +14,10 @@ import pytest
 
 import esrgan_deploy
 from esrgan_deploy import fetch_model, open_session
+from esrgan_deploy.backends import saved_choices
+from esrgan_deploy.backends.choice import Candidate, Choice, Timing
 from esrgan_deploy.cli import upscale
+from esrgan_deploy.cli.model_list import model_lines
 from esrgan_deploy.errors import BackendMissingError, MachineError, ModelError, OptionError, OutputError
 from esrgan_deploy.models import BUNDLED
 from esrgan_deploy.zoo import convert, download, entry, find, registry
@@ -521,6 +524,24 @@ def test_trust_is_a_matter_of_the_name(server, blur, own, picture, tmp_path, cap
     command = [picture, "-o", tmp_path / "out.png", "-m", "blur", "-b", "ort"]
     assert "--trust blur" in run([*command, "--trust", "other"], capsys, 2)
     run([*command, "--trust", "blur"], capsys)
+
+
+def test_the_list_of_models(server, blur, own, capsys, monkeypatch):
+    """Of one that was tuned here the speed is known, of the others it follows from their operations."""
+    fetch_model("blur")
+    text = (own / "models.toml").read_text()
+    (own / "models.toml").write_text(f"{text}mflop = 10\nredistribute = false\n")
+    tile = Choice((Timing(Candidate("ort", "fp32", 1, 1), 1.0, 64),), ((64, 10.0),), (), 1.0)
+    monkeypatch.setattr(saved_choices, "recall", lambda file, _: tile if file.name == "blur.onnx" else None)
+    rows = {row.split()[0]: re.split("  +", row) for row in model_lines()}
+    assert rows["blur"][:7] == ["blur", "x2", "10.00", "434", "CC0-1.0*", "?", "yes"]
+    assert rows["bsrgan"][3] == f"~{434.03 * 10 / 35.85:.2g}"
+    assert rows["default"][5:7] == ["", "yes"] or rows["default"][5] == "yes"
+    assert set(registry.entries()) <= set(rows)
+    with pytest.raises(SystemExit) as end:
+        upscale.main(["--list-models"])
+    assert end.value.code == 0
+    assert "blur" in capsys.readouterr().out
 
 
 def test_the_first_frame_without_torch(picture, tmp_path):
