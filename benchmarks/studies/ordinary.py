@@ -57,6 +57,8 @@ SEED = 0
 Metric = Callable[[Uint8Image, Uint8Image], float]
 Figures = dict[str, dict[str, float]]
 """Metric -> kind of LR -> mean over the pictures."""
+Rows = Mapping[str, Mapping[str, Any]]
+"""Method -> its `Figures`, and its fingerprint."""
 
 
 def middle(picture: Uint8Image) -> Uint8Image:
@@ -123,7 +125,7 @@ def measured(study: Study, rows: Sequence[Row], file: Path, again: bool) -> dict
     return ordered
 
 
-def print_tables(rows: Mapping[str, Mapping[str, Any]]) -> None:
+def print_tables(rows: Rows) -> None:
     """PSNR-Y beside its distance from bicubic's, ST-LPIPS beside its relation to animevideov3's, and NIQE."""
     difference = partial(_difference, rows[BICUBIC]["psnr_y"])
     relation = partial(_relation, rows[ANIMEVIDEO]["st_lpips"])
@@ -134,12 +136,24 @@ def print_tables(rows: Mapping[str, Mapping[str, Any]]) -> None:
     print(
         "against animevideov3's (aim: -12 % or less); PSNR-Y on clean LR minus compact-clean's at alpha 0 (aim: -0.30)"
     )
-    clean, *damaged = DEGRADATIONS
-    for name, row in rows.items():
-        decibels, low = min((difference(row["psnr_y"], kind), kind) for kind in damaged)
-        share, high = max((relation(row["st_lpips"], kind), kind) for kind in damaged)
-        gap = row["psnr_y"][clean] - rows[f"{COMPACT} a0"]["psnr_y"][clean]
+    for name in rows:
+        decibels, low, share, high, gap = worst(rows, name)
         print(f"{name:22} {decibels:+.2f} dB ({low:6})   {share:+4.0%} ({high:6})   clean {gap:+.2f} dB")
+
+
+def worst(rows: Rows, name: str) -> tuple[float, str, float, str, float]:
+    """What a method is judged by.
+
+    Returns:
+        PSNR-Y minus bicubic's, in dB, on the damaged kind where that is lowest, and that kind; ST-LPIPS over
+        animevideov3's, minus 1, where that is highest, and that kind; PSNR-Y on clean LR minus compact-clean's at
+        alpha 0.
+    """
+    row = rows[name]
+    clean, *damaged = DEGRADATIONS
+    decibels, low = min((_difference(rows[BICUBIC]["psnr_y"], row["psnr_y"], kind), kind) for kind in damaged)
+    share, high = max((_relation(rows[ANIMEVIDEO]["st_lpips"], row["st_lpips"], kind), kind) for kind in damaged)
+    return decibels, low, share, high, row["psnr_y"][clean] - rows[f"{COMPACT} a0"]["psnr_y"][clean]
 
 
 def _difference(baseline: Mapping[str, float], values: Mapping[str, float], kind: str) -> float:
@@ -152,7 +166,7 @@ def _relation(baseline: Mapping[str, float], values: Mapping[str, float], kind: 
 
 def _print_table(
     title: str,
-    rows: Mapping[str, Mapping[str, Any]],
+    rows: Rows,
     metric: str,
     number: str,
     beside: Callable[[Mapping[str, float], str], str],

@@ -12,7 +12,7 @@ from esrgan_deploy.engine.build.memory import engine_memory
 from esrgan_deploy.engine.build.plan import build_plan
 from esrgan_deploy.engine.options import EngineOptions, Profile, Shape
 from esrgan_deploy.model import load_onnx
-from esrgan_deploy.models import COMPACT_CLEAN
+from esrgan_deploy.models import MODELS
 from esrgan_export.networks import RRDBNet
 from esrgan_export.precision import to_precision
 from esrgan_export.quantise import prepare
@@ -42,9 +42,10 @@ def build(trt, path, options):
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 @pytest.mark.parametrize("frame_type", ["uint8", "uint16"])
-def test_bundled_network_builds_in_every_type(rtx, tmp_path, precision, frame_type):
+@pytest.mark.parametrize("name", MODELS)
+def test_bundled_networks_build_in_every_type(rtx, tmp_path, name, precision, frame_type):
     path = tmp_path / "m.onnx"
-    model, _ = load_onnx(COMPACT_CLEAN)
+    model, _ = load_onnx(MODELS[name].onnx)
     onnx.save(model if precision == "fp32" else to_precision(model, precision), path)
     plan = build(rtx, path, EngineOptions(DYNAMIC, frame_type))
     assert plan.options.profile == DYNAMIC

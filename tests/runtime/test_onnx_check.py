@@ -8,9 +8,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from esrgan_deploy import ModelInfo, open_session
+from esrgan_deploy.backends.int8 import int8_path
 from esrgan_deploy.errors import ModelError
 from esrgan_deploy.model import load_onnx
-from esrgan_deploy.models import COMPACT_CLEAN
+from esrgan_deploy.models import MODELS
 from esrgan_deploy.onnx_check import OPERATORS, SHAPED_BY_ALL, SHAPED_BY_LATER
 from tiny_onnx import write_onnx
 
@@ -413,8 +414,9 @@ def test_a_pipe_is_no_model(tmp_path):
 
 
 def test_the_bundled_models_pass():
-    for path in (COMPACT_CLEAN, COMPACT_CLEAN.with_name(COMPACT_CLEAN.name.replace("fp32", "int8"))):
-        assert json.loads(json.dumps(load_onnx(path)[1].arch))
+    for model in MODELS.values():
+        for path in (model.onnx, int8_path(model.onnx)):
+            assert json.loads(json.dumps(load_onnx(path)[1].arch))
 
 
 def test_weights_that_old_files_list_as_inputs_are_no_images(tmp_path):
