@@ -44,7 +44,19 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
 
 
 def find_model(given: Path | ModelName, args: argparse.Namespace) -> Path:
-    """The ONNX file, or engine, that an argument means; a name is fetched and converted where that is still to do.
+    """The ONNX file, or engine, that an argument means; it is fetched and converted where that is still to do.
+
+    Raises:
+        EsrganError: see `zoo.fetch_model`.
+    """
+    from esrgan_deploy.zoo.find import converted
+
+    with DownloadProgress() as progress:
+        return converted(find_file(given, args), progress)
+
+
+def find_file(given: Path | ModelName, args: argparse.Namespace) -> Path:
+    """As `find_model`, but a file stays what it is: a checkpoint, where one is given by its path.
 
     Raises:
         EsrganError: see `zoo.fetch_model`.

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from esrgan_deploy.budget import check_memory, check_regular
 from esrgan_deploy.errors import MachineError, ModelError, OptionError, OutputError
 from esrgan_deploy.system.locks import locked
 from esrgan_deploy.system.paths import ANOTHER_CACHE, user_cache, writable_cache
 from esrgan_deploy.zoo.convert import make, needs_torch, recall_made, torch_is_here
 from esrgan_deploy.zoo.download import FetchError, Progress, addresses, download, sha256_of
-from esrgan_deploy.zoo.entry import Entry, ModelFile, Source
+from esrgan_deploy.zoo.entry import FORMS, Entry, ModelFile, Source
 from esrgan_deploy.zoo.registry import FOLDER, entry_of, own_folder, own_model
 
 _LOG = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ def model_file(name: str, ask: Ask, progress: Progress) -> Path:
     """As `zoo.fetch_model`, with a function that is asked whether to trust."""
     own = own_model(name)
     if own:
-        return _converted(name, own, progress)
+        return own if FORMS[own.suffix.lower()] == "onnx" else _converted(name, f"{name}.own", _parts(own), progress)
     entry = entry_of(name)
     if entry.bundled:
         return entry.bundled.onnx
@@ -108,20 +109,39 @@ def own_place(name: str, progress: Progress) -> Iterator[Path]:
         yield folder
 
 
-def _converted(name: str, own: Path, progress: Progress) -> Path:
-    """What the user has put into their own folder under this name: ONNX as it is, anything else converted."""
-    if own.suffix.lower() == ".onnx":
-        return own
-    files = [own, own.with_suffix(".bin")] if own.suffix.lower() == ".param" else [own]
+def converted(path: Path, progress: Progress) -> Path:
+    """The ONNX form of a file that somebody names by its path, converted once; what is ONNX, or no model's file, as is.
+
+    Raises:
+        EsrganError: see `zoo.fetch_model`.
+    """
+    if FORMS.get(path.suffix.lower(), "onnx") == "onnx" or not path.is_file():
+        return path
+    files = _parts(path)
     for file in files:
-        if not file.is_file():
-            raise ModelError(f"{own}: {file.name} is missing beside it; ncnn models are a .param and a .bin file")
-    with own_place(f"{name}.own", progress) as folder:
+        check_memory(file, "its content", check_regular(file, ModelError))
+    return _converted(path.stem[:100], f"file-{sha256_of(files[-1])[:16]}", files, progress)
+
+
+def _converted(name: str, place: str, files: list[Path], progress: Progress) -> Path:
+    """What was made of `files` in the folder `place` of the cache, made anew where they have changed since."""
+    with own_place(place, progress) as folder:
         hashes = {file.name: sha256_of(file) for file in files}
         made = recall_made(folder)
         if made and made.files == hashes:
             return made.onnx
         return make(name, files, hashes, folder, progress, scale=None, overlap=None)
+
+
+def _parts(path: Path) -> list[Path]:
+    """The file of a checkpoint, or the .param and the .bin of an ncnn model, of which either may be named."""
+    if FORMS[path.suffix.lower()] != "ncnn":
+        return [path]
+    files = [path if path.suffix.lower() == suffix else path.with_suffix(suffix) for suffix in (".param", ".bin")]
+    for file in files:
+        if not file.is_file():
+            raise ModelError(f"{path}: {file.name} is missing beside it; ncnn models are a .param and a .bin file")
+    return files
 
 
 def _obtain(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from esrgan_deploy import cli
 from esrgan_deploy.backends.names import BACKENDS
-from esrgan_deploy.cli.models import HELP, add_trust, find_model, model_argument
+from esrgan_deploy.cli.models import HELP, add_trust, find_file, model_argument
 from esrgan_deploy.cli.terminal import note, say
 from esrgan_deploy.errors import OptionError
 
@@ -131,7 +131,7 @@ def _open_methods(args: argparse.Namespace, pictures: list[str], stack: ExitStac
     from esrgan_export.evaluation.methods import BackProjected, Bicubic, Folder, Model
 
     models = []
-    args.model = [find_model(model, args) for model in args.model]
+    args.model = [find_file(model, args) for model in args.model]
     for path in args.model:
         models.append(Model(path, args.backend, args.tile))
         stack.callback(models[-1].close)
