@@ -175,7 +175,8 @@ def _upscale(args: argparse.Namespace) -> None:
         if args.alpha is not None:
             session.set_alpha(args.alpha)
         name = model.name if model else "nearest neighbour"
-        note(f"{name} x{session.info.scale}, {session.backend} in {session.precision}")
+        alpha = "" if args.alpha is None else f" at alpha {args.alpha:g}"  # the file's name may have another one
+        note(f"{name} x{session.info.scale}{alpha}, {session.backend} in {session.precision}")
         if PIPE in (source, target):
             _upscale_pipe(source, target, upscaler, args)
         elif source.is_dir():

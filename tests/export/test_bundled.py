@@ -94,7 +94,7 @@ def test_int8_says_that_it_has_one_alpha(name):
         load_at_alpha(path, 0.3)
 
 
-def test_alpha_on_the_command_line(name, pair, tmp_path, monkeypatch):
+def test_alpha_on_the_command_line(name, pair, tmp_path, monkeypatch, capsys):
     """A picture at another alpha, beside the network of PyTorch at that alpha."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     picture = np.random.default_rng(0).integers(0, 256, (12, 16, 3)).astype(np.uint8)
@@ -102,6 +102,7 @@ def test_alpha_on_the_command_line(name, pair, tmp_path, monkeypatch):
     cv2.imwrite(str(source), picture[..., ::-1])
     common = [str(source), "-o", str(target), "-m", str(MODELS[name].onnx), "-b", "ort"]
     assert main([*common, "--alpha", "0.3"]) == 0
+    assert f"{MODELS[name].onnx.name} x4 at alpha 0.3, ort" in capsys.readouterr().err
     import torch
 
     frame = torch.from_numpy(picture).permute(2, 0, 1)[None] / 255
