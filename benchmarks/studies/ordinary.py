@@ -45,6 +45,7 @@ from ordinary_rows import (
     X4PLUS,
     Row,
     baselines,
+    check_names,
     given_rows,
     pair_rows,
 )
@@ -184,8 +185,10 @@ def main(args: argparse.Namespace) -> None:
             raise OptionError("--sheets needs --clips DIR, with bigbuckbunny.mp4 and carphone_pristine.mp4")
         check_sources(args.photos, args.clips)
     given = [row for text in args.networks for row in given_rows(text, args.alphas)]
+    rows = [*baselines(), *given]
+    check_names(rows)
     study = Study(args.photos, args.st_lpips_weights)
-    print_tables(measured(study, [*baselines(), *given], args.output, args.again))
+    print_tables(measured(study, rows, args.output, args.again))
     if args.sheets:
         bundled = MODELS[DEFAULT]
         pair = next((row.files for row in given if len(row.files) == 2), (bundled.psnr, bundled.gan))

@@ -76,3 +76,16 @@ def given_rows(text: str, alphas: Sequence[float]) -> list[Row]:
         if not file.is_file():
             raise OptionError(f"'{text}': there is no file {file}")
     return [Row(name, files)] if len(files) == 1 else pair_rows(name, files, alphas)
+
+
+def check_names(rows: Iterable[Row]) -> None:
+    """Refuse two rows of one name, of which a table would show only one.
+
+    Raises:
+        OptionError: there are two.
+    """
+    seen = set()
+    for row in rows:
+        if row.name in seen:
+            raise OptionError(f"two rows are called '{row.name}'; give one of them another NAME")
+        seen.add(row.name)

@@ -101,6 +101,13 @@ def test_what_names_no_network_is_refused(text):
         ordinary_rows.given_rows(f"net={__file__},b.pth", (0,))
 
 
+def test_two_rows_of_one_name_are_refused():
+    rows = [*ordinary_rows.given_rows(f"net={__file__}", (0,)), ordinary_rows.Row("bicubic")]
+    ordinary_rows.check_names(rows)
+    with pytest.raises(OptionError, match=r"^two rows are called 'net'; give one of them another NAME$"):
+        ordinary_rows.check_names([*rows, *ordinary_rows.given_rows(f"net={__file__}", (0,))])
+
+
 def test_summary_names_the_worst_damaged_kind(capsys):
     """The clean column does not count, and each figure has its own kind."""
     bicubic = {"psnr_y": dict.fromkeys(DEGRADATIONS, 25.0), "st_lpips": dict.fromkeys(DEGRADATIONS, 0.5)}
