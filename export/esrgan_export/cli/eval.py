@@ -30,7 +30,7 @@ EPILOG = """\
 examples:
   esrgan-eval --hr Set14 -m psnr.onnx gan.onnx --html set14.html
   esrgan-eval --hr Set14 --sr results/esrgan results/rcan --metrics psnr ssim rmse niqe --json set14.json
-  esrgan-eval --hr photos -m default.onnx --degrade clean jpeg60 noisy mpeg4 h264 --html ordinary.html
+  esrgan-eval --hr photos -m default --degrade clean jpeg60 noisy mpeg4 h264 --html ordinary.html
 
 HR is cropped to multiples of the scale; LR is HR shrunk by MATLAB's bicubic unless --lr names it. PSNR and SSIM are
 those of papers: luma (BT.601, studio swing), border shaved by the scale. docs/evaluation.md defines every column.
