@@ -4,8 +4,9 @@ import struct
 
 import numpy as np
 
-from hostile.case import BAD_INPUT, FINE, REFUSED
+from hostile.case import BAD_INPUT, FINE, REFUSED, Case, Command, Output
 from hostile.classes.checkpoints import EVIL, measured
+from hostile.seeds import SIZE
 
 
 def graph(shop):
@@ -139,4 +140,14 @@ def mutated(shop):
     return measured(shop, "net.param")
 
 
-IDEAS = [good, counts, arrays, escapes, circles, weights, many_layers, one_line]
+def run_by_its_path(shop):
+    """One of the above, which esrgan-upscale converts and runs."""
+    made = shop.pick([good, counts, arrays, escapes, circles, weights, one_line])(shop)
+    shop.seed("rgb.png", "in.png")
+    command = Command(["esrgan-upscale", "in.png", "-o", "out.png", "-m", "net.param", "-b", "ort"])
+    command.codes = made.commands[0].codes
+    width, height = SIZE
+    return Case("", [command], [Output("out.png", "picture", size=(2 * width, 2 * height))])
+
+
+IDEAS = [good, counts, arrays, escapes, circles, weights, many_layers, one_line, run_by_its_path]
