@@ -20,10 +20,11 @@ from pathlib import Path
 import torch
 
 from esrgan_deploy.alpha import endpoints_path
-from esrgan_deploy.errors import EsrganError, FidelityError, ModelError, OptionError
+from esrgan_deploy.errors import EsrganError, FidelityError, OptionError
 from esrgan_deploy.models import MODELS, BundledModel
 from esrgan_export.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from esrgan_export.cli import export
+from esrgan_export.interpolate import interpolate, relatedness
 from esrgan_export.metrics import psnr
 from esrgan_export.photos import load_photos
 
@@ -50,19 +51,18 @@ def main(args: argparse.Namespace) -> int:
 
 
 def store_pair(psnr_end: Checkpoint, gan_end: Checkpoint, psnr_path: Path, gan_path: Path) -> None:
-    """Write both networks in 16 bits; the file of the GAN names that of the PSNR network as its parent.
+    """Write both networks in 16 bits; what their files say of their parents stays true.
 
     Raises:
         FidelityError: a picture of a stored network differs by more than `LEAST_DB`.
-        ModelError: the GAN was not trained from the PSNR network.
+        ModelError: they are no pair, by their networks or by the parents that they name.
     """
-    if gan_end.parent_sha256 not in (None, psnr_end.sha256):
-        raise ModelError(
-            f"{gan_end.path}: names another parent than {psnr_end.path} ({psnr_end.sha256}); give the file that its "
-            "training started from"
-        )
+    interpolate(psnr_end, gan_end, 0.5)  # checks that they are a pair
+    found = relatedness(psnr_end, gan_end)
+    print(f"{psnr_end.path.name} and {gan_end.path.name}: {found.lineage}, similarity {found.similarity:.3f}")
     store(psnr_end, psnr_path, psnr_end.parent_sha256)
-    store(gan_end, gan_path, load_checkpoint(psnr_path).sha256)
+    parent = load_checkpoint(psnr_path).sha256 if found.lineage == "parent" else gan_end.parent_sha256
+    store(gan_end, gan_path, parent)
 
 
 def store(trained: Checkpoint, path: Path, parent_sha256: str | None) -> None:

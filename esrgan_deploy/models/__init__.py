@@ -1,4 +1,4 @@
-"""The models that come with the package: pairs of a PSNR network and the GAN trained from it, and what is made of them.
+"""The models that come with the package: pairs of a PSNR network and a GAN akin to it, and what is made of them.
 
 Of each pair lie here both checkpoints, their blend at the pair's own alpha as ONNX in fp32 and in INT8, the reports of
 both, and a card: what it was trained on, how, and what it can do. `benchmarks/studies/bundle.py` makes the files.
@@ -41,7 +41,7 @@ class BundledModel:
 
     @property
     def gan(self) -> Path:
-        """The checkpoint at alpha 1, which names `psnr` as its parent."""
+        """The checkpoint at alpha 1, trained from `psnr` or, like it, from a third one."""
         return _FOLDER / f"{self.stem}_gan_x{self.scale}.safetensors"
 
     @property

@@ -14,6 +14,7 @@ from esrgan_deploy.model import load_onnx
 from esrgan_deploy.models import MODELS, BundledModel
 from esrgan_export import photos
 from esrgan_export.checkpoint import load_checkpoint, save_checkpoint
+from esrgan_export.interpolate import relatedness
 from small_networks import small_network
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "studies"))
@@ -58,8 +59,16 @@ def test_a_pair_is_stored_in_16_bits_and_stays_a_pair(pair, tmp_path):
 def test_a_gan_of_another_parent_is_refused(pair, tmp_path):
     psnr, gan = pair
     save_checkpoint(load_checkpoint(gan).network, gan, "b" * 64)
-    with pytest.raises(ModelError, match=r"gan\.safetensors: names another parent than .*psnr\.safetensors"):
+    with pytest.raises(ModelError, match=r"gan\.safetensors was trained from a file with SHA-256 b+, and not"):
         store((psnr, gan), tmp_path / "out")
+
+
+def test_a_pair_of_one_parent_stays_one(pair, tmp_path):
+    gan = pair[1]
+    save_checkpoint(load_checkpoint(gan).network, gan, "a" * 64)
+    stored = [load_checkpoint(path) for path in store(pair, tmp_path / "out")]
+    assert [checkpoint.parent_sha256 for checkpoint in stored] == ["a" * 64, "a" * 64]
+    assert relatedness(*stored).lineage == "siblings"
 
 
 def test_a_network_that_16_bits_cannot_hold_is_refused(pair, tmp_path):
