@@ -3,9 +3,9 @@
 python benchmarks/studies/teacher_pairs.py DIR --teacher MODEL.onnx [--set KEY=VALUE ...] [--pairs N]
 
 LR crops are made as the recipe ordinary/psnr makes them (--set names its photographs, as for esrgan-train), and the
-teacher enlarges each once. Writes DIR/lr, DIR/teacher and DIR/hr, with the same names: data sets of the recipe
-ordinary/gan. Pair N is the same in each run, and one that is there is not made again, so that a run may be ended, and
-gone on with, at any time.
+teacher enlarges each once. Writes DIR/clean, DIR/compressed and DIR/worse, for the three kinds of damage of that
+recipe, with folders lr and teacher of the same names in each: data sets of the recipe ordinary/gan. Pair N is the same
+in each run, and one that is there is not made again, so that a run may be ended, and gone on with, at any time.
 """
 
 from __future__ import annotations
@@ -27,25 +27,31 @@ from esrgan_train.run import open_source
 
 SCALE, SIDE, MARGIN = 4, 64, 8
 """LR pixels of a crop, and around it: the teacher sees these as well, so that no border is in what it makes."""
+KINDS = ("clean", "compressed", "worse")
+"""The data sets of ordinary/psnr, in its order."""
+ORDER = ("clean", "compressed", "worse", "compressed")
+"""The kinds of pairs 0, 1, 2 ...: as often as they are in that recipe."""
 
 
 def main(folder: Path, teacher: Path, settings: list[str], pairs: int) -> None:
     """Make the pairs that are not there yet."""
     data = read_recipe("ordinary/psnr", settings).data
-    sources = [open_source(dataset, SCALE, data.cache) for dataset in data.train]
-    crops = Crops(sources, (SIDE + 2 * MARGIN) * SCALE, SCALE, seed=1, textured_of=data.textured_of)
+    side = (SIDE + 2 * MARGIN) * SCALE
+    crops = {
+        kind: Crops([open_source(dataset, SCALE, data.cache)], side, SCALE, seed=1, textured_of=data.textured_of)
+        for kind, dataset in zip(KINDS, data.train, strict=True)
+    }
     upscaler = Upscaler(open_session(teacher))
-    for kind in ("hr", "lr", "teacher"):
-        (folder / kind).mkdir(parents=True, exist_ok=True)
-    numbers = range(pairs) if pairs else itertools.count()
-    for number in numbers:
+    for kind in KINDS:
+        for part in ("lr", "teacher"):
+            (folder / kind / part).mkdir(parents=True, exist_ok=True)
+    for number in range(pairs) if pairs else itertools.count():
+        kind = ORDER[number % len(ORDER)]
         name = f"{number:05d}.png"
-        if not (folder / "lr" / name).exists():
-            sample = crops[number]
-            lr = _picture(sample.lr)
-            write(folder / "hr" / name, _inner(_picture(sample.target), SCALE))
-            write(folder / "teacher" / name, _inner(upscaler.upscale(lr), SCALE))
-            write(folder / "lr" / name, _inner(lr, 1))
+        if not (folder / kind / "lr" / name).exists():
+            lr = _picture(crops[kind][number].lr)
+            write(folder / kind / "teacher" / name, _inner(upscaler.upscale(lr), SCALE))
+            write(folder / kind / "lr" / name, _inner(lr, 1))
 
 
 def write(path: Path, picture: Uint8Image) -> None:
