@@ -1,6 +1,7 @@
 """A real HTTP server on this machine, which serves files well or badly."""
 
 import threading
+import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -11,7 +12,8 @@ class FileServer:
     def __init__(self):
         self.files = {}
         self.behaviour = {}
-        """Name -> "stop" after half of what is left, "no ranges", "loop", "page", "endless", or a status."""
+        """Name -> "stop" after half of what is left, "no ranges", "loop", "page", "endless", or a status;
+        "wait": answers when a second one asks, or after ten seconds."""
         self.requests = []
         """(name, value of the header Range)."""
         self.address = ""
@@ -25,6 +27,10 @@ def serving():
         def do_GET(self):
             name = self.path.rpartition("/")[2]
             server.requests.append((name, self.headers["Range"]))
+            if server.behaviour.get(name) == "wait":
+                end = time.monotonic() + 10
+                while len(server.requests) < 2 and time.monotonic() < end:
+                    time.sleep(0.05)
             answer(self, server.files.get(name), server.behaviour.get(name))
 
         def log_message(self, *_):

