@@ -86,10 +86,11 @@ def test_readme_from_top_to_bottom(folder, monkeypatch):
     assert set(ran) == set(COMMANDS)
     for file in (
         "models/RRDB_ESRGAN_x4_a0.80_fp16.onnx",
-        "models/compact_x4_a0.80_fp16.onnx",
+        "models/ordinary_x4_a0.80_fp16.onnx",
         "runs/debug/last.safetensors",
         "photo_pair.png",
         "photo_soft.png",
+        "photo_clean.png",
         "eval.html",
         "photo_x4.png",
         "album_x4/a.jpg",

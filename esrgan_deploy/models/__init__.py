@@ -54,6 +54,13 @@ MODELS = {
     model.name: model
     for model in (
         BundledModel(
+            "ordinary",
+            stem="ordinary",
+            alpha=0.5,
+            purpose="photographs and clips as people have them: JPEG, compressed video, noise, and clean ones",
+            licence="Apache-2.0 AND BSD-3-Clause",
+        ),
+        BundledModel(
             "compact-clean",
             stem="compact",
             alpha=0.8,
@@ -63,7 +70,7 @@ MODELS = {
 }
 """Name -> model."""
 
-DEFAULT = "compact-clean"
+DEFAULT = "ordinary"
 """The name of the model that the commands use if none is named."""
 
 BUNDLED = MODELS[DEFAULT].onnx

@@ -146,3 +146,9 @@ def test_the_card_gets_the_figures_between_its_markers(tmp_path):
     written = ordinary_card.with_figures(card, ordinary_card.read_rows(tmp_path / "r.json"))
     assert written == f"# Card\n\n{ordinary_card.BEGIN}\n{TABLES}\n{ordinary_card.END}\nThe rest.\n"
     assert ordinary_card.with_figures(written, rows) == written
+
+
+def test_the_card_has_what_was_measured_last():
+    card = MODELS["ordinary"].card.read_text("utf-8")
+    assert ordinary_card.with_figures(card, ordinary_card.read_rows()) == card
+    assert "| ordinary, alpha 0 |" in card
