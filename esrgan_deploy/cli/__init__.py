@@ -25,7 +25,7 @@ from esrgan_deploy.cli.terminal import (
     printable,
     say,
 )
-from esrgan_deploy.errors import OptionError
+from esrgan_deploy.errors import EsrganError, OptionError
 from esrgan_deploy.system.environment import check_environment
 
 INTERRUPTED = 130
@@ -118,6 +118,11 @@ def run(
             note(f"{prog}: interrupted; {str(error) or 'nothing was left half-written'}")
             return TERMINATED if terminated else INTERRUPTED
         except Exception as error:
+            if _is_of_cleaning_up(error):
+                note(
+                    f"{prog}: interrupted; cleaning up failed ({type(error).__name__}: {' '.join(str(error).split())})"
+                )
+                return TERMINATED if terminated else INTERRUPTED
             return _failed(prog, error, args)
         except BaseException as error:
             if type(error).__module__ != RUST_PANIC:
@@ -127,6 +132,16 @@ def run(
             set_memory_limit(None)
             drop_unwritten()
     return 0
+
+
+def _is_of_cleaning_up(error: BaseException) -> bool:
+    """Whether it arose while Ctrl-C was on its way out: of an import that was interrupted, for instance."""
+    if isinstance(error, EsrganError):
+        return False  # it was raised on purpose, as when a run stood still
+    before = error.__context__
+    while before is not None and not isinstance(before, KeyboardInterrupt):
+        before = before.__context__
+    return before is not None
 
 
 @contextmanager

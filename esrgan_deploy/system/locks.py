@@ -21,6 +21,14 @@ _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.
 _LOG = logging.getLogger(__name__)
 
 
+def load_locks() -> None:
+    """Load what locks need. For whoever takes one on the way out of a block, after Ctrl-C, too.
+
+    An import that was interrupted may fail when it is tried again: asyncio's does, which filelock loads.
+    """
+    import filelock  # noqa: F401
+
+
 @contextlib.contextmanager
 def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Hold the lock for the block; another process, or thread, waits in here for it.

@@ -14,6 +14,7 @@ import pytest
 
 from children import popen
 from esrgan_deploy.cli.upscale import CODECS, PICTURES, main
+from esrgan_deploy.errors import StallError
 from esrgan_deploy.models import BUNDLED
 from esrgan_deploy.video import parts_of
 
@@ -175,6 +176,28 @@ def test_internal_error_is_one_line_and_a_traceback_only_with_debug(picture, tmp
     assert main([*arguments, "--debug"]) == 1
     traced = capsys.readouterr().err
     assert traced.index("Traceback") < traced.index("in broken") < traced.rindex("internal error")
+
+
+@pytest.mark.parametrize(
+    ("second", "code", "says"),
+    [
+        (NameError("name 'coroutines' is not defined"), 130, "interrupted; cleaning up failed (NameError: name 'cor"),
+        (StallError("it stood still"), 5, "it stood still"),
+    ],
+)
+def test_what_fails_in_place_of_an_interruption_is_still_one(
+    capsys, tmp_path, picture, monkeypatch, second, code, says
+):
+    """Unless it is an error of ours, which was raised on purpose."""
+
+    def interrupted(*_, **__):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise second
+
+    monkeypatch.setattr("esrgan_deploy.cli.upscale.open_session", interrupted)
+    assert says in fails(capsys, [str(picture), "-o", str(tmp_path / "o.png"), "-b", "reference"], code)
 
 
 @pytest.mark.unix("sends signals to another process")

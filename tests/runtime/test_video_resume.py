@@ -362,6 +362,31 @@ def test_interrupted_at_any_line_of_the_opening_no_folder_stays(tmp_path):
     assert lines > 50
 
 
+def test_what_locks_need_is_loaded_before_there_is_a_folder(tmp_path):
+    """An import that was interrupted may fail when it is tried again, so it must not be tried on the way out."""
+    target = tmp_path / "out.mkv"
+    program = f"""
+import sys
+from pathlib import Path
+from esrgan_deploy.video.output.checkpoint import open_checkpoint, parts_of
+
+target = Path({str(target)!r})
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "filelock":
+            print("loaded, folder:", parts_of(globals()["target"]).exists())
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupting())
+with open_checkpoint(target, {{}}, resume=False):
+    pass
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.stdout == "loaded, folder: False\n", ended.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def interrupted_at(line, work):
     """Raise KeyboardInterrupt at a line of this project, counted from 0; False: `work` ended before."""
     left = line

@@ -23,7 +23,7 @@ from esrgan_deploy.arguments import StrPath, as_path, described
 from esrgan_deploy.budget import opened
 from esrgan_deploy.errors import OutputError
 from esrgan_deploy.system.files import sync_folder
-from esrgan_deploy.system.locks import locked_if_free
+from esrgan_deploy.system.locks import load_locks, locked_if_free
 from esrgan_deploy.system.own_folder import MARKER, OwnFolder, make_folder, open_folder
 from esrgan_deploy.system.paths import check_name
 from esrgan_deploy.video.output.journal import JOURNAL, Lines, read_journal, sealed
@@ -161,6 +161,7 @@ def open_checkpoint(target: Path, identity: Mapping[str, Any], *, resume: bool) 
     path = parts_of(target)
     identity = json.loads(json.dumps({"format": CHECKPOINT_FORMAT, **identity}))  # as it will be read back
     check_parts(target)
+    load_locks()
     try:  # from before the folder is made: Ctrl-C is raised between any two steps of its opening
         try:
             folder = make_folder(path, {_LOCK})
