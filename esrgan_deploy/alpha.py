@@ -25,15 +25,14 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from esrgan_deploy.arguments import StrPath, as_path, described
+from esrgan_deploy.arguments import StrPath, as_path, check_share
 from esrgan_deploy.budget import check_memory, check_regular
-from esrgan_deploy.errors import BackendMissingError, ModelError, OptionError
+from esrgan_deploy.errors import BackendMissingError, ModelError
 from esrgan_deploy.model import ModelInfo
 from esrgan_deploy.system.files import replacing
 
@@ -171,10 +170,7 @@ def check_alpha(alpha: float) -> None:
     Raises:
         OptionError: alpha is no number in [0, 1].
     """
-    if not isinstance(alpha, Real):
-        raise OptionError(f"alpha is {described(alpha)}; give a number from 0 to 1")
-    if not 0 <= alpha <= 1:  # false for NaN too
-        raise OptionError(f"alpha {alpha:g} is not in [0, 1]; 0 is the PSNR network, 1 the GAN, 0.8 a usual choice")
+    check_share("alpha", alpha, "0 is the PSNR network, 1 the GAN, 0.8 a usual choice")
 
 
 def endpoints_path(model: StrPath) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from numbers import Real
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -51,6 +52,18 @@ def check_at_least(smallest: int, **values: int | None) -> None:
             raise OptionError(f"{name} {described(value)} is too small; give at least {smallest}")
         if value > LARGEST_NUMBER:
             raise OptionError(f"{name} is too large; give at most {LARGEST_NUMBER}")
+
+
+def check_share(name: str, value: float, meaning: str) -> None:
+    """Make sure that `value` is a number in [0, 1]; `meaning` says what 0 and 1 are.
+
+    Raises:
+        OptionError: it is not.
+    """
+    if not isinstance(value, Real):
+        raise OptionError(f"{name} is {described(value)}; give a number from 0 to 1")
+    if not 0 <= value <= 1:  # false for NaN too
+        raise OptionError(f"{name} {value:g} is not in [0, 1]; {meaning}")
 
 
 def check_frame(frame: object) -> FrameType:

@@ -10,14 +10,13 @@ This is `--denoise_strength` of Real-ESRGAN's inference script for realesr-gener
 from __future__ import annotations
 
 import dataclasses
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esrgan_deploy.alpha import model_at_alpha, of_graph
-from esrgan_deploy.arguments import StrPath, as_path, described
+from esrgan_deploy.arguments import StrPath, as_path, check_share
 from esrgan_deploy.budget import read_bytes
-from esrgan_deploy.errors import ModelError, OptionError
+from esrgan_deploy.errors import ModelError
 from esrgan_deploy.model import ModelInfo, load_onnx
 from esrgan_deploy.onnx_write import set_info
 from esrgan_deploy.system.files import replacing
@@ -34,10 +33,7 @@ def check_denoise(denoise: float) -> None:
     Raises:
         OptionError: it is no number in [0, 1].
     """
-    if not isinstance(denoise, Real):
-        raise OptionError(f"denoise is {described(denoise)}; give a number from 0 to 1")
-    if not 0 <= denoise <= 1:  # false for NaN too
-        raise OptionError(f"denoise {denoise:g} is not in [0, 1]; 0 keeps noise, 1 removes it, 0.5 is between")
+    check_share("denoise", denoise, "0 keeps noise, 1 removes it, 0.5 is between")
 
 
 def denoised_file(strong: StrPath, weak: StrPath, denoise: float, folder: StrPath) -> Path:

@@ -1,23 +1,19 @@
-"""-m NAME, in every command: names beside paths, the question of trust, and how far a download is."""
+"""-m NAME, in every command: names beside paths, and the question of trust."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from esrgan_deploy.cli import terminal
-from esrgan_deploy.cli.progress import SECONDS_BETWEEN_LINES
+from esrgan_deploy.cli.progress import DownloadProgress
 from esrgan_deploy.errors import OptionError
 from esrgan_deploy.watchdog import waiting_outside
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from esrgan_deploy.zoo.find import Ask
 
 HELP = "or a name of esrgan-upscale --list-models"
@@ -113,49 +109,3 @@ def _trusted(what: str, name: str, args: argparse.Namespace) -> bool:
     terminal.note(f"{what}; nobody else confirms it. Take it? [y/N]")
     with waiting_outside("the terminal"):
         return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-class DownloadProgress:
-    """Told how far a download is: a bar on a terminal, a line now and then otherwise, and messages always."""
-
-    def __init__(self) -> None:
-        self._what = ""
-        self._bar: Any = None
-        self._last_line = time.monotonic()
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """`done` of `total` bytes have come; 0 of 0: `what` is a message."""
-        if not total:
-            self._close()
-            terminal.note(what)
-        elif sys.stderr.isatty():
-            self._draw(what, done, total)
-        elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
-            self._last_line = time.monotonic()
-            terminal.note(f"{what}: {done / 2**20:.1f} of {total / 2**20:.1f} MiB")
-
-    def _draw(self, what: str, done: int, total: int) -> None:
-        if what != self._what:
-            self._close()
-        if self._bar is None:
-            from tqdm import tqdm
-
-            self._what = what
-            text = terminal.printable(what)
-            self._bar = tqdm(
-                total=total, initial=done, desc=text, unit="B", unit_scale=True, unit_divisor=1024, leave=False
-            )
-        self._bar.update(done - self._bar.n)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None

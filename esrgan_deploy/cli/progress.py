@@ -65,20 +65,18 @@ class Progress:
             self._bar.close()
 
 
-class BuildProgress:
-    """Told of the build of an engine: a bar on a terminal, a plain line now and then otherwise.
+class _Told:
+    """What work calls with what it does, how far that is, and of how much; with a total of 0 it is a message.
 
-    Phases nest: the bar is that of the outermost, the one under way stands behind it. A phase without a total is a
-    message, which is always shown.
+    A message is always shown.
     """
 
-    def __init__(self) -> None:
-        self._outermost = ""
+    def __init__(self, last_line: float) -> None:
         self._bar: Any = None
-        self._last_line = float("-inf")
+        self._last_line = last_line
 
     def __call__(self, phase: str, done: int, total: int) -> None:
-        """Show that `done` of `total` steps of `phase` are complete; with a total of 0, the message `phase`."""
+        """Show that `done` of `total` are complete; with a total of 0, the message `phase`."""
         moved()
         if not total:
             terminal.note(phase)
@@ -86,7 +84,35 @@ class BuildProgress:
             self._draw(phase, done, total)
         elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
-            terminal.note(f"{phase}: step {done} of {total}")
+            terminal.note(self._line(phase, done, total))
+
+    def _draw(self, phase: str, done: int, total: int) -> None:
+        raise NotImplementedError
+
+    def _line(self, phase: str, done: int, total: int) -> str:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class BuildProgress(_Told):
+    """Told of the build of an engine.
+
+    Phases nest: the bar is that of the outermost, the one under way stands behind it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(float("-inf"))
+        self._outermost = ""
 
     def _draw(self, phase: str, done: int, total: int) -> None:
         if self._bar is None:
@@ -102,13 +128,33 @@ class BuildProgress:
             self._bar.set_postfix_str(terminal.printable(f"{phase} {done}/{total}"), refresh=False)
             self._bar.update(0)  # draws it, if the last time was long enough ago
 
-    def __enter__(self) -> Self:
-        return self
+    def _line(self, phase: str, done: int, total: int) -> str:
+        return f"{phase}: step {done} of {total}"
 
-    def __exit__(self, *_error: object) -> None:
-        self._close()
 
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+class DownloadProgress(_Told):
+    """Told of downloads, in bytes, one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__(time.monotonic())
+        self._what = ""
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        """Show that `done` of `total` bytes have come; with a total of 0, the message `phase`."""
+        if phase != self._what:
+            self._close()
+            self._what = phase
+        super().__call__(phase, done, total)
+
+    def _draw(self, phase: str, done: int, total: int) -> None:
+        if self._bar is None:
+            from tqdm import tqdm
+
+            text = terminal.printable(phase)
+            self._bar = tqdm(
+                total=total, initial=done, desc=text, unit="B", unit_scale=True, unit_divisor=1024, leave=False
+            )
+        self._bar.update(done - self._bar.n)
+
+    def _line(self, phase: str, done: int, total: int) -> str:
+        return f"{phase}: {done / 2**20:.1f} of {total / 2**20:.1f} MiB"

@@ -67,12 +67,10 @@ def checkpoint_file(name: str, ask: Ask, progress: Progress, end: Literal["psnr"
 
 def made_before(entry: Entry) -> Path | None:
     """The ONNX file of `entry` in the cache, made from files that are still published so; None: there is none."""
-    for folder in _places(entry.name):
-        made = recall_made(folder)
-        published = [{file.own_name: file.sha256 for file in source.files} for source in entry.sources]
-        if made and made.files in published:
-            return made.onnx
-    return None
+    folder = _kept_in(entry.name)
+    made = recall_made(folder) if folder else None
+    published = [{file.own_name: file.sha256 for file in source.files} for source in entry.sources]
+    return made.onnx if made and made.files in published else None
 
 
 def installed(source: Source) -> list[Path] | None:
@@ -86,14 +84,13 @@ def installed(source: Source) -> list[Path] | None:
     return paths if paths and all(path.is_file() for path in paths) else None
 
 
-def _places(name: str) -> Iterator[Path]:
-    """The folders of a model in the cache that there are."""
+def _kept_in(name: str) -> Path | None:
+    """The folder of a model in the cache, which may be one that can only be read; None: there is none."""
     try:
         folder = user_cache(CACHE) / name
     except OutputError:
-        return
-    if folder.is_dir():
-        yield folder
+        return None
+    return folder if folder.is_dir() else None
 
 
 @contextlib.contextmanager
@@ -180,20 +177,26 @@ def _put_here(source: Source, folder: Path) -> list[Path] | None:
         paths = [place / file.own_name for file in source.files] if place and not source.package else []
         if not paths or not all(path.is_file() for path in paths):
             continue
-        wrong = [path for path, file in zip(paths, source.files, strict=True) if sha256_of(path) != file.sha256]
-        if not wrong:
+        wrong = _other_than_published(paths, source)
+        if wrong is None:
             return paths
-        _LOG.warning("%s: is not what is published, its SHA-256 differs; it is left alone", wrong[0])
+        _LOG.warning("%s: is not what is published, its SHA-256 differs; it is left alone", wrong)
     return None
 
 
 def _from_package(source: Source) -> list[Path] | None:
     paths = installed(source)
-    for path, file in zip(paths or (), source.files, strict=True) if paths else ():
-        if sha256_of(path) != file.sha256:
-            _LOG.warning("%s: is not what %s is known to carry, its SHA-256 differs; not used", path, source.package)
-            return None
-    return paths
+    wrong = _other_than_published(paths, source) if paths else None
+    if wrong is None:
+        return paths
+    _LOG.warning("%s: is not what %s is known to carry, its SHA-256 differs; not used", wrong, source.package)
+    return None
+
+
+def _other_than_published(paths: list[Path], source: Source) -> Path | None:
+    """The first of `paths` that is not the file of `source` in its place."""
+    pairs = zip(paths, source.files, strict=True)
+    return next((path for path, file in pairs if sha256_of(path) != file.sha256), None)
 
 
 def _check_trusted(entry: Entry, source: Source, ask: Ask) -> None:
@@ -209,6 +212,6 @@ def _by_hand(source: Source, folder: Path) -> str:
         return f"{addresses(file)[-1]} (SHA-256 {file.sha256})"
 
     files = " and ".join(map(one, source.files))
-    place = own_folder() or (folder if folder in _places(folder.name) else None)
+    place = own_folder() or (folder if folder == _kept_in(folder.name) else None)
     where = f"into {place}" if place else f"into a folder, and set {FOLDER} to it"
     return f"Put {files} {where}, and run it again"

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from esrgan_deploy.alpha import check_alpha
 from esrgan_deploy.errors import ModelError, OptionError
 from esrgan_export.checkpoint import Checkpoint
 from esrgan_export.networks import Network, build
@@ -61,7 +62,7 @@ def interpolate(psnr: Checkpoint, gan: Checkpoint, alpha: float) -> Network:
         ModelError: the networks differ, one is a moving average (EMA) and the other is not, or the GAN's file names
             another parent. The message names both files and the first difference.
     """
-    _check_alpha(alpha)
+    check_alpha(alpha)
     _check_pair(psnr, gan)
     return blend_weights(psnr.network, gan.network, alpha)
 
@@ -108,15 +109,10 @@ def blend_images(psnr_sr: AnyImage, gan_sr: AnyImage, alpha: float) -> AnyImage:
     Raises:
         OptionError: alpha is not in [0, 1], or the shapes differ.
     """
-    _check_alpha(alpha)
+    check_alpha(alpha)
     if psnr_sr.shape != gan_sr.shape:
         raise OptionError(f"pictures of shape {tuple(psnr_sr.shape)} and {tuple(gan_sr.shape)} cannot be blended")
     return (1 - alpha) * psnr_sr + alpha * gan_sr
-
-
-def _check_alpha(alpha: float) -> None:
-    if not 0 <= alpha <= 1:  # false for NaN too
-        raise OptionError(f"alpha {alpha:g} is not in [0, 1]; 0 is the PSNR network, 1 the GAN, 0.8 a usual choice")
 
 
 def _check_pair(psnr: Checkpoint, gan: Checkpoint) -> None:

@@ -15,7 +15,7 @@ import pytest
 from esrgan_deploy import cli
 from esrgan_deploy.cli import terminal
 from esrgan_deploy.cli.guard import Guard
-from esrgan_deploy.cli.progress import BuildProgress, Progress
+from esrgan_deploy.cli.progress import BuildProgress, DownloadProgress, Progress
 from esrgan_deploy.cli.upscale import main
 from esrgan_deploy.errors import OutputError
 
@@ -135,14 +135,23 @@ def test_the_guard_and_progress_are_escaped(capfd, monkeypatch):
     assert not OBEYED.search(printed)
 
 
-def test_a_bar_is_escaped(capsys, monkeypatch):
+@pytest.mark.parametrize("kind", [BuildProgress, DownloadProgress])
+def test_a_bar_is_escaped(capsys, monkeypatch, kind):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with BuildProgress() as progress:
+    with kind() as progress:
         progress(NASTY, 1, 2)
         progress("inner", 1, 2)
     printed = capsys.readouterr().err.replace("\r", "").replace("\x1b[A", "")
     assert "a\\x1b]0;b" in printed
     assert not OBEYED.search(printed)
+
+
+def test_a_download_is_told_in_mebibytes(capsys, monkeypatch):
+    monkeypatch.setattr("esrgan_deploy.cli.progress.SECONDS_BETWEEN_LINES", -1.0)
+    with DownloadProgress() as progress:
+        progress("net.bin", 3 << 19, 5 << 20)
+        progress("net.bin is here", 0, 0)
+    assert capsys.readouterr().err.splitlines() == ["net.bin: 1.5 of 5.0 MiB", "net.bin is here"]
 
 
 @pytest.mark.unix("has names that are no UTF-8")

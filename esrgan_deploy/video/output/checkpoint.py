@@ -183,8 +183,8 @@ def _remove_unused(path: Path) -> None:
         if folder is None:
             return
         with folder, locked_if_free(path / _LOCK) as free:
-            lines = read_journal(folder)
-            if free and not lines.fault and len(lines.texts) < 2:  # the first one lists no segment
+            lines = read_journal(folder) if free else None
+            if lines and not lines.fault and len(lines.texts) < 2:  # the first one lists no segment
                 _remove_all(folder)
         path.rmdir()
 

@@ -5,12 +5,12 @@ import hashlib
 import cv2
 import numpy as np
 import pytest
+from file_server import serving
 
 from esrgan_deploy import ModelError, OptionError, fetch_model, open_session
 from esrgan_deploy.cli import upscale
 from esrgan_deploy.ncnn import onnx_from_ncnn
 from esrgan_deploy.zoo import registry
-from file_server import serving
 from ncnn_writer import write_srvgg
 from tiny_srvgg import picture, srvgg_weights
 

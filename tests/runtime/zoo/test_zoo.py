@@ -1,4 +1,4 @@
-"""Models by name: the registry, whose files are taken, and every way in which a download can go wrong."""
+"""Models by name: the registry, whose files are taken, and what a command makes of a name."""
 
 import hashlib
 import os
@@ -9,19 +9,18 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import onnx
 import pytest
+from own_models import works, write_entry
 
 import esrgan_deploy
-from esrgan_deploy import fetch_model, open_session
+from esrgan_deploy import fetch_model
 from esrgan_deploy.backends import saved_choices
 from esrgan_deploy.backends.choice import Candidate, Choice, Timing
 from esrgan_deploy.cli import upscale
 from esrgan_deploy.cli.model_list import model_lines
-from esrgan_deploy.errors import BackendMissingError, MachineError, ModelError, OptionError, OutputError
+from esrgan_deploy.errors import BackendMissingError, MachineError, ModelError, OptionError
 from esrgan_deploy.models import BUNDLED
-from esrgan_deploy.zoo import convert, download, entry, find, registry
-from file_server import serving
+from esrgan_deploy.zoo import convert, entry, find, registry
 from tiny_onnx import blur_x2_in_numpy
 
 ROOT = Path(esrgan_deploy.__file__).parent.parent
@@ -29,62 +28,6 @@ NAMES = """
     default compact-clean realesrgan-x4plus realesrgan-x4plus-anime realesrgan-x2plus realesr-animevideov3
     realesr-general-x4v3 realesr-general-wdn-x4v3 esrgan-x4 psnr-x4 bsrgan spankendata-x4
 """
-
-
-@pytest.fixture
-def server():
-    with serving() as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """An empty cache, no configuration of this user's, no folder of models, no mirror."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    for name in ("ESRGAN_MODELS", "ESRGAN_MIRROR", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path / "cache" / "esrgan-deploy" / "models"
-
-
-@pytest.fixture
-def own(tmp_path, monkeypatch):
-    folder = tmp_path / "own"
-    folder.mkdir()
-    monkeypatch.setenv("ESRGAN_MODELS", str(folder))
-    return folder
-
-
-@pytest.fixture
-def blur(server, own, blur_x2):
-    """The entry of a user's own, named `blur`, whose file the server has."""
-    content = blur_x2.read_bytes()
-    server.files["blur.onnx"] = content
-    write_entry(own, server, hashlib.sha256(content).hexdigest())
-    return content
-
-
-@pytest.fixture
-def large(server, own, blur_x2):
-    """As `blur`, of several chunks, which are what a download loses at most when it stops."""
-    model = onnx.load(blur_x2)
-    model.doc_string = "long" * 100_000
-    server.files["blur.onnx"] = content = model.SerializeToString()
-    write_entry(own, server, hashlib.sha256(content).hexdigest())
-    return content
-
-
-def write_entry(folder, server, sha256, more="", name="blur"):
-    text = (
-        f'[{name}]\nurl = "{server.address}/{name}.onnx"\nsha256 = "{sha256}"\nscale = 2\nlicence = "CC0-1.0"\n{more}'
-    )
-    (folder / "models.toml").write_text(text, encoding="utf-8")
-
-
-def works(path):
-    frame = np.arange(5 * 6 * 3, dtype=np.uint8).reshape(5, 6, 3)
-    with open_session(path, "ort") as session:
-        np.testing.assert_array_equal(session.run(frame[None])[0], blur_x2_in_numpy(frame))
 
 
 # The registry
@@ -325,128 +268,6 @@ def test_two_processes_fetch_the_same_name_once(server, blur, cache, own):
     assert len([name for name, start in server.requests if start is None]) == 1
     works(Path(results[0]))
     assert not list(cache.glob("*.lock"))
-
-
-# What can go wrong on the way
-
-
-def test_another_hash_is_kept_aside_and_named(server, own, blur_x2, cache):
-    content = blur_x2.read_bytes()
-    server.files["blur.onnx"] = content
-    write_entry(own, server, 64 * "0")
-    with pytest.raises(ModelError) as error:
-        fetch_model("blur")
-    aside = cache / "blur" / "blur.onnx.unexpected"
-    assert str(error.value).startswith(f"{aside}: came from {server.address}/blur.onnx and has SHA-256")
-    assert aside.read_bytes() == content
-    assert [path.name for path in (cache / "blur").iterdir()] == [aside.name]
-
-
-def test_a_server_that_stops_in_the_middle_is_asked_for_the_rest(server, large, cache):
-    server.behaviour["blur.onnx"] = "stop"
-    with pytest.raises(MachineError, match=r"stopped after .* MiB, which are kept"):
-        fetch_model("blur")
-    part = cache / "blur" / "blur.onnx.part"
-    have = part.stat().st_size
-    assert 0.8 * len(large) < have < len(large)
-    assert large.startswith(part.read_bytes())
-    assert 1 < len(server.requests) <= download.TRIES
-    server.behaviour.clear()
-    server.requests.clear()
-    works(fetch_model("blur"))
-    assert server.requests == [("blur.onnx", f"bytes={have}-")]
-    assert not part.exists()
-
-
-def test_a_server_without_ranges_is_taken_from_the_start(server, blur, cache):
-    (cache / "blur").mkdir(parents=True)
-    (cache / "blur" / "blur.onnx.part").write_bytes(blur[:100])
-    server.behaviour["blur.onnx"] = "no ranges"
-    works(fetch_model("blur"))
-    assert server.requests == [("blur.onnx", "bytes=100-")]
-
-
-@pytest.mark.parametrize("extra", [0, 10_000], ids=["shorter", "longer"])
-def test_the_beginning_of_another_file_is_not_built_on(server, blur, cache, extra):
-    (cache / "blur").mkdir(parents=True)
-    (cache / "blur" / "blur.onnx.part").write_bytes(b"x" * (100 + extra))
-    works(fetch_model("blur"))
-    assert server.requests == [("blur.onnx", f"bytes={100 + extra}-"), ("blur.onnx", None)]
-
-
-@pytest.mark.parametrize(
-    ("behaviour", "said"),
-    [
-        ("loop", "leads from one address to the next without an end"),
-        ("page", "answers with a web page instead of the file"),
-        (404, "404 Client Error"),
-        (503, "503 Server Error"),
-    ],
-)
-def test_answers_that_are_no_file(server, blur, cache, behaviour, said):
-    server.behaviour["blur.onnx"] = behaviour
-    with pytest.raises(MachineError, match=said):
-        fetch_model("blur")
-    assert not list((cache / "blur").iterdir())
-
-
-def test_a_page_that_claims_to_be_a_file(server, own, cache):
-    server.files["blur.onnx"] = b"\n<html><body>moved</body></html>"
-    write_entry(own, server, 64 * "0")
-    with pytest.raises(ModelError, match=r"blur.onnx.unexpected: came from .* and is a web page; it is not used"):
-        fetch_model("blur")
-
-
-def test_a_server_that_sends_without_end_is_cut_off(server, own, blur_x2, cache):
-    content = blur_x2.read_bytes()
-    server.files["blur.onnx"], server.behaviour["blur.onnx"] = content, "endless"
-    (own / "models.toml").write_text(
-        f'[blur]\nscale = 2\nlicence = "x"\n[[blur.from]]\nat = ["{server.address}/"]\npublished = "here"\n'
-        f'files = [{{name = "blur.onnx", sha256 = "{64 * "0"}", bytes = {len(content)}}}]\n'
-    )
-    with pytest.raises(MachineError, match=f"sends more than the {len(content)} bytes"):
-        fetch_model("blur")
-    assert not list((cache / "blur").iterdir())
-
-
-def test_a_disk_that_fills_up(server, own, tiny_disk, monkeypatch, rng):
-    content = rng.bytes(200_000)
-    server.files["blur.onnx"] = content
-    write_entry(own, server, hashlib.sha256(content).hexdigest())
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tiny_disk))
-    with pytest.raises(OutputError, match=r"blur.onnx.part: cannot be written: No space left.*what came is kept"):
-        fetch_model("blur")
-
-
-def test_a_disk_that_is_too_small_from_the_start(server, own, tiny_disk, monkeypatch):
-    (own / "models.toml").write_text(
-        f'[blur]\nscale = 2\nlicence = "x"\n[[blur.from]]\nat = ["{server.address}/"]\npublished = "here"\n'
-        f'files = [{{name = "blur.onnx", sha256 = "{64 * "0"}", bytes = 5000000}}]\n'
-    )
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tiny_disk))
-    with pytest.raises(OutputError, match=r"4.8 MiB are to come, and its disk has room for 0.1"):
-        fetch_model("blur")
-    assert not server.requests
-
-
-@pytest.mark.unix("closes a folder by its mode")
-def test_a_cache_that_cannot_be_written(server, blur, cache, monkeypatch, caplog):
-    """What is in it is used; what is not is kept for this process alone, with a warning."""
-    path = fetch_model("blur")
-    monkeypatch.setattr(os, "access", lambda where, mode: mode != os.W_OK)  # root may write everywhere
-    assert fetch_model("blur") == path
-    path.unlink()
-    other = fetch_model("blur")
-    works(other)
-    assert cache not in other.parents
-    assert "nothing is kept for the next run" in caplog.text
-
-
-def test_a_home_that_is_no_folder(monkeypatch, tmp_path, server, blur, caplog):
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    works(fetch_model("blur"))
-    assert "nothing is kept for the next run" in caplog.text
 
 
 # The argument of a command
