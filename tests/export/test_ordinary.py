@@ -21,6 +21,7 @@ from small_networks import small_network
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "studies"))
 
 import ordinary  # the benchmarks are scripts beside each other, no package
+import ordinary_net
 import ordinary_rows
 import ordinary_sheets
 
@@ -137,3 +138,18 @@ def test_a_row_of_a_sheet_shows_one_place_in_all_cells():
 def test_sheets_without_their_pictures_are_refused_before_anything_is_measured(folder):
     with pytest.raises(OptionError, match=r"astronaut\.png: is missing, .* validation_photos\.py writes it"):
         ordinary_sheets.check_sources(folder / "photos", folder)
+
+
+@pytest.mark.parametrize("strength", [0, 4, 12])
+def test_the_net_is_what_repeats_every_four_pixels(strength):
+    """A pattern of standard deviation `strength`, on a slope, which is no net."""
+    pattern = np.tile([1, 1, -1, -1], 24)[None, :] * strength
+    slope = 60 + np.arange(96)[:, None]
+    picture = (slope + pattern).astype(np.uint8)[..., None].repeat(3, axis=2)
+    assert ordinary_net.net(picture) == pytest.approx(strength, abs=0.1)
+
+
+def test_what_repeats_otherwise_is_no_net():
+    pattern = np.tile([20, 20, 20, 20, -20, -20, -20, -20], 12)[None, :]
+    picture = np.broadcast_to((120 + pattern)[..., None], (96, 96, 3)).astype(np.uint8)
+    assert ordinary_net.net(picture) == pytest.approx(0, abs=0.1)
