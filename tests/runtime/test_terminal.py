@@ -154,6 +154,16 @@ def test_a_download_is_told_in_mebibytes(capsys, monkeypatch):
     assert capsys.readouterr().err.splitlines() == ["net.bin: 1.5 of 5.0 MiB", "net.bin is here"]
 
 
+def test_each_download_has_a_bar_of_its_own(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with DownloadProgress() as progress:
+        progress("net.param", 512, 1024)
+        progress("net.bin", 1 << 20, 4 << 20)
+    printed = capsys.readouterr().err
+    assert "net.param:  50%" in printed
+    assert "net.bin:  25%" in printed
+
+
 @pytest.mark.unix("has names that are no UTF-8")
 def test_a_name_that_is_no_utf_8_is_written_and_said(picture, tmp_path):
     folder = os.fsencode(tmp_path)
