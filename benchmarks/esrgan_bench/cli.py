@@ -16,7 +16,7 @@ from esrgan_deploy.cli.models import HELP, add_trust, find_model, model_argument
 from esrgan_deploy.cli.progress import BuildProgress
 from esrgan_deploy.cli.terminal import done, note, say
 from esrgan_deploy.errors import OptionError
-from esrgan_deploy.models import BUNDLED
+from esrgan_deploy.models import BUNDLED, DEFAULT
 
 if TYPE_CHECKING:
     from esrgan_bench.cases import Sweep
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> cli.Parser:
     parser = cli.Parser("esrgan-bench", "Measure networks on this machine.", EPILOG)
     add = parser.add_argument
-    models = f"ONNX files, {HELP} (default: default)"
+    models = f"ONNX files, {HELP} (default: {DEFAULT})"
     add("-m", "--model", type=model_argument, nargs="+", action="extend", help=models)
     add_trust(parser)
     add("-b", "--backend", nargs="+", action="extend", choices=BACKENDS, help="default: the fastest here")

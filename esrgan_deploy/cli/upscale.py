@@ -20,7 +20,7 @@ from esrgan_deploy.cli.models import HELP, add_trust, find_denoised, find_model,
 from esrgan_deploy.cli.progress import BuildProgress, Progress
 from esrgan_deploy.cli.terminal import done, note
 from esrgan_deploy.errors import EsrganError, MachineError, MediaError, OptionError, OutputError
-from esrgan_deploy.models import BUNDLED
+from esrgan_deploy.models import BUNDLED, DEFAULT
 from esrgan_deploy.system.files import check_writable, same_file
 from esrgan_deploy.system.monitor import GRACE_S, advice
 from esrgan_deploy.upscaler import Upscaler
@@ -72,7 +72,7 @@ def _parser() -> cli.Parser:
     add = parser.add_argument
     add("input", type=Path, metavar="INPUT", help="picture, folder of pictures, clip, or - for YUV4MPEG2 from stdin")
     add("-o", "--output", type=Path, required=True, help="file, folder that mirrors a folder, or - for YUV4MPEG2")
-    add("-m", "--model", type=model_argument, help=f"ONNX file or TensorRT engine, {HELP} (default: default)")
+    add("-m", "--model", type=model_argument, help=f"ONNX file or TensorRT engine, {HELP} (default: {DEFAULT})")
     add("-b", "--backend", default="auto", choices=BACKENDS, help="what runs the network (default: the fastest here)")
     add(
         "--alpha",
